@@ -1,0 +1,50 @@
+"""The contract every backbone keeps: items in, frames out, the same frames whatever the batch."""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Frames(NamedTuple):
+    """Frame-level embeddings of a batch.
+
+    values: (batch, frames, dim), or (batch, frames, layers, dim) when several layers are kept.
+    lengths: (batch,) int64, valid frames per item. What lies beyond is unspecified.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+
+class Backbone(nn.Module):
+    """A frozen or trainable encoder of waveforms or token ids.
+
+    Batch invariance is part of the contract: the valid frames of an item do not depend on what else
+    is in its batch (worst relative error 1e-5 in fp32).
+    """
+
+    modality: ClassVar[Literal["audio", "text"]]
+    version: ClassVar[int]  # raise it when a code change alters the numbers: it is in the fingerprint
+    dim: int
+    num_layers: int = 1  # layers stored per frame; 1 means frames are (frames, dim)
+    sample_rate: int | None = None  # Hz; None for text
+
+    def num_frames(self, length: int) -> int:
+        """Frames made of `length` samples (audio) or tokens (text); 0 when it is too short for one."""
+        raise NotImplementedError
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of one text, special tokens included. Text backbones only."""
+        raise NotImplementedError
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        """Encode a zero-padded batch.
+
+        batch: (batch, samples) float32 mono in [-1, 1] at `sample_rate`, or (batch, tokens) int64.
+        lengths: (batch,) int64, valid samples or tokens per item.
+        """
+        raise NotImplementedError
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the numbers depend on, JSON-ready: kind, version, config and the sha256 of the weights."""
+        raise NotImplementedError

@@ -1,0 +1,79 @@
+"""YAML to a typed, frozen object, with `-S key=value` overrides and errors that name file and field."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and a field it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConfigError(ValueError):
+    """A config file or override that cannot be used; the message names file, field, value and remedy."""
+
+
+T = TypeVar("T")
+
+
+def load_config(path: str | Path, kind: type[T] | Any, overrides: Sequence[str] = ()) -> T:
+    """Read `path` (YAML), apply `overrides` ("a.b=value", values parsed as YAML) and validate as `kind`.
+
+    `kind` is a Config class or a discriminated union of them. Raises ConfigError.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; see configs/ for examples") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of field: value, got {type(raw).__name__}")
+    return parse_config(apply_overrides(raw, overrides), kind, source=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], kind: type[T] | Any, source: str) -> T:
+    """Validate `raw` as `kind`; `source` is what an error calls it."""
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        lines = [_describe(problem) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from None
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `raw` with each "a.b=value" set; intermediate mappings are made where missing."""
+    result = _copy(raw)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"-S {override}: expected key=value, for example -S train.epochs=5")
+        *parents, last = key.strip().split(".")
+        node = result
+        for parent in parents:
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
+            if not isinstance(node, dict):
+                raise ConfigError(f"-S {override}: {parent!r} is a value, not a group of fields")
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"-S {override}: value is not valid YAML: {error}") from None
+    return result
+
+
+def _copy(node: Any) -> Any:
+    return {key: _copy(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+def _describe(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+    return f"`{field}`: {problem['msg']}{value}"
