@@ -1,0 +1,62 @@
+"""Reclaiming space: rewrite a store as if its present rows had been extracted in one go."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.layout import Item, Row, Unit, plan_units
+from cache.store import EmbeddingStore
+from cache.writer import StoreWriter, acquire, lock, plan_of_index, recover_swap, write_unit
+
+
+def compact(path: str | Path) -> int:
+    """Give back the space of removed rows and half-filled shards; returns the bytes freed.
+
+    The frames are copied, not recomputed, into the layout of a fresh extraction, beside the store; the two
+    folders are exchanged at the end. Killed at any moment, either the old or the new store is there.
+    """
+    path = Path(path)
+    held = lock(path)
+    acquire(held, path)
+    try:
+        recover_swap(path)
+        store = EmbeddingStore(path)
+        before = _disk_bytes(path)
+        rows = [
+            Row(str(id_), Item(str(key), int(view)), int(length))
+            for id_, key, view, length in zip(
+                store.ids, store.content_key, store.view, store.lengths, strict=True
+            )
+        ]
+        distinct = {row.item: row.length for row in rows}
+        fresh = plan_units(list(distinct), np.array(list(distinct.values())), store.spec.shard_frames)
+        if plan_of_index(path, store.spec).units == fresh:
+            return 0
+        target = Path(f"{path}.compact")
+        row_of = {row.item: number for number, row in enumerate(rows)}
+        with StoreWriter(target, store.spec, store.fingerprint) as writer:
+            for unit in writer.plan(rows):
+                write_unit(target, store.spec, unit, _frames(store, row_of, unit))
+            writer.finish()
+        old = Path(f"{path}.old")
+        path.rename(old)
+        target.rename(path)
+        shutil.rmtree(old)
+        Path(f"{target}.lock").unlink(missing_ok=True)
+        return before - _disk_bytes(path)
+    finally:
+        held.release()
+
+
+def _frames(
+    store: EmbeddingStore, row_of: dict[Item, int], unit: Unit
+) -> Iterator[tuple[Item, NDArray[Any]]]:
+    return ((item, store[row_of[item]]) for item in unit.items)
+
+
+def _disk_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,47 @@
+"""A store's frames in memory: one tensor, on the host or a GPU, for training epochs without any reads."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from cache.store import EmbeddingStore
+
+
+@dataclass(frozen=True)
+class Resident:
+    """values: (total frames, [layers,] dim) as stored; starts, lengths: (rows,) int64, on the same device."""
+
+    values: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def load(cls, store: "EmbeddingStore", device: str, rows: Iterable[int] | None) -> "Resident":
+        """Copy `rows` (default: all) to `device`; row i of the result is the i-th of them."""
+        chosen = list(range(len(store))) if rows is None else [int(row) for row in rows]
+        lengths = store.lengths[chosen]
+        starts = np.cumsum(lengths) - lengths
+        dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
+        values = torch.empty((int(lengths.sum()), *store.spec.frame_shape), dtype=dtype)
+        host = values.numpy()
+        for row, start, length in zip(chosen, starts, lengths, strict=True):
+            host[start : start + length] = store[row]
+        index = torch.from_numpy(starts).to(device), torch.from_numpy(lengths).to(device)
+        return cls(values.to(device), *index)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (a long tensor) zero-padded: (batch, longest, [layers,] dim), and their lengths (batch,)."""
+        lengths = self.lengths[rows]
+        steps = torch.arange(int(lengths.max()), device=self.values.device)
+        valid = steps < lengths[:, None]
+        index = torch.where(valid, self.starts[rows][:, None] + steps, 0)
+        values = self.values[index]
+        return values.masked_fill(~valid.reshape(*valid.shape, *(1,) * (values.ndim - 2)), 0), lengths

@@ -1,0 +1,88 @@
+"""Is a store what its writer left? Every shard's checksum, and every row in its place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache import arrays, ledger
+from cache.layout import Spec
+from cache.writer import acquire, file_sha256, lock, plan_of_index
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What verify found: `shards` whose bytes are wrong or gone, and every problem in words."""
+
+    shards: tuple[int, ...]
+    problems: tuple[str, ...]
+
+
+def verify(path: str | Path) -> Damage:
+    """Check a store against its own records; reads every byte of it. Raises StoreError when it has none."""
+    path = Path(path)
+    attributes = arrays.read_attributes(path)
+    spec = Spec(**attributes["layout"])
+    problems: list[str] = []
+    if not attributes["complete"]:
+        return Damage((), ("not complete: run the same `stillwave extract` again",))
+    if not attributes.get("fingerprint"):
+        problems.append("the fingerprint is missing: what made these frames is unknown")
+    index, checksums = arrays.read_index(path)
+    problems += _index_problems(index, len(checksums) * spec.shard_frames, arrays.open_frames(path).shape)
+    shards = []
+    for shard, sha256 in enumerate(checksums.tolist()):
+        file = path / arrays.shard_key(spec, shard)
+        if not sha256:
+            continue
+        if not file.exists():
+            problems.append(f"{file}: missing")
+        elif file_sha256(file) != sha256:
+            problems.append(f"{file}: checksum differs (sha256 of its {file.stat().st_size} bytes)")
+        else:
+            continue
+        shards.append(shard)
+    for row in np.flatnonzero(checksums[index.offsets // spec.shard_frames] == "") if not problems else ():
+        problems.append(f"row {row} ({index.ids[row]}): lies in a shard that was never written")
+    return Damage(tuple(shards), tuple(problems))
+
+
+def _index_problems(index: arrays.Index, capacity: int, shape: tuple[int, ...]) -> list[str]:
+    sizes = {name: len(values) for name, values in index.arrays().items()}
+    if len(set(sizes.values())) != 1:
+        return [f"index arrays differ in length: {sizes}"]
+    problems = []
+    if (index.lengths < 1).any() or (index.offsets < 0).any():
+        problems.append("index: a row with length < 1 or offset < 0")
+    end = int((index.offsets + index.lengths).max(initial=0))
+    if end > capacity or end != shape[0]:
+        problems.append(f"index: rows end at frame {end}, frames has {shape[0]}, shards hold {capacity}")
+    spans = np.unique(np.stack([index.offsets, index.lengths], axis=1), axis=0)
+    if (spans[:-1].sum(axis=1) > spans[1:, 0]).any():
+        problems.append("index: two rows overlap")
+    return problems
+
+
+def drop_damaged(path: str | Path, damage: Damage) -> int:
+    """Mark the units of damaged shards as not done; the next extraction redoes just those.
+
+    Returns the number of distinct items to be redone. The store is incomplete until then.
+    """
+    path = Path(path)
+    held = lock(path)
+    acquire(held, path)
+    try:
+        spec = Spec(**arrays.read_attributes(path)["layout"])
+        plan = plan_of_index(path, spec)
+        hurt = [
+            unit
+            for unit in plan.units
+            if any(unit.first_shard <= shard < unit.first_shard + unit.num_shards for shard in damage.shards)
+        ]
+        plan.kept -= {unit.number for unit in hurt}
+        if hurt:
+            ledger.save_plan(path, plan)
+            arrays.set_complete(path, False)
+        return sum(len(unit.items) for unit in hurt)
+    finally:
+        held.release()
