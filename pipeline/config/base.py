@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -18,10 +18,7 @@ class ConfigError(ValueError):
     """A config file or override that cannot be used; the message names file, field, value and remedy."""
 
 
-T = TypeVar("T")
-
-
-def load_config(path: str | Path, kind: type[T] | Any, overrides: Sequence[str] = ()) -> T:
+def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> Any:
     """Read `path` (YAML), apply `overrides` ("a.b=value", values parsed as YAML) and validate as `kind`.
 
     `kind` is a Config class or a discriminated union of them. Raises ConfigError.
@@ -38,8 +35,8 @@ def load_config(path: str | Path, kind: type[T] | Any, overrides: Sequence[str] 
     return parse_config(apply_overrides(raw, overrides), kind, source=str(path))
 
 
-def parse_config(raw: Mapping[str, Any], kind: type[T] | Any, source: str) -> T:
-    """Validate `raw` as `kind`; `source` is what an error calls it."""
+def parse_config(raw: Mapping[str, Any], kind: Any, source: str) -> Any:
+    """Validate `raw` as `kind` (see load_config); `source` is what an error calls it."""
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
@@ -49,7 +46,7 @@ def parse_config(raw: Mapping[str, Any], kind: type[T] | Any, source: str) -> T:
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `raw` with each "a.b=value" set; intermediate mappings are made where missing."""
-    result = _copy(raw)
+    result: dict[str, Any] = _copy(raw)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
@@ -67,6 +64,16 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         except yaml.YAMLError as error:
             raise ConfigError(f"-S {override}: value is not valid YAML: {error}") from None
     return result
+
+
+def overrides_of(overrides: Sequence[str], group: str, groups: Sequence[str]) -> list[str]:
+    """Of "group.a.b=value" overrides, those of `group` as "a.b=value"; one of no known group is an error."""
+    for override in overrides:
+        if not any(override.startswith(f"{name}.") for name in groups):
+            raise ConfigError(
+                f"-S {override}: say which config it is for: {', '.join(f'{g}.' for g in groups)}"
+            )
+    return [text.removeprefix(f"{group}.") for text in overrides if text.startswith(f"{group}.")]
 
 
 def _copy(node: Any) -> Any:

@@ -1,0 +1,58 @@
+"""Training state on disk: tensors as safetensors, the rest as JSON, replaced in one step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write tensors, and JSON-ready metadata in the same file's header, atomically."""
+    temporary = path.with_name(f"{path.name}.partial")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, temporary, metadata={"json": json.dumps(metadata or {})})
+    temporary.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What save_tensors wrote. Raises ValueError naming the file when it is not such a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; train the run again") from None
+    except Exception as error:  # safetensors raises its own error type, which it does not export
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); train the run again") from None
+
+
+def training_state(
+    head: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Weights, their moving average and the optimizer's moments, under prefixed names."""
+    state = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    state |= {f"average.{name}": tensor for name, tensor in average.items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    return state
+
+
+def restore_training(
+    state: dict[str, Tensor], head: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Put a training_state back into `head` and `optimizer`; returns the moving average."""
+    head.load_state_dict(_under("head.", state))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under("optimizer.", state).items():
+        number, _, key = name.partition(".")
+        moments.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    return _under("average.", state)
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

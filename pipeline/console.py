@@ -1,0 +1,125 @@
+"""What the command line draws: progress on stderr, results on stdout."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cache import EmbeddingStore
+from pipeline.run import Watcher
+
+# no markup: file names may hold brackets
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+class Watch(Watcher):
+    """Progress bars of the stages; use as a context manager."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=True)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Watch":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=None, note="")
+
+    def files(self, done: int, total: int) -> None:
+        self._update(completed=done, total=total, note="files")
+
+    items = files
+
+    def epoch(self, fold: int, epoch: int, figures: dict[str, float]) -> None:
+        shown = {name: value for name, value in figures.items() if name in ("train_loss", "valid_uar")}
+        note = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        self._update(description=f"train fold {fold}, epoch", completed=epoch, note=note)
+
+    def prepared(self, result: Any) -> None:
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(result.labels.items()))
+        err.print(f"prepare: {result.rows} rows, {result.hours:.2f} h, {result.speakers} speakers: {labels}")
+        if result.excluded:
+            left_out = ", ".join(f"{label} {count}" for label, count in sorted(result.excluded.items()))
+            err.print(f"prepare: left out by `classes`: {left_out}")
+        if result.quarantined:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
+            err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")
+
+    def extracted(self, name: str, result: Any) -> None:
+        for difference in result.rebuilt:
+            err.print(f"extract {name}: started anew: {difference}", style="yellow")
+        err.print(
+            f"extract {name}: {result.rows} rows, {result.forwards} computed in {result.batches} batches, "
+            f"{result.units} units written"
+        )
+        for row in result.quarantined[:5]:
+            err.print(f"extract {name}: quarantined {row.id}: {row.reason}: {row.detail}", style="yellow")
+        if len(result.quarantined) > 5:
+            err.print(
+                f"extract {name}: and {len(result.quarantined) - 5} more, see {name}.zarr.quarantine.csv"
+            )
+
+    def _update(self, **fields: Any) -> None:
+        if self._task is None:
+            self.stage("")
+        assert self._task is not None
+        self._progress.update(self._task, **fields)
+
+
+def show_metrics(metrics: dict[str, Any], report: Path) -> None:
+    """The headline of a report, and where the rest of it is."""
+    folds = metrics["folds"]
+    table = Table("metric", "all rows", f"mean of {len(folds['each'])} folds", "deviation")
+    for name in ("accuracy", "uar", "weighted_f1", "macro_f1"):
+        row = (metrics[name], folds["mean"][name], folds["std"][name])
+        table.add_row(name, *(f"{value:.3f}" for value in row))
+    console.print(table)
+    missing = f", {metrics['n_missing']} without frames left out" if metrics["n_missing"] else ""
+    console.print(f"{metrics['n']} rows{missing}; report in {report}")
+
+
+def show_store(path: Path, as_json: bool) -> None:
+    """What `stillwave info` prints."""
+    store = EmbeddingStore(path)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    facts = {
+        "rows": len(store),
+        "distinct": len({(int(o), int(n)) for o, n in zip(store.offsets, store.lengths, strict=True)}),
+        "frames": int(store.lengths.sum()),
+        "shortest": int(store.lengths.min(initial=0)),
+        "longest": int(store.lengths.max(initial=0)),
+        "bytes": size,
+        "layout": asdict(store.spec),
+        "fingerprint": store.fingerprint,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table("field", "value", title=str(path), title_justify="left")
+    for name, value in _flat(facts):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        rows += (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", str(value))]
+        )
+    return rows

@@ -1,0 +1,109 @@
+"""What a recipe trains and tests on: labelled rows of the manifest, their frames, and their folds."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cache import EmbeddingStore
+from pipeline.config.recipe import Recipe
+from pipeline.features import CachedFeatures
+from pipeline.splits import holdout
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of one fold; no row stands in two of the three."""
+
+    number: int
+    train: Rows
+    valid: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled rows that a recipe can use: a part of the manifest, and their frames."""
+
+    manifest: pd.DataFrame
+    features: CachedFeatures
+    classes: tuple[str, ...]
+    labels: Rows  # class numbers
+    missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract
+
+    def digest(self) -> str:
+        """sha256 of the contents, labels, speakers and folds of all rows: what a run was trained on."""
+        columns = [name for name in ("id", "fold", "split", "speaker") if name in self.manifest]
+        table = self.manifest[columns].assign(
+            label=self.labels, content=self.features.store.content_key[self.features.rows].tolist()
+        )
+        return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+
+
+def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, device: str = "auto") -> Data:
+    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if recipe.label not in manifest.columns:
+        raise ValueError(
+            f"label {recipe.label!r} is not a column of the manifest, which has {', '.join(manifest.columns)}"
+        )
+    labelled = manifest[manifest[recipe.label].notna()]
+    classes = tuple(recipe.classes or sorted(labelled[recipe.label].unique()))
+    if unknown := sorted(set(classes) - set(labelled[recipe.label])):
+        raise ValueError(f"classes {unknown} do not occur in the manifest's column {recipe.label!r}")
+    labelled = labelled[labelled[recipe.label].isin(classes)]
+    store = EmbeddingStore(Path(embeddings) / f"{recipe.backbones[0]}.zarr")
+    there = store.row_of()
+    has_frames = np.array([(id_, 0) in there for id_ in labelled["id"]], dtype=bool)
+    used = labelled[has_frames].reset_index(drop=True)
+    if len(classes) < 2 or used.empty:
+        raise ValueError(
+            f"{store.path} has frames for {len(used)} labelled rows of {len(classes)} classes; a head needs "
+            "two. Extract with the manifest that you train with"
+        )
+    features = CachedFeatures(store, store.rows(used["id"]), torch.device(device))
+    labels = np.array([classes.index(label) for label in used[recipe.label]], dtype=np.int64)
+    return Data(used, features, classes, labels, tuple(labelled["id"][~has_frames]))
+
+
+def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
+    """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
+
+    Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
+    """
+    if "split" in data.manifest.columns:
+        train, valid, test = (
+            np.flatnonzero(data.manifest["split"] == side) for side in ("train", "valid", "test")
+        )
+        if not len(valid):
+            train, valid = _hold_out(data, train, recipe, 0)
+        return [Fold(0, train, valid, test)]
+    numbers = data.manifest["fold"].to_numpy()
+    folds = []
+    for number in np.unique(numbers).tolist():
+        train, valid = _hold_out(data, np.flatnonzero(numbers != number), recipe, number)
+        folds.append(Fold(int(number), train, valid, np.flatnonzero(numbers == number)))
+    return folds
+
+
+def _hold_out(data: Data, rows: Rows, recipe: Recipe, fold: int) -> tuple[Rows, Rows]:
+    fraction, group = recipe.train.valid_fraction, recipe.train.group
+    if fraction == 0:
+        return rows, np.array([], dtype=np.int64)
+    part = data.manifest.iloc[rows]
+    groups = part["id"] if group is None else part.get(group)
+    if groups is None or groups.isna().any():
+        raise ValueError(
+            f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} for every row; "
+            "set train.group: null to hold out single rows"
+        )
+    labels = [data.classes[i] for i in data.labels[rows]]
+    sides = holdout(groups.tolist(), 0.0, fraction, recipe.train.seed + fold, labels)
+    return rows[sides == "train"], rows[sides == "test"]

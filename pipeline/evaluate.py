@@ -1,0 +1,74 @@
+"""Scores of a run: each row predicted by the model that has not seen it, then tables and pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.config.base import parse_config
+from pipeline.config.recipe import Recipe
+from pipeline.data import Data, folds_of, load_data
+from pipeline.fit import predict
+from pipeline.manifest import read_manifest
+from pipeline.metrics import argmax_names, report
+from pipeline.plots import confusion_figure, scores_figure
+from pipeline.train import load_head, read_run
+
+
+def evaluate(run: str | Path, out: str | Path | None = None, *, device: str = "auto") -> dict[str, Any]:
+    """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
+
+    Writes metrics.json, predictions.parquet, confusion.csv (actual, predicted; for `dvc plots`), and
+    confusion.png, per_speaker.png. Returns the metrics. Raises ValueError when the run's manifest or frames
+    are no longer what it was trained on.
+    """
+    run = Path(run)
+    out = Path(out) if out is not None else run / "report"
+    config = read_run(run)
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    data = load_data(recipe, read_manifest(config["manifest"]), config["embeddings"], device)
+    if data.digest() != config["rows"] or data.features.store.fingerprint != config["frames"]:
+        raise ValueError(
+            f"{run}: the manifest {config['manifest']} or the frames in {config['embeddings']} have changed "
+            "since it was trained; train it again"
+        )
+    predictions = predict_folds(run, recipe, data)
+    metrics = report(predictions, data.classes) | {"n_missing": len(data.missing), "missing": data.missing}
+    write_report(out, predictions, metrics)
+    return metrics
+
+
+def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
+    """Out-of-fold predictions: id, fold, speaker, language, label, predicted, p_<class>..."""
+    parts = []
+    for fold in folds_of(data, recipe):
+        if not len(fold.test):
+            continue
+        head, _ = load_head(run, fold.number)
+        head.to(data.features.device)
+        logits = predict(head, data.features, fold.test, precision=recipe.train.precision)
+        probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+        rows = data.manifest.iloc[fold.test]
+        part = rows[[name for name in ("id", "speaker", "language") if name in rows]].copy()
+        part.insert(1, "fold", fold.number)
+        part["label"] = [data.classes[i] for i in data.labels[fold.test]]
+        part["predicted"] = argmax_names(probabilities, data.classes)
+        for number, name in enumerate(data.classes):
+            part[f"p_{name}"] = probabilities[:, number].astype(np.float64)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any]) -> None:
+    """The files of a report; see `evaluate`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    pairs = predictions[["label", "predicted"]].rename(columns={"label": "actual"})
+    pairs.to_csv(out / "confusion.csv", index=False)
+    confusion_figure(metrics["confusion"]).savefig(out / "confusion.png")
+    if metrics["per_speaker"]:
+        scores_figure(metrics["per_speaker"], metrics["uar"]).savefig(out / "per_speaker.png")

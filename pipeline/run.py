@@ -1,0 +1,91 @@
+"""All stages in one call, without DVC: a folder of speech to frames, a trained head and a report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.backbone import BackboneConfig
+from pipeline.config.corpus import CorpusConfig
+from pipeline.config.recipe import Recipe
+from pipeline.evaluate import evaluate
+from pipeline.extract import extract
+from pipeline.manifest import read_manifest
+from pipeline.prepare import prepare
+from pipeline.train import train
+
+
+class Watcher:
+    """What a caller may watch; the command line draws progress bars, and this one does nothing."""
+
+    def stage(self, name: str) -> None: ...
+
+    def prepared(self, result: Any) -> None: ...
+
+    def extracted(self, name: str, result: Any) -> None: ...
+
+    def files(self, done: int, total: int) -> None: ...
+
+    def items(self, done: int, total: int) -> None: ...
+
+    def epoch(self, fold: int, epoch: int, figures: dict[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where `run` puts things: the same files that the single stages and DVC make."""
+
+    out: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.out / "manifest.parquet"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.out / "embeddings"
+
+    @property
+    def run(self) -> Path:
+        return self.out / "run"
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report"
+
+
+def run(
+    corpus: CorpusConfig,
+    backbones: dict[str, BackboneConfig],
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    root: Path | None = None,
+    rebuild: bool = False,
+    device: str = "auto",
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """prepare -> extract -> train -> evaluate; returns the metrics. What is already there is not redone.
+
+    backbones: the config of each of the recipe's backbones, by name.
+    """
+    paths, watch = RunPaths(Path(out)), watcher or Watcher()
+    watch.stage("prepare")
+    watch.prepared(prepare(corpus, root, paths.manifest, watch.files))
+    manifest = read_manifest(paths.manifest, columns=[recipe.label])
+    for name in recipe.backbones:
+        watch.stage(f"extract {name}")
+        store = paths.embeddings / f"{name}.zarr"
+        options: dict[str, Any] = {"rebuild": rebuild, "device": device, "progress": watch.items}
+        watch.extracted(name, extract(backbones[name], manifest, store, **options))
+    watch.stage("train")
+    train(
+        recipe,
+        manifest,
+        paths.embeddings,
+        paths.run,
+        manifest_path=str(paths.manifest),
+        device=device,
+        progress=watch.epoch,
+    )
+    watch.stage("evaluate")
+    return evaluate(paths.run, paths.report, device=device)

@@ -1,0 +1,142 @@
+"""Stage two: train a head on stored frames, one model per fold, from one cache."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from heads.augment import FrameAugment
+from heads.classifier import SegmentClassifier
+from pipeline.checkpoint import load_tensors, save_tensors
+from pipeline.config.base import parse_config
+from pipeline.config.recipe import Recipe
+from pipeline.data import Data, Fold, folds_of, load_data
+from pipeline.features import valid_frames
+from pipeline.fit import fit
+
+Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
+
+
+def train(
+    recipe: Recipe,
+    manifest: pd.DataFrame,
+    embeddings: str | Path,
+    out: str | Path,
+    *,
+    manifest_path: str = "",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Train one model per fold of the manifest into `out`; returns `out`.
+
+    A run that was killed goes on: folds that are done stay, the one in progress continues from its
+    checkpoint. A complete run, or one of another recipe or other data, is made anew.
+    """
+    out = Path(out)
+    data = load_data(recipe, manifest, embeddings, device)
+    folds = folds_of(data, recipe)
+    config = {
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": list(data.classes),
+        "manifest": manifest_path,
+        "embeddings": str(embeddings),
+        "frames": data.features.store.fingerprint,
+        "frame_shape": list(data.features.frame_shape),
+        "folds": [fold.number for fold in folds],
+        "rows": data.digest(),
+        "stillwave": version("stillwave"),
+    }
+    _start(out, config)
+    for fold in folds:
+        _train_fold(out / f"fold_{fold.number}", recipe, data, fold, progress)
+    (out / "complete").touch()
+    return out
+
+
+def build_head(recipe: Recipe, frame_shape: tuple[int, ...], num_classes: int) -> SegmentClassifier:
+    """The recipe's head for frames of shape (dim,) or (layers, dim)."""
+    *layers, dim = frame_shape
+    options = recipe.head.model_dump(exclude={"kind"})
+    return SegmentClassifier(dim, num_classes, num_layers=layers[0] if layers else 1, **options)
+
+
+def load_head(run: Path, fold: int) -> tuple[SegmentClassifier, dict[str, Any]]:
+    """A trained head of a run, in eval mode, and the run's config. Raises ValueError naming a bad file."""
+    config = read_run(run)
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    head = build_head(recipe, tuple(config["frame_shape"]), len(config["classes"]))
+    state, _ = load_tensors(run / f"fold_{fold}" / "model.safetensors")
+    head.load_state_dict(state)
+    return head.eval(), config
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The config.json of a run. Raises ValueError when there is no complete run."""
+    if not (run / "config.json").exists():
+        raise ValueError(f"{run}: no run here; make it with `stillwave train`")
+    if not (run / "complete").exists():
+        raise ValueError(
+            f"{run}: training has not finished; run the same `stillwave train` again, it goes on"
+        )
+    return dict(json.loads((run / "config.json").read_text()))
+
+
+def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: Progress | None) -> None:
+    if (folder / "model.safetensors").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = (recipe.train.seed, fold.number)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        head = build_head(recipe, data.features.frame_shape, len(data.classes)).to(data.features.device)
+    head.standardise.fit(valid_frames(data.features, fold.train))
+    checkpoint = folder / "checkpoint.safetensors"
+    history = fit(
+        head,
+        data.features,
+        data.labels,
+        fold.train,
+        fold.valid,
+        recipe.train,
+        augment=FrameAugment(**recipe.augment.model_dump()) if recipe.augment else None,
+        seed=seed,
+        checkpoint=checkpoint,
+        log=None if progress is None else partial(progress, fold.number),
+    )
+    _write_curves(folder, history)
+    save_tensors(folder / "model.safetensors", head.state_dict(), {"classes": list(data.classes)})
+    checkpoint.unlink(missing_ok=True)
+
+
+def _write_curves(folder: Path, history: list[dict[str, float]]) -> None:
+    """The training curves in dvclive's format, which `dvc plots` and the DVC view show."""
+    from dvclive import Live
+
+    with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
+        for figures in history:
+            for name, value in figures.items():
+                live.log_metric(name, value)
+            live.next_step()
+
+
+def _start(out: Path, config: dict[str, Any]) -> None:
+    """Leave a run folder of this config: the interrupted one, or an empty one."""
+    text = json.dumps(config, indent=1, sort_keys=True)
+    file = out / "config.json"
+    if file.exists() and file.read_text() == text and not (out / "complete").exists():
+        return
+    if out.exists():
+        if any(out.iterdir()) and not file.exists():
+            raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    temporary = file.with_suffix(".partial")
+    temporary.write_text(text)
+    temporary.replace(file)
