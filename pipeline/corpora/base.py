@@ -1,0 +1,75 @@
+"""What every importer returns, and the walk over a folder that most of them start from."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Row = dict[str, str | None]  # `id`, `path`, and the corpus's text columns
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
+    | {".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"}
+)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row or file that cannot be imported, with a short machine-readable reason and its explanation."""
+
+    id: str
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class Imported:
+    """Rows in a stable order, what was rejected, and counts of what the config or its nature leaves out.
+
+    excluded: rows that the config does not ask for, by what they are ("song").
+    ignored: files without an audio suffix, by suffix; they are no part of the corpus.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    excluded: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """Audio files under `root`, sorted; others are counted in `ignored`. ValueError when there are none."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; give the corpus's with --root, or `root:` in its config")
+    found = 0
+    # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            # A leading dot is the operating system's (.DS_Store, ._name.wav), never a recording.
+            if name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
+                ignored["hidden" if name.startswith(".") else path.suffix.lower() or "no suffix"] += 1
+                continue
+            found += 1
+            yield path
+    if not found:
+        raise ValueError(f"{root}: no audio files below it (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
+
+
+def read_named(root: Path, rule: str, parse: Callable[[str], Row | None]) -> Imported:
+    """Import a corpus whose file names say everything.
+
+    `parse` gives the text columns for a file's stem, or None when the stem does not fit the corpus's naming
+    `rule`; such a file is rejected as `unrecognised_name`. The id of a row is the stem.
+    """
+    imported = Imported()
+    for path in audio_files(root, imported.ignored):
+        columns = parse(path.stem)
+        if columns is None:
+            detail = f"{path.name} does not fit {rule}"
+            imported.rejected.append(Rejected(path.stem, path.as_posix(), "unrecognised_name", detail))
+        else:
+            imported.rows.append({"id": path.stem, "path": path.as_posix(), **columns})
+    return imported

@@ -1,0 +1,44 @@
+"""A folder per class: `root/<label>/**/<file>`, with the speaker from a regular expression on the path."""
+
+import re
+from pathlib import Path
+
+from pipeline.config.corpus import Folder
+from pipeline.corpora.base import Imported, Rejected, Row, audio_files
+
+
+def read(config: Folder, root: Path) -> Imported:
+    """All audio files below `root`; the first folder of a file's path is its label.
+
+    The id is the path relative to `root` without its extension. A file directly in `root`, or one that the
+    speaker's expression does not match, is rejected as `unrecognised_name`. Raises ValueError for an
+    expression that cannot be used.
+    """
+    expression = _compile(config.speaker) if config.speaker is not None else None
+    imported = Imported()
+    for path in audio_files(root, imported.ignored):
+        relative = path.relative_to(root)
+        name = relative.with_suffix("").as_posix()
+        match = expression.search(relative.as_posix()) if expression else None
+        if len(relative.parts) < 2:
+            problem = f"{path.name} lies in no class folder"
+        elif expression and match is None:
+            problem = f"{relative.as_posix()} does not match speaker: {expression.pattern}"
+        else:
+            row: Row = {"id": name, "path": path.as_posix(), config.label: relative.parts[0]}
+            if match is not None:
+                row["speaker"] = match["speaker"] if "speaker" in match.re.groupindex else match[1]
+            imported.rows.append({**row, **config.constants})
+            continue
+        imported.rejected.append(Rejected(name, path.as_posix(), "unrecognised_name", problem))
+    return imported
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"speaker: {pattern!r} is not a regular expression: {error}") from None
+    if expression.groups < 1:
+        raise ValueError(f"speaker: {pattern!r} has no group; put the speaker's part in parentheses")
+    return expression

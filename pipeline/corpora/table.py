@@ -1,0 +1,120 @@
+"""Rows of a CSV, Parquet or JSONL file, with a mapping from our column names to theirs."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.corpus import Table
+from pipeline.corpora.base import Imported, Rejected, Row
+
+
+def read(config: Table, root: Path) -> Imported:
+    """The rows of `root/config.table`; audio paths in it are relative to `root` too."""
+    return read_table(root / config.table, root, config.columns, config.constants)
+
+
+def read_table(
+    table: Path, root: Path, columns: Mapping[str, str], constants: Mapping[str, str] | None = None
+) -> Imported:
+    """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
+
+    An empty cell is a missing value. A row without a path is rejected as `no_path`. Raises ValueError that
+    names the table, the column and the columns there are, when one is missing.
+    """
+    records = _records(table)
+    if not records:
+        raise ValueError(f"{table}: no rows")
+    there = list(dict.fromkeys(name for record in records for name in record))
+    for ours, theirs in columns.items():
+        if theirs not in there:
+            raise ValueError(
+                f"{table}: no column {theirs!r} (columns.{ours} in the corpus config); "
+                f"the columns are {', '.join(there)}"
+            )
+    imported = Imported()
+    for number, record in enumerate(records, start=1):
+        row: Row = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
+        if row["path"] is None:
+            where = row.get("id") or f"row {number}"
+            detail = f"row {number} of {table} has no {columns['path']}"
+            imported.rejected.append(Rejected(where, "", "no_path", detail))
+            continue
+        path = root / row["path"]
+        name = row.get("id") or _identity(path, root)
+        imported.rows.append({**row, "id": name, "path": path.as_posix(), **(constants or {})})
+    return imported
+
+
+def _identity(path: Path, root: Path) -> str:
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
+    return inside.with_suffix("").as_posix()
+
+
+def _text(value: Any) -> str | None:
+    """A cell as text. Numbers read as they would in a CSV: 3, and 3 for the 3.0 of a column with gaps."""
+    if value is None or value == "" or value != value:  # only NaN is unlike itself
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _records(table: Path) -> list[dict[str, Any]]:
+    readers = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".parquet": _read_parquet,
+        ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
+    }
+    reader = readers.get(table.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{table}: cannot read {table.suffix or 'no suffix'!r}; use {', '.join(readers)}")
+    if not table.is_file():
+        raise ValueError(f"{table}: no such table; `table` is relative to `root` (or --root)")
+    try:
+        return reader(table)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table}: not UTF-8 text: {error}") from None
+
+
+def _read_csv(table: Path) -> list[dict[str, Any]]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
+        records = []
+        try:
+            for record in reader:
+                if None in record:
+                    raise ValueError(f"{table}: line {reader.line_num} has more fields than the header")
+                records.append(dict(record))
+        except csv.Error as error:
+            raise ValueError(f"{table}: line {reader.line_num} is not CSV: {error}") from None
+        return records
+
+
+def _read_jsonl(table: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{table}: line {number} is not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"{table}: line {number} is not an object of column: value")
+        records.append(record)
+    return records
+
+
+def _read_parquet(table: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        records: list[dict[str, Any]] = pq.read_table(table).to_pylist()
+        return records
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{table}: not a Parquet file: {error}") from None

@@ -1,0 +1,159 @@
+"""Tables with a column mapping, and a folder per class."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.config.base import ConfigError, parse_config
+from pipeline.config.corpus import CorpusConfig, Folder, Table
+from pipeline.corpora import folder, table
+
+RECORDS = [
+    {"file_path": "a/one.wav", "word": "NA", "speaker": 1},
+    {"file_path": "a/two.wav", "word": "grün, blau", "speaker": None},
+    {"file_path": None, "word": "lost", "speaker": 2},
+]
+EXPECTED = [
+    {"id": "a/one", "path": "{root}/a/one.wav", "word": "NA", "speaker": "1", "language": "de"},
+    {"id": "a/two", "path": "{root}/a/two.wav", "word": "grün, blau", "speaker": None, "language": "de"},
+]
+
+
+def config(name: str, **fields: object) -> Table:
+    columns = {"path": "file_path", "word": "word", "speaker": "speaker"}
+    raw = {"kind": "table", "table": name, "columns": columns, "constants": {"language": "de"}, **fields}
+    parsed: Table = parse_config(raw, CorpusConfig, "test.yaml")
+    return parsed
+
+
+def write(path: Path) -> None:
+    frame = pd.DataFrame(RECORDS)
+    match path.suffix:
+        case ".csv":
+            path.write_text(
+                'file_path,word,speaker\na/one.wav,NA,1\na/two.wav,"grün, blau",\n,lost,2\n', "utf-8"
+            )
+        case ".tsv":
+            path.write_text(
+                "file_path\tword\tspeaker\na/one.wav\tNA\t1\na/two.wav\tgrün, blau\t\n\tlost\t2\n", "utf-8"
+            )
+        case ".parquet":
+            frame.to_parquet(path)  # speaker becomes float with NaN, as tables often are
+        case ".jsonl":
+            path.write_text("\n".join(json.dumps(record) for record in RECORDS) + "\n\n", "utf-8")
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.parquet", "list.jsonl"])
+def test_a_table_reads_alike_in_every_format(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    imported = table.read(config(name), tmp_path)
+    expected = [{**row, "path": str(row["path"]).format(root=tmp_path.as_posix())} for row in EXPECTED]
+    assert imported.rows == expected
+    [rejected] = imported.rejected
+    assert (rejected.reason, rejected.id) == ("no_path", "row 3")
+    assert rejected.detail == f"row 3 of {tmp_path / name} has no file_path"
+
+
+def test_ids_may_come_from_a_column_and_absolute_paths_stay(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "root" / "x.wav", tmp_path / "y.wav"
+    inside.parent.mkdir()
+    (inside.parent / "list.csv").write_text(f"n,file_path\nfirst,{inside}\n,{outside}\n")
+    imported = table.read(config("list.csv", columns={"id": "n", "path": "file_path"}), inside.parent)
+    assert [row["id"] for row in imported.rows] == ["first", outside.with_suffix("").as_posix()]
+    assert [row["path"] for row in imported.rows] == [inside.as_posix(), outside.as_posix()]
+
+
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,word,speaker\na.wav,yes,ann\n")
+    message = (
+        r"list\.csv: no column 'file_path' \(columns\.path in the corpus config\); .* file, word, speaker"
+    )
+    with pytest.raises(ValueError, match=message):
+        table.read(config("list.csv"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.csv", "", "list.csv: no rows"),
+        (
+            "list.csv",
+            "file_path,word,speaker\na.wav,yes,ann,what\n",
+            "line 2 has more fields than the header",
+        ),
+        ("list.jsonl", '{"file_path": "a"}\n{oops}\n', "line 2 is not JSON"),
+        ("list.jsonl", "[1]\n", "line 1 is not an object"),
+        ("list.parquet", "no", "not a Parquet file"),
+        ("list.xlsx", "no", r"cannot read '\.xlsx'; use \.csv, \.tsv"),
+    ],
+)
+def test_a_broken_table_says_where(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        table.read(config(name), tmp_path)
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such table; `table` is relative to `root`"):
+        table.read(config("list.csv"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"columns": {"word": "word"}}, "columns must name the one with the audio paths"),
+        ({"constants": {"word": "x"}}, "word: in `columns` and in `constants`; keep one"),
+        ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
+        ({"split": {"kind": "kfold", "flods": 3}}, "split.kfold.flods`: Extra inputs are not permitted"),
+        ({"split": {"kind": "holdout", "valid": 0.5, "test": 0.5}}, "leaves no training rows"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config("list.csv", **fields)
+
+
+def test_folder_per_class(tmp_path: Path) -> None:
+    for name in ("happy/ann_1.wav", "happy/deep/bob_2.flac", "sad/ann_3.mp3", "sad/what.wav", "loose.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    rule = Folder(kind="folder", speaker=r"(?P<speaker>[a-z]+)_\d", constants={"language": "en"})
+    imported = folder.read(rule, tmp_path)
+    assert imported.rows == [
+        {
+            "id": name.rsplit(".", 1)[0],
+            "path": (tmp_path / name).as_posix(),
+            "emotion": name.split("/")[0],
+            "speaker": speaker,
+            "language": "en",
+        }
+        for name, speaker in [
+            ("happy/ann_1.wav", "ann"),
+            ("happy/deep/bob_2.flac", "bob"),
+            ("sad/ann_3.mp3", "ann"),
+        ]
+    ]
+    assert {item.id: item.detail for item in imported.rejected} == {
+        "loose": "loose.wav lies in no class folder",
+        "sad/what": r"sad/what.wav does not match speaker: (?P<speaker>[a-z]+)_\d",
+    }
+
+
+def test_a_folder_needs_no_speakers(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    (tmp_path / "yes" / "x.wav").touch()
+    [row] = folder.read(Folder(kind="folder", label="word"), tmp_path).rows
+    assert row == {"id": "yes/x", "path": (tmp_path / "yes/x.wav").as_posix(), "word": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("speaker", "message"),
+    [("(", "not a regular expression"), (r"\w+", "no group; put the speaker's part in")],
+)
+def test_a_speaker_expression_that_cannot_be_used_is_refused(
+    tmp_path: Path, speaker: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        folder.read(Folder(kind="folder", speaker=speaker), tmp_path)
