@@ -56,6 +56,9 @@ class Watch(Watcher):
         if result.excluded:
             left_out = ", ".join(f"{label} {count}" for label, count in sorted(result.excluded.items()))
             err.print(f"prepare: left out by `classes`: {left_out}")
+        if result.ignored:
+            others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
+            err.print(f"prepare: not audio, ignored: {others}")
         if result.quarantined:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
             err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")

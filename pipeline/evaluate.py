@@ -21,8 +21,8 @@ from pipeline.train import load_head, read_run
 def evaluate(run: str | Path, out: str | Path | None = None, *, device: str = "auto") -> dict[str, Any]:
     """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
 
-    Writes metrics.json, predictions.parquet, confusion.csv (actual, predicted; for `dvc plots`), and
-    confusion.png, per_speaker.png. Returns the metrics. Raises ValueError when the run's manifest or frames
+    Writes metrics.json, predictions.parquet, confusion.png, per_speaker.png, and for `dvc plots`
+    confusion.csv (actual, predicted) and curves.csv (fold, epoch, figures). Returns the metrics. Raises ValueError when the run's manifest or frames
     are no longer what it was trained on.
     """
     run = Path(run)
@@ -38,6 +38,7 @@ def evaluate(run: str | Path, out: str | Path | None = None, *, device: str = "a
     predictions = predict_folds(run, recipe, data)
     metrics = report(predictions, data.classes) | {"n_missing": len(data.missing), "missing": data.missing}
     write_report(out, predictions, metrics)
+    curves(run, config["folds"]).to_csv(out / "curves.csv", index=False)
     return metrics
 
 
@@ -60,6 +61,16 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
             part[f"p_{name}"] = probabilities[:, number].astype(np.float64)
         parts.append(part)
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def curves(run: Path, folds: list[int]) -> pd.DataFrame:
+    """The training curves of all folds, from dvclive's tables: fold, epoch, and a column per figure."""
+    parts = []
+    for fold in folds:
+        tables = sorted((run / f"fold_{fold}" / "live" / "plots" / "metrics").glob("*.tsv"))
+        columns = [pd.read_csv(table, sep="\t", index_col="step")[table.stem] for table in tables]
+        parts.append(pd.concat(columns, axis=1).reset_index(names="epoch").assign(fold=fold))
+    return pd.concat(parts, ignore_index=True)
 
 
 def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any]) -> None:

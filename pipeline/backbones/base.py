@@ -34,17 +34,24 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of one text, special tokens included. Text backbones only."""
+        """Token ids of one text, special tokens included. Text backbones only.
+
+        ValueError, worded as a reason, for a text that the config says not to encode.
+        """
         raise NotImplementedError
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
         """Encode a zero-padded batch.
 
         batch: (batch, samples) float32 mono in [-1, 1] at `sample_rate`, or (batch, tokens) int64.
-        lengths: (batch,) int64, valid samples or tokens per item.
+        lengths: (batch,) int64, valid samples or tokens per item, each enough for a frame.
         """
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the numbers depend on, JSON-ready: kind, version, config and the sha256 of the weights."""
+        """What the numbers depend on, JSON-ready and the same in every process.
+
+        kind, version, config (fields that change numbers), weights (sha256 of what is loaded, or None),
+        preprocessing, and architecture where there are weights. Hashes the weights at each call.
+        """
         raise NotImplementedError

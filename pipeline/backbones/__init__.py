@@ -1,0 +1,37 @@
+"""Backbones: items in, frames out. `build_backbone` is the way in; each kind is one module here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.config.backbone import BackboneConfig
+
+__all__ = ["BACKBONES", "Backbone", "Frames", "build_backbone"]
+
+
+def _fbank(config: Any) -> Backbone:
+    from pipeline.backbones.fbank import Fbank
+
+    return Fbank(config)
+
+
+def _wav2vec2(config: Any) -> Backbone:
+    from pipeline.backbones.wav2vec2 import Wav2Vec2
+
+    return Wav2Vec2(config)
+
+
+def _mbert(config: Any) -> Backbone:
+    from pipeline.backbones.mbert import Mbert
+
+    return Mbert(config)
+
+
+# Imports sit in the functions: transformers takes seconds, and fbank needs none of it.
+BACKBONES: dict[str, Callable[[Any], Backbone]] = {"fbank": _fbank, "wav2vec2": _wav2vec2, "mbert": _mbert}
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone of `config`: frozen, in eval mode, on the CPU. ValueError where it has no weights."""
+    backbone = BACKBONES[config.kind](config)
+    return backbone.eval().requires_grad_(False)

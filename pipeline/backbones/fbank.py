@@ -1,0 +1,132 @@
+"""Log-mel filter bank energies, and their deltas: a backbone without weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.config.backbone import FbankConfig
+
+LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence meets it
+KALDI_LOG_FLOOR = torch.finfo(torch.float32).eps
+KALDI_SCALE = 32768.0  # Kaldi reads 16-bit samples as integers
+PREEMPHASIS = 0.97
+DELTA_REACH = 2  # frames on either side of the regression
+
+
+class Fbank(Backbone):
+    """Log-mel energies with delta and delta-delta, (num_mels * (1 + deltas)) per frame.
+
+    Frame t covers samples [t * hop_length, t * hop_length + window_length): only whole windows count
+    (Kaldi's snip_edges), so frames never see padding. The Kaldi option follows Kaldi's feature-fbank.cc
+    and mel-computations.cc; the plain one is the HTK mel scale on the power spectrum of a hann window.
+    """
+
+    modality = "audio"
+    version = 1
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, config: FbankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.hop_length = round(config.hop_s * config.sample_rate)
+        self.window_length = round(config.window_s * config.sample_rate)
+        self.fft_length = 1 << (self.window_length - 1).bit_length()
+        self.dim = config.num_mels * (1 + config.deltas)
+        self.register_buffer("window", _window(self.window_length, config.kaldi), persistent=False)
+        self.register_buffer("filters", _mel_filters(config, self.fft_length), persistent=False)
+
+    def num_frames(self, length: int) -> int:
+        return max(0, 1 + (length - self.window_length) // self.hop_length)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        num_frames = (lengths - self.window_length).div(self.hop_length, rounding_mode="floor") + 1
+        num_frames = num_frames.clamp(min=0)
+        frames = self._log_mel(batch)
+        parts = [frames]
+        for _ in range(self.config.deltas):
+            parts.append(deltas(parts[-1], num_frames))
+        return Frames(torch.cat(parts, dim=-1), num_frames)
+
+    def _log_mel(self, batch: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, frames, num_mels)."""
+        if batch.shape[1] < self.window_length:  # every item is too short
+            return batch.new_zeros(len(batch), 0, self.config.num_mels)
+        frames = batch.float().unfold(1, self.window_length, self.hop_length)
+        if self.config.kaldi:
+            frames = frames * KALDI_SCALE
+            frames = frames - frames.mean(-1, keepdim=True)
+            previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+            frames = frames - PREEMPHASIS * previous
+        power = torch.fft.rfft(frames * self.window, n=self.fft_length).abs().square()
+        energies: Tensor = power @ self.filters
+        return energies.clamp(min=KALDI_LOG_FLOOR if self.config.kaldi else LOG_FLOOR).log()
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields(),
+            "weights": None,
+            "preprocessing": {
+                "window_length": self.window_length,
+                "hop_length": self.hop_length,
+                "fft_length": self.fft_length,
+            },
+        }
+
+
+def deltas(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Time derivative by linear regression over five frames, edges held (HTK Book, eq. 5.16).
+
+    frames: (batch, frames, dim); lengths: (batch,) valid frames. Returns the same shape, per frame.
+    """
+    steps = torch.arange(frames.shape[1], device=frames.device)
+    last = (lengths[:, None] - 1).clamp(min=0)
+
+    def shifted(offset: int) -> Tensor:
+        index = (steps + offset).clamp(min=0).minimum(last)  # an item's own edge, not the batch's
+        return frames.gather(1, index[..., None].expand_as(frames))
+
+    reach = range(1, DELTA_REACH + 1)
+    slope = sum((n * (shifted(n) - shifted(-n)) for n in reach), torch.zeros_like(frames))
+    return slope / (2 * sum(n * n for n in reach))
+
+
+def _window(length: int, kaldi: bool) -> Tensor:
+    """(length,) float32: Kaldi's povey window (a symmetric hann to the power 0.85), or a periodic hann."""
+    window = torch.hann_window(length, periodic=not kaldi, dtype=torch.float64)
+    return (window**0.85 if kaldi else window).float()
+
+
+def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
+    """(fft_length // 2 + 1, num_mels) float32 triangles of unit height; ValueError when one is empty."""
+    hz = torch.linspace(0, config.sample_rate / 2, fft_length // 2 + 1, dtype=torch.float64)
+    low, high = (_mel(torch.tensor(f, dtype=torch.float64)) for f in (config.low_hz, _high_hz(config)))
+    corners = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64)
+    # Kaldi draws the triangles straight on the mel axis and leaves the Nyquist bin out; others in Hz.
+    axis, corners = (_mel(hz), corners) if config.kaldi else (hz, 700 * torch.expm1(corners / 1127))
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising = (axis[:, None] - left) / (centre - left)
+    falling = (right - axis[:, None]) / (right - centre)
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    if config.kaldi:
+        filters[-1] = 0
+    empty = int((filters.amax(0) == 0).sum())
+    if empty:
+        raise ValueError(
+            f"`num_mels` {config.num_mels}: {empty} filters fall between bins of a {fft_length}-point FFT "
+            f"at {config.sample_rate} Hz; use fewer filters or a longer `window_s` (now {config.window_s})"
+        )
+    return filters.float()
+
+
+def _high_hz(config: FbankConfig) -> float:
+    return config.high_hz or config.sample_rate / 2
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return 1127 * torch.log1p(hz / 700)

@@ -1,0 +1,39 @@
+"""Masks and arithmetic precision, shared by the backbones."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """(batch, size) bool, True where the position is below the item's length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over each item's own length, in fp32: padding has no say.
+
+    values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Item by item, for
+    that is one pass over the memory, and the very sums that an item alone would get.
+    """
+    rows = zip(values, lengths.tolist(), strict=True)
+    moments = [torch.var_mean(row[..., :n].float(), dim=-1, correction=0, keepdim=True) for row, n in rows]
+    variance, mean = (torch.stack(parts) for parts in zip(*moments, strict=True))
+    return mean, variance
+
+
+@contextmanager
+def compute_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Run the block in `precision`: fp32 | bf16 | fp16, whatever an outer autocast says.
+
+    Half precisions use autocast, so weights stay fp32. On CUDA, fp32 turns off TF32 convolutions (torch has
+    them on): with a 10-bit mantissa and algorithms picked by batch shape, batches would differ.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    with ExitStack() as stack:
+        if precision == "fp32" and device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"))
+        yield

@@ -1,0 +1,152 @@
+"""wav2vec 2.0 frames (arXiv 2006.11477) that do not depend on the batch they were computed in."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.layers import resolve_layers, select_layers
+from pipeline.backbones.numerics import compute_in, item_moments, valid_mask
+from pipeline.backbones.weights import load_pretrained, random_weights, read_json, weights_sha256
+from pipeline.config.backbone import Wav2Vec2Config
+
+WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
+
+# True kernels and strides, so 20 ms frames at every size. 'large' is the layer-norm model, as XLS-R is.
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "conv_dim": (32, 32, 32, 32, 64, 64, 64),
+        "hidden_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 8,
+    },
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "conv_bias": True,
+    },
+}
+
+# The fields of the model's own config that alter numbers without showing in the weights' shapes.
+ARCHITECTURE = (
+    "feat_extract_norm", "feat_extract_activation", "conv_kernel", "conv_stride", "do_stable_layer_norm",
+    "num_attention_heads", "hidden_act", "layer_norm_eps", "num_conv_pos_embedding_groups",
+)  # fmt: skip
+
+
+class Wav2Vec2(Backbone):
+    """Hidden states of a wav2vec 2.0 encoder, one frame per 320 samples at 16 kHz.
+
+    The convolutions and the encoder are transformers' modules; the loop over them is ours, for theirs lets
+    the first layer's group norm average over padding (relative error 0.4 on the base model). Dropout acts in
+    train mode as published; layer drop and SpecAugment do not exist here.
+    """
+
+    modality = "audio"
+    version = 1
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        model, preprocessor = _load(config)
+        self.config = config
+        self.architecture = model.config
+        self.do_normalize = bool(preprocessor.get("do_normalize", True))
+        self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
+        # Parts, not the whole: heads, adapter and mask embedding stay out of the hash and of the optimiser.
+        self.feature_extractor = model.feature_extractor
+        self.feature_projection = model.feature_projection
+        self.encoder = model.encoder
+        self.strides = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+        self.layers = resolve_layers(config.layers, model.config.num_hidden_layers)
+        self.num_layers = len(self.layers)
+        self.dim = model.config.hidden_size
+
+    def num_frames(self, length: int) -> int:
+        for kernel, stride in self.strides:
+            length = (length - kernel) // stride + 1
+        return max(0, length)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        if self.num_frames(int(lengths.min())) < 1:
+            raise ValueError(
+                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
+                "whose num_frames is 0"
+            )
+        with compute_in(self.config.precision, batch.device):
+            if self.do_normalize:
+                mean, variance = item_moments(batch, lengths)
+                batch = (batch - mean) * torch.rsqrt(variance + WAVEFORM_EPSILON)
+            hidden, lengths = self._convolve(batch, lengths)
+            hidden, _ = self.feature_projection(hidden)
+            states = self._encode(hidden, valid_mask(lengths, hidden.shape[1]))
+        return Frames(select_layers(states, self.layers), lengths)
+
+    def _convolve(self, batch: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples) -> (batch, frames, channels) and valid frames per item.
+
+        A valid output frame sees valid inputs only, so nothing but the group norm needs to know lengths.
+        """
+        hidden = batch[:, None]
+        for layer, (kernel, stride) in zip(self.feature_extractor.conv_layers, self.strides, strict=True):
+            lengths = (lengths - kernel).div(stride, rounding_mode="floor") + 1
+            norm = getattr(layer, "layer_norm", None)
+            if isinstance(norm, nn.GroupNorm):
+                hidden = layer.activation(_masked_group_norm(norm, layer.conv(hidden), lengths))
+            else:
+                hidden = layer(hidden)
+        return hidden.transpose(1, 2), lengths
+
+    def _encode(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
+        """(batch, frames, dim) -> the states 0.. up to the last one wanted, each of the same shape."""
+        encoder = self.encoder
+        stable = self.architecture.do_stable_layer_norm
+        hidden = hidden.masked_fill(~mask[..., None], 0)  # what the positional convolution sees past the end
+        hidden = hidden + encoder.pos_conv_embed(hidden)
+        if not stable:
+            hidden = encoder.layer_norm(hidden)
+        states = [encoder.dropout(hidden)]
+        for layer in encoder.layers[: max(self.layers)]:
+            states.append(layer(states[-1], attention_mask=mask[:, None, None, :]))
+        if stable and len(states) > len(encoder.layers):
+            states[-1] = encoder.layer_norm(states[-1])  # so that the last of `all` is `last`
+        return states
+
+    def fingerprint(self) -> dict[str, Any]:
+        architecture = self.architecture.to_dict()
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields() | {"layers": self.layers},
+            "weights": weights_sha256(self),
+            "architecture": {name: architecture[name] for name in ARCHITECTURE},
+            "preprocessing": {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate},
+        }
+
+
+def _masked_group_norm(norm: nn.GroupNorm, values: Tensor, lengths: Tensor) -> Tensor:
+    """Group norm of one channel per group over each item's own frames. values: (batch, channels, frames)."""
+    mean, variance = item_moments(values, lengths)
+    scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
+    return torch.addcmul(norm.bias[:, None] - mean * scale, values.float(), scale)
+
+
+def _load(config: Wav2Vec2Config) -> tuple[Any, dict[str, Any]]:
+    """The transformers model and its preprocessor's settings."""
+    import transformers
+
+    if config.weights == "random":
+        settings = {**SIZES[config.size], "attn_implementation": "sdpa"}  # what the boolean mask is for
+        architecture = transformers.Wav2Vec2Config(**settings)
+        return random_weights(config.seed, lambda: transformers.Wav2Vec2Model(architecture)), {}
+    unused = ("masked_spec_embed", "adapter.")
+    model, folder = load_pretrained(config, transformers.Wav2Vec2Model, "wav2vec2", unused)
+    return model, read_json(folder / "preprocessor_config.json")

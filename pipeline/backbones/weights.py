@@ -1,0 +1,167 @@
+"""Where weights come from: a local folder or the hub's local cache first, the network last, or a seed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from pipeline.config.backbone import PretrainedConfig
+
+SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+# Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
+LEGACY_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+SIDE_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "special_tokens_map.json")
+
+NOT_CACHED = "it is not in the local Hugging Face cache"
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def find_folder(config: PretrainedConfig) -> Path:
+    """The folder with config.json and weights for `config.weights`; the network is asked last.
+
+    Raises ValueError naming what was looked for and the remedies.
+    """
+    name = config.weights
+    local = Path(name).expanduser()
+    if local.is_dir():
+        if _has_model(local):
+            return local
+        raise ValueError(_missing(config, f"the folder {name} lacks config.json or model.safetensors"))
+    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ValueError(_missing(config, f"there is no folder {name}"))
+    cached = _snapshot(config, local_files_only=True)
+    if isinstance(cached, Path):
+        return cached
+    if not config.download:
+        raise ValueError(_missing(config, f"{NOT_CACHED}, and `download` is false"))
+    if _hub_is_offline():
+        raise ValueError(_missing(config, f"{NOT_CACHED}, and HF_HUB_OFFLINE is set"))
+    fetched = _snapshot(config, local_files_only=False)
+    if isinstance(fetched, Path):
+        return fetched
+    raise ValueError(_missing(config, f"{NOT_CACHED}, and the hub said: {fetched}"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object at `path`, or an empty one where there is no such file."""
+    loaded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return loaded
+
+
+def load_pretrained(
+    config: PretrainedConfig, model_class: Any, model_type: str, unused: tuple[str, ...]
+) -> tuple[Any, Path]:
+    """A `transformers` model of `model_class` from `config.weights`, in fp32, and the folder it came from.
+
+    model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
+    backbone never uses them; any other absent parameter is an error, for transformers would make it up.
+    """
+    folder = find_folder(config)
+    found = read_json(folder / "config.json").get("model_type")
+    if found != model_type:
+        raise ValueError(
+            f"`weights` {config.weights}: its config.json says model_type {found!r}, "
+            f"but this kind of backbone loads {model_type!r}"
+        )
+    try:
+        with _quiet():
+            model, info = model_class.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"`weights` {config.weights}: cannot be loaded from {folder}: {error}") from error
+    absent = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
+    if absent:
+        raise ValueError(
+            f"`weights` {config.weights}: {len(absent)} parameters are not in the file, {absent[0]} for one: "
+            "it is damaged, or was saved from another architecture"
+        )
+    return model, folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report or progress bar of transformers: what matters in them is checked, and raised, here."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def random_weights(seed: int, build: Callable[[], M]) -> M:
+    """`build()` under `seed`, the same in every process; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and bytes of the state dict, in name order: of what was loaded."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def _snapshot(config: PretrainedConfig, local_files_only: bool) -> Path | str:
+    """The hub's folder for this id and revision, or why there is none."""
+    from huggingface_hub import snapshot_download
+
+    reason = "no model.safetensors or pytorch_model.bin in the repository"
+    for weight_files in (SAFE_WEIGHTS, LEGACY_WEIGHTS):
+        try:
+            folder = snapshot_download(
+                config.weights,
+                revision=config.revision,
+                allow_patterns=[*SIDE_FILES, *weight_files],
+                local_files_only=local_files_only,
+            )
+        except Exception as error:  # no file, no network, no such id: the remedies are the same
+            return f"{type(error).__name__}: {error}"
+        if _has_model(Path(folder)):
+            return Path(folder)
+    return reason
+
+
+def _has_model(folder: Path) -> bool:
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return bool(weights) and (folder / "config.json").is_file()
+
+
+def _hub_is_offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
+
+
+def _missing(config: PretrainedConfig, reason: str) -> str:
+    revision = f" --revision {config.revision}" if config.revision else ""
+    return (
+        f"`weights` {config.weights}: no model found: {reason}. Do one of: "
+        f"(1) where there is a network, run `hf download {config.weights}{revision}` (older: huggingface-cli "
+        "download) and copy the cache over; "
+        "(2) set `weights` to a local folder with config.json and model.safetensors; "
+        "(3) set `weights: random` to try the pipeline without a trained model"
+    )

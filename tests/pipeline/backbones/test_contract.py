@@ -1,0 +1,288 @@
+"""What every backbone promises, checked on every kind and variant. Relative error: max |a-b| / max |b|."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pipeline.backbones import BACKBONES, Backbone, build_backbone
+from pipeline.config.backbone import BackboneConfig, FbankConfig, MbertConfig, Wav2Vec2Config
+from pipeline.config.base import load_config, parse_config
+
+TINY = {"weights": "random", "size": "tiny"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fbank": {"kind": "fbank"},
+    "fbank-kaldi": {"kind": "fbank", "kaldi": True, "deltas": 0},
+    "fbank-8k": {"kind": "fbank", "sample_rate": 8000, "num_mels": 40, "deltas": 1},
+    "wav2vec2-tiny": {"kind": "wav2vec2", **TINY},
+    "wav2vec2-group": {"kind": "wav2vec2", "weights": "group"},
+    "wav2vec2-group-all": {"kind": "wav2vec2", "weights": "group", "layers": "all"},
+    "wav2vec2-layer": {"kind": "wav2vec2", "weights": "layer"},
+    "wav2vec2-layer-some": {"kind": "wav2vec2", "weights": "layer", "layers": [0, -1]},
+    "mbert-tiny": {"kind": "mbert", **TINY},
+    "mbert-folder": {"kind": "mbert", "weights": "bert"},
+    "mbert-all": {"kind": "mbert", "weights": "bert", "layers": "all"},
+}
+CONFIGS = {"fbank": FbankConfig, "wav2vec2": Wav2Vec2Config, "mbert": MbertConfig}
+
+
+@pytest.fixture(scope="session")
+def configure(folders: dict[str, Path]) -> Callable[..., Any]:
+    """`configure(variant, **changes)`: its config, with folder names made paths."""
+
+    def configure(variant: str, **changes: Any) -> Any:
+        raw = VARIANTS[variant] | changes
+        if raw.get("weights") in folders:
+            raw = raw | {"weights": str(folders[raw["weights"]])}
+        return parse_config(raw, BackboneConfig, variant)
+
+    return configure
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def backbone(variant: str, configure: Callable[..., Any]) -> Backbone:
+    return build_backbone(configure(variant))
+
+
+@pytest.fixture(scope="session")
+def make_item(backbone: Backbone, waveform: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
+    """`make_item(n)`: n samples, or n token ids."""
+
+    def tokens(length: int) -> Tensor:
+        return torch.tensor(backbone.tokenize("the cat sat on a mat , ja nein Haus ! " * length)[:length])
+
+    return waveform if backbone.modality == "audio" else tokens
+
+
+def shortest(backbone: Backbone) -> int:
+    """The least length that gives a frame."""
+    return next(n for n in range(10_000) if backbone.num_frames(n) > 0)
+
+
+def mixed_lengths(backbone: Backbone) -> list[int]:
+    least = shortest(backbone)
+    if backbone.modality == "text":
+        return [least, 10 * least, 2, 77, 400]
+    return [least, 10 * least, least + 1, 719, 16000, 48001]
+
+
+def test_every_kind_has_a_variant_and_a_yaml(request: pytest.FixtureRequest) -> None:
+    files = sorted((request.config.rootpath / "configs" / "backbones").glob("*.yaml"))
+    kinds = {load_config(file, BackboneConfig).kind for file in files}
+    assert set(BACKBONES) == {raw["kind"] for raw in VARIANTS.values()} == kinds
+
+
+def test_batch_invariance(
+    backbone: Backbone,
+    make_item: Callable[[int], Tensor],
+    pad: Callable[..., Any],
+    alone: Callable[..., Tensor],
+    relative_error: Callable[..., float],
+) -> None:
+    items = [make_item(length) for length in mixed_lengths(backbone)]
+    with torch.inference_mode():
+        values, lengths = backbone(*pad(items))
+    for row, length, item in zip(values, lengths.tolist(), items, strict=True):
+        expected = alone(backbone, item)
+        assert length == backbone.num_frames(len(item)) == len(expected)
+        assert relative_error(row[:length], expected) <= 1e-5
+
+
+def test_neighbours_do_not_matter(
+    backbone: Backbone,
+    make_item: Callable[[int], Tensor],
+    pad: Callable[..., Any],
+    alone: Callable[..., Tensor],
+    relative_error: Callable[..., float],
+) -> None:
+    """Row, neighbour's loudness and surplus padding leave an item's frames alone; silence stays finite."""
+    audio = backbone.modality == "audio"
+    item = make_item(4000 if audio else 20)
+    loud = make_item(9000 if audio else 60) * (50 if audio else 1)
+    batch, lengths = pad([loud, item, torch.zeros_like(item)])
+    batch = torch.nn.functional.pad(batch, (0, 1234 if audio else 5))
+    with torch.inference_mode():
+        values, lengths = backbone(batch, lengths)
+    assert relative_error(values[1, : lengths[1]], alone(backbone, item)) <= 1e-5
+    assert all(bool(row[:length].isfinite().all()) for row, length in zip(values, lengths, strict=True))
+
+
+def test_shapes(backbone: Backbone, make_item: Callable[[int], Tensor], pad: Callable[..., Any]) -> None:
+    values, lengths = backbone(*pad([make_item(length) for length in mixed_lengths(backbone)]))
+    layers = (backbone.num_layers,) if backbone.num_layers > 1 else ()
+    assert values.shape == (len(lengths), int(lengths.max()), *layers, backbone.dim)
+    assert values.dtype == torch.float32
+    assert lengths.dtype == torch.int64
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_num_frames_is_exact(
+    backbone: Backbone,
+    make_item: Callable[[int], Tensor],
+    pad: Callable[..., Any],
+    alone: Callable[..., Tensor],
+    data: st.DataObject,
+) -> None:
+    least, most = shortest(backbone), 3000 if backbone.modality == "audio" else 512
+    sizes = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=4))
+    _, lengths = backbone(*pad([make_item(size) for size in sizes]))
+    assert lengths.tolist() == [backbone.num_frames(size) for size in sizes]
+    assert len(alone(backbone, make_item(sizes[0]))) == backbone.num_frames(sizes[0])
+
+
+def test_num_frames_at_its_boundaries(
+    backbone: Backbone, make_item: Callable[[int], Tensor], alone: Callable[..., Tensor]
+) -> None:
+    counts = [backbone.num_frames(n) for n in range(2000 if backbone.modality == "audio" else 100)]
+    steps = [n for n in range(1, len(counts)) if counts[n] != counts[n - 1]]
+    assert all(counts[n] == counts[n - 1] + 1 for n in steps)
+    for n in steps[:4]:
+        assert len(alone(backbone, make_item(n))) == counts[n]
+        assert counts[n - 1] == 0 or len(alone(backbone, make_item(n - 1))) == counts[n - 1]
+
+
+def test_too_short_gives_no_frames(backbone: Backbone) -> None:
+    least = shortest(backbone)
+    assert {backbone.num_frames(n) for n in range(least)} == {0}
+    assert backbone.num_frames(least) == 1
+
+
+def test_frozen_until_asked(
+    variant: str, configure: Callable[..., Any], make_item: Callable[[int], Tensor], pad: Callable[..., Any]
+) -> None:
+    backbone = build_backbone(configure(variant))
+    batch = pad([make_item(n) for n in mixed_lengths(backbone)[:3]])
+    assert not backbone.training
+    assert not backbone(*batch).values.requires_grad
+    parameters = dict(backbone.requires_grad_(True).named_parameters())
+    if not parameters:
+        return
+    values, lengths = backbone(*batch)
+    sum(row[:length].square().mean() for row, length in zip(values, lengths, strict=True)).backward()
+    assert [name for name, p in parameters.items() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+FINGERPRINTS = """
+import json, sys
+from pipeline.backbones import build_backbone
+from pipeline.config.backbone import BackboneConfig
+from pipeline.config.base import parse_config
+raws = json.load(sys.stdin)
+print(json.dumps([build_backbone(parse_config(raw, BackboneConfig, "test")).fingerprint() for raw in raws]))
+"""
+
+
+def test_fingerprint_is_the_same_in_another_process(
+    configure: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
+    configs = [configure(variant) for variant in VARIANTS]
+    done = subprocess.run(
+        [sys.executable, "-c", FINGERPRINTS],
+        input=json.dumps([config.model_dump(mode="json") for config in configs]),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=request.config.rootpath,
+        env=os.environ | {"PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1"},
+    )
+    here = [json.loads(json.dumps(build_backbone(config).fingerprint())) for config in configs]
+    assert json.loads(done.stdout) == here
+    assert len({json.dumps(fingerprint) for fingerprint in here}) == len(here)
+
+
+CHANGES: dict[str, dict[str, list[Any]]] = {
+    "fbank": {
+        "storage_dtype": ["float32"], "sample_rate": [8000], "num_mels": [40], "window_s": [0.02],
+        "hop_s": [0.02], "low_hz": [50], "high_hz": [7000], "deltas": [0, 1], "kaldi": [True],
+    },
+    "wav2vec2-tiny": {
+        "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
+        "seed": [1], "size": ["base"], "weights": ["group", "layer"],
+    },
+    "mbert-tiny": {
+        "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
+        "seed": [1], "size": ["base"], "weights": ["bert"], "long_text": ["quarantine"],
+    },
+}  # fmt: skip
+KNOBS = {"max_batch_frames": 7, "max_bad_fraction": 0.5, "download": False, "revision": "main"}
+ONE_VALUE = {"fbank": {"kind", "precision"}, "wav2vec2": {"kind"}, "mbert": {"kind"}}
+
+
+@pytest.mark.parametrize("variant", CHANGES)
+def test_fingerprint_follows_the_numbers(
+    variant: str, configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.backbones import mbert, wav2vec2
+
+    for module in (mbert, wav2vec2):  # a stand-in, for the true base takes seconds to draw
+        monkeypatch.setitem(module.SIZES, "base", module.SIZES["tiny"] | {"intermediate_size": 96})
+
+    def fingerprint(**changes: Any) -> dict[str, Any]:
+        return build_backbone(configure(variant, **changes)).fingerprint()
+
+    kind = VARIANTS[variant]["kind"]
+    knobs = {field: value for field, value in KNOBS.items() if field in CONFIGS[kind].model_fields}
+    assert set(CONFIGS[kind].model_fields) == set(CHANGES[variant]) | set(knobs) | ONE_VALUE[kind]
+    original = fingerprint()
+    for field, values in CHANGES[variant].items():
+        for value in values:
+            assert fingerprint(**{field: value}) != original, f"{field}={value}"
+    assert fingerprint(**knobs) == original
+
+
+@pytest.mark.parametrize("variant", ["wav2vec2-tiny", "mbert-tiny"])
+def test_random_weights_leave_the_global_generator_alone(variant: str, configure: Callable[..., Any]) -> None:
+    before = torch.get_rng_state()
+    first, second = (build_backbone(configure(variant)).state_dict() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("variant", ["wav2vec2-group", "wav2vec2-layer", "mbert-folder"])
+def test_bf16_is_close(
+    variant: str,
+    configure: Callable[..., Any],
+    waveform: Callable[[int], Tensor],
+    alone: Callable[..., Tensor],
+) -> None:
+    exact = build_backbone(configure(variant))
+    half = build_backbone(configure(variant, precision="bf16"))
+    item = (
+        waveform(16000) if exact.modality == "audio" else torch.tensor(exact.tokenize("the cat sat ja nein"))
+    )
+    values = alone(half, item)
+    assert values.dtype == torch.float32
+    assert float(torch.nn.functional.cosine_similarity(values, alone(exact, item), dim=-1).min()) >= 0.999
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batch_invariance_on_cuda(
+    variant: str,
+    configure: Callable[..., Any],
+    make_item: Callable[[int], Tensor],
+    pad: Callable[..., Any],
+    relative_error: Callable[..., float],
+) -> None:
+    backbone = build_backbone(configure(variant)).cuda()
+    items = [make_item(length).cuda() for length in mixed_lengths(backbone)]
+    with torch.inference_mode():
+        values, lengths = backbone(*(tensor.cuda() for tensor in pad(items)))
+        for row, length, item in zip(values, lengths.tolist(), items, strict=True):
+            expected = backbone(item[None], torch.tensor([len(item)], device="cuda")).values[0]
+            assert relative_error(row[:length], expected) <= 1e-5
