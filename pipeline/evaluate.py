@@ -64,12 +64,8 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
 
 
 def curves(run: Path, folds: list[int]) -> pd.DataFrame:
-    """The training curves of all folds, from dvclive's tables: fold, epoch, and a column per figure."""
-    parts = []
-    for fold in folds:
-        tables = sorted((run / f"fold_{fold}" / "live" / "plots" / "metrics").glob("*.tsv"))
-        columns = [pd.read_csv(table, sep="\t", index_col="step")[table.stem] for table in tables]
-        parts.append(pd.concat(columns, axis=1).reset_index(names="epoch").assign(fold=fold))
+    """The training curves of all folds: fold, epoch, and a column per figure."""
+    parts = [pd.read_csv(run / f"fold_{fold}" / "history.csv").assign(fold=fold) for fold in folds]
     return pd.concat(parts, ignore_index=True)
 
 

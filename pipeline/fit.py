@@ -72,7 +72,7 @@ def fit(
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
         best = {name.removeprefix("best."): t for name, t in state.items() if name.startswith("best.")}
-    weights = _class_weights(labels[train_rows], config).to(features.device)
+    weights = _class_weights(labels[train_rows], config, int(labels.max()) + 1).to(features.device)
     saved_at = time.monotonic()
     with torch.random.fork_rng(devices=[features.device] if features.device.type == "cuda" else []):
         for epoch in range(progress.epoch, config.epochs):
@@ -240,9 +240,9 @@ def _schedule(config: Train, total: int) -> Callable[[int], float]:
     return rate
 
 
-def _class_weights(labels: NDArray[np.int64], config: Train) -> Tensor:
-    """(classes,) weights of the loss, for labels 0..classes-1 that all occur."""
-    counts = np.bincount(labels)
+def _class_weights(labels: NDArray[np.int64], config: Train, num_classes: int) -> Tensor:
+    """(classes,) weights of the loss. Raises ValueError when a class has no rows."""
+    counts = np.bincount(labels, minlength=num_classes)
     if (counts == 0).any():
         raise ValueError(f"classes {np.flatnonzero(counts == 0).tolist()} have no training rows in this fold")
     if config.class_weights == "none":

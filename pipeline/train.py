@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -116,14 +117,20 @@ def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: 
 
 
 def _write_curves(folder: Path, history: list[dict[str, float]]) -> None:
-    """The training curves in dvclive's format, which `dvc plots` and the DVC view show."""
+    """The training curves, as history.csv and in dvclive's format, which the DVC views show."""
+    table = pd.DataFrame(history).rename_axis("epoch").reset_index()
+    table.to_csv(folder / "history.csv", index=False)
     from dvclive import Live
+    from scmrepo.exceptions import SCMError
 
-    with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
-        for figures in history:
-            for name, value in figures.items():
-                live.log_metric(name, value)
-            live.next_step()
+    try:
+        with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
+            for figures in history:
+                for name, value in figures.items():
+                    live.log_metric(name, value)
+                live.next_step()
+    except SCMError as error:  # dvclive 3.49 stops at a Git repository without a commit
+        warnings.warn(f"no dvclive log in {folder}: {error}; `git commit` first to have one", stacklevel=2)
 
 
 def _start(out: Path, config: dict[str, Any]) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from cache import Item, Row, Spec, StoreWriter, Unit, write_unit
+from pipeline.config.corpus import KFold, Table
+from pipeline.prepare import prepare
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}
@@ -46,3 +49,38 @@ def write_store(
 def files_of(path: Path) -> dict[str, bytes]:
     """Every file below a folder, by relative path."""
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def write_wave(path: Path, seconds: float, hertz: float, seed: int, sample_rate: int = 16_000) -> None:
+    """A tone with harmonics in noise: pitched as `hertz`, different for every seed."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in (1, 2, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.2 * tone + 0.01 * rng.standard_normal(len(time)), sample_rate)
+
+
+def write_speech(folder: Path, count: int = 36) -> Path:
+    """`count` clips, low and high in turn, six speakers, prepared into `folder`/manifest.parquet."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(count):
+        label, speaker = ("low", "high")[i % 2], f"s{i // 2 % 6}"
+        hertz = (120 if label == "low" else 240) * rng.uniform(0.9, 1.1)
+        write_wave(folder / "wav" / f"{i:03d}.wav", rng.uniform(0.3, 1.2), hertz, seed=i)
+        lines.append(f"wav/{i:03d}.wav,{label},{speaker},the tone number {i % 4} is {label}")
+    (folder / "table.csv").write_text("\n".join(["file_path,word,speaker,text", *lines, ""]))
+    prepare(speech_config(), folder, folder / "manifest.parquet")
+    return folder
+
+
+def speech_config(**fields: Any) -> Table:
+    """The corpus config of write_speech."""
+    return Table(
+        kind="table",
+        table="table.csv",
+        columns={"path": "file_path", "word": "word", "speaker": "speaker", "text": "text"},
+        label="word",
+        split=KFold(kind="kfold", folds=3),
+        **fields,
+    )

@@ -1,7 +1,7 @@
 """Small seeded models of the real architectures, written by `save_pretrained`: nothing is downloaded."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,15 +32,6 @@ def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
             spread = 0.1 * torch.randn(parameter.shape, generator=generator)
             parameter.add_(spread)
     return model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small lose time to more threads, ten times over on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

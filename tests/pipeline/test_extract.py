@@ -1,0 +1,215 @@
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cache import EmbeddingStore, FingerprintMismatch
+from cache.verify import drop_damaged, verify
+from pipeline.audio import load_waveform
+from pipeline.backbones import build_backbone
+from pipeline.config.backbone import BackboneConfig, FbankConfig, MbertConfig, Wav2Vec2Config
+from pipeline.extract import extract, quarantine_path
+from pipeline.manifest import read_manifest
+from pipeline.prepare import prepare
+from tests.fakes import files_of, speech_config, write_speech, write_wave
+
+FBANK = FbankConfig(kind="fbank", deltas=0)
+TINY = {"weights": "random", "size": "tiny"}
+CONFIGS: dict[str, BackboneConfig] = {
+    "fbank": FBANK,
+    "wav2vec2": Wav2Vec2Config(kind="wav2vec2", **TINY),
+    "wav2vec2_all": Wav2Vec2Config(kind="wav2vec2", layers="all", **TINY),
+    "mbert": MbertConfig(kind="mbert", **TINY),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_stored_frames_are_those_of_the_item_alone(
+    config: BackboneConfig, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    result = extract(config, manifest, tmp_path / "a.zarr", shard_frames=512)
+    assert result.rows == len(manifest)
+    store, backbone = EmbeddingStore(tmp_path / "a.zarr"), build_backbone(config)
+    assert store.ids.tolist() == manifest["id"].tolist()
+    for i in range(0, len(manifest), 5):
+        if backbone.modality == "audio":
+            assert backbone.sample_rate is not None
+            item = torch.from_numpy(load_waveform(manifest["path"][i], backbone.sample_rate))
+        else:
+            item = torch.tensor(backbone.tokenize(manifest["text"][i]))
+        with torch.inference_mode():
+            alone = backbone(item[None], torch.tensor([len(item)])).values[0].numpy()
+        assert store[i].shape == alone.shape
+        np.testing.assert_allclose(store[i], alone, rtol=2e-3, atol=2e-3 * np.abs(alone).max())
+
+
+def test_equal_texts_are_embedded_once(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    result = extract(CONFIGS["mbert"], manifest, tmp_path / "a.zarr")
+    assert result.rows == len(manifest)
+    assert result.forwards == manifest["text"].nunique()
+    store = EmbeddingStore(tmp_path / "a.zarr")
+    assert store.content_key[0] == hashlib.sha256(manifest["text"][0].encode()).hexdigest()
+
+
+def test_a_second_run_does_nothing_and_one_more_row_is_one_more_forward(tmp_path: Path) -> None:
+    folder = write_speech(tmp_path / "speech", count=100)
+    manifest, out = read_manifest(folder / "manifest.parquet"), tmp_path / "a.zarr"
+    first = extract(FBANK, manifest[:-1], out, shard_frames=1024)
+    assert first.forwards == 99
+    assert extract(FBANK, manifest[:-1], out, shard_frames=1024).forwards == 0
+    old = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in (out / "frames/c").glob("*/0")}
+    added = extract(FBANK, manifest, out, shard_frames=1024)
+    assert (added.forwards, added.units) == (1, 1)
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in old} == old
+
+
+def test_a_changed_file_is_extracted_again_and_a_removed_one_leaves(tmp_path: Path) -> None:
+    folder = write_speech(tmp_path / "speech", count=12)
+    out = tmp_path / "a.zarr"
+    extract(FBANK, read_manifest(folder / "manifest.parquet"), out)
+    write_wave(folder / "wav/003.wav", 0.5, 300, seed=99)
+    lines = (folder / "table.csv").read_text().splitlines()
+    (folder / "table.csv").write_text("\n".join(lines[:-1]))
+    prepare(speech_config(), folder, folder / "manifest.parquet")
+    manifest = read_manifest(folder / "manifest.parquet")
+    result = extract(FBANK, manifest, out)
+    assert (result.rows, result.forwards) == (11, 1)
+    store = EmbeddingStore(out)
+    assert store.ids.tolist() == manifest["id"].tolist()
+    assert len(store[3]) == 48  # 0.5 s: 1 + (8000 - 400) // 160
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda file: file.unlink(), "missing"),
+        (lambda file: write_wave(file, 0.4, 100, seed=5), "changed"),
+        (lambda file: file.write_bytes(b""), "empty"),
+    ],
+)
+def test_a_file_lost_or_changed_since_prepare_is_quarantined(
+    damage: object, reason: str, tmp_path: Path
+) -> None:
+    folder = write_speech(tmp_path / "speech", count=12)
+    manifest, out = read_manifest(folder / "manifest.parquet"), tmp_path / "a.zarr"
+    damage(folder / "wav/004.wav")  # type: ignore[operator]
+    result = extract(FBANK.model_copy(update={"max_bad_fraction": 0.1}), manifest, out)
+    assert [(row.id, row.reason) for row in result.quarantined] == [(manifest["id"][4], reason)]
+    listed = pd.read_csv(quarantine_path(out))
+    assert listed[["stage", "reason"]].to_numpy().tolist() == [["extract", reason]]
+    assert len(EmbeddingStore(out)) == 11
+    with pytest.raises(ValueError, match=r"1 of 12 rows gave no frames, more than max_bad_fraction 0.05"):
+        extract(FBANK, manifest, out)
+
+
+def test_what_is_too_short_for_a_frame_is_known_before_anything_runs(tmp_path: Path) -> None:
+    folder = write_speech(tmp_path / "speech", count=12)
+    write_wave(folder / "wav/000.wav", 0.02, 100, seed=1)
+    prepare(speech_config(), folder, folder / "manifest.parquet")
+    config = FBANK.model_copy(update={"max_bad_fraction": 0.1})
+    result = extract(config, read_manifest(folder / "manifest.parquet"), tmp_path / "a.zarr")
+    assert [(row.reason, row.detail) for row in result.quarantined] == [
+        ("too_short", "320 samples at 16000 Hz: less than one frame")
+    ]
+
+
+def test_rows_without_text_are_quarantined_by_a_text_backbone(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    manifest.loc[[2, 5], "text"] = [None, "  "]
+    config = CONFIGS["mbert"].model_copy(update={"max_bad_fraction": 0.2})
+    result = extract(config, manifest, tmp_path / "a.zarr")
+    assert [(row.id, row.reason) for row in result.quarantined] == [
+        (manifest["id"][2], "bad_text"),
+        (manifest["id"][5], "bad_text"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "named"),
+    [
+        ("wav2vec2", {"seed": 1}, "weights: stored"),
+        ("wav2vec2", {"layers": [0]}, "layers"),
+        ("wav2vec2", {"precision": "bf16"}, "precision: stored 'fp32', now 'bf16'"),
+        ("fbank", {"low_hz": 50.0}, "low_hz: stored 20.0, now 50.0"),
+        ("fbank", {"kaldi": True}, "kaldi: stored False, now True"),
+        ("fbank", {"storage_dtype": "float32"}, "dtype: stored 'float16', now 'float32'"),
+        ("mbert", {"seed": 1}, "weights: stored"),
+    ],
+)
+def test_another_setting_is_named_and_rebuilt_on_request(
+    kind: str, change: dict[str, object], named: str, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    few, out = manifest[:4], tmp_path / "a.zarr"
+    extract(CONFIGS[kind], few, out)
+    other = type(CONFIGS[kind]).model_validate(CONFIGS[kind].model_dump() | change)
+    with pytest.raises(FingerprintMismatch, match=named):
+        extract(other, few, out)
+    result = extract(other, few, out, rebuild=True)
+    assert result.forwards > 0
+    assert any(named in difference for difference in result.rebuilt)
+
+
+def test_run_time_knobs_do_not_invalidate_a_store(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    extract(FBANK, manifest, tmp_path / "a.zarr")
+    other = FBANK.model_copy(update={"max_batch_frames": 100, "max_bad_fraction": 0.5})
+    assert extract(other, manifest, tmp_path / "a.zarr").forwards == 0
+
+
+def test_damage_is_healed_by_extracting_only_its_rows(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+    first = extract(FBANK, manifest, out, shard_frames=512)
+    sound = files_of(out)
+    shard = out / "frames/c/1/0"
+    shard.write_bytes(shard.read_bytes()[::-1])
+    hurt = drop_damaged(out, verify(out))
+    healed = extract(FBANK, manifest, out, shard_frames=512)
+    assert 0 < healed.forwards == hurt < first.forwards
+    assert files_of(out) == sound
+
+
+def _extract_in_child(folder: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    extract(FBANK, read_manifest(folder / "manifest.parquet"), out, shard_frames=256)
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_moments_the_store_ends_byte_identical(speech: Path, tmp_path: Path) -> None:
+    """kill -9, then the same call again: equal bytes, and no unit that was done is done again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.pipeline.test_extract", "pipeline.backbones.fbank"])
+    manifest = read_manifest(speech / "manifest.parquet")
+    whole = extract(FBANK, manifest, tmp_path / "whole.zarr", shard_frames=256)
+    expected = files_of(tmp_path / "whole.zarr")
+    _run_child(context, speech, tmp_path / "warm.zarr", None)
+    started = time.monotonic()
+    _run_child(context, speech, tmp_path / "timed.zarr", None)
+    duration = time.monotonic() - started
+    draw, done_at_kill = random.Random(0), []
+    for trial in range(20):
+        out = tmp_path / f"{trial}.zarr"
+        _run_child(context, speech, out, draw.uniform(0, duration))
+        done = len(list((out / "units").glob("*.json")))
+        complete = (out / "zarr.json").exists() and '"complete": true' in (out / "zarr.json").read_text()
+        again = extract(FBANK, manifest, out, shard_frames=256)
+        assert again.units == (0 if complete else whole.units - done)
+        assert files_of(out) == expected
+        done_at_kill.append(done)
+        shutil.rmtree(out)
+    assert len(set(done_at_kill)) > 5, f"the kills hit too few different moments: {done_at_kill}"
+
+
+def _run_child(context: object, speech: Path, out: Path, seconds: float | None) -> None:
+    child = context.Process(target=_extract_in_child, args=(speech, out))  # type: ignore[attr-defined]
+    child.start()
+    child.join(seconds)
+    if child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()

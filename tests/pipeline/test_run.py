@@ -1,0 +1,218 @@
+"""The whole path on small real audio, from Python and from the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import pipeline.train as train_module
+from cache import EmbeddingStore
+from pipeline.cli import main
+from pipeline.evaluate import evaluate
+from tests.fakes import files_of, speech_config, write_speech, write_wave
+
+RECIPE = {
+    "backbones": ["fbank"],
+    "label": "word",
+    "head": {"kind": "segment", "num_heads": 4, "channels": 16, "strides": [4], "hidden": 16, "dropout": 0.1},
+    "train": {"epochs": 8, "batch_size": 8, "learning_rate": 5.0e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, its configs, and a finished run in `out`."""
+    folder = tmp_path_factory.mktemp("project")
+    write_speech(folder / "speech")
+    for name, body in {
+        "configs/corpora/tones.yaml": speech_config().model_dump(mode="json"),
+        "configs/backbones/fbank.yaml": {"kind": "fbank", "deltas": 0},
+        "configs/recipes/tones.yaml": RECIPE,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(yaml.safe_dump(body))
+    assert stillwave(*run_arguments(folder)) == 0
+    return folder
+
+
+def run_arguments(folder: Path) -> list[str]:
+    return [
+        "run", "--corpus", f"{folder}/configs/corpora/tones.yaml", "--root", f"{folder}/speech",
+        "--recipe", f"{folder}/configs/recipes/tones.yaml", "--out", f"{folder}/out",
+    ]  # fmt: skip
+
+
+def stillwave(*arguments: str) -> int:
+    """The command in this process; returns its exit code."""
+    old, sys.argv = sys.argv, ["stillwave", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+def test_run_goes_from_a_folder_of_speech_to_a_report(project: Path) -> None:
+    metrics = json.loads((project / "out/report/metrics.json").read_text())
+    assert metrics["n"] == 36
+    assert metrics["n_missing"] == 0
+    assert metrics["uar"] > 0.8  # an octave apart
+    assert set(metrics) >= {
+        "accuracy",
+        "weighted_f1",
+        "macro_f1",
+        "per_class",
+        "per_speaker",
+        "confusion",
+        "folds",
+    }
+    table = pd.read_parquet(project / "out/report/predictions.parquet")
+    assert len(table) == 36
+    assert table["fold"].nunique() == 3
+    assert (table.groupby("speaker")["fold"].nunique() == 1).all()
+    assert table.filter(like="p_").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    assert sum(map(sum, metrics["confusion"]["matrix"])) == 36
+    for name in ("confusion.png", "per_speaker.png"):
+        assert (project / "out/report" / name).read_bytes().startswith(b"\x89PNG")
+    curves = pd.read_csv(project / "out/report/curves.csv")
+    assert len(curves) == 3 * 8
+    assert curves["train_loss"].notna().all()
+
+
+def test_the_single_stages_give_the_same_as_run(project: Path, tmp_path: Path) -> None:
+    configs, table = project / "configs", f"{tmp_path}/manifest.parquet"
+    corpus = ["--corpus", f"{configs}/corpora/tones.yaml", "--root", f"{project}/speech"]
+    assert stillwave("prepare", *corpus, "--out", table) == 0
+    backbone = ["--backbone", f"{configs}/backbones/fbank.yaml", "--manifest", table]
+    assert stillwave("extract", *backbone, "--out", f"{tmp_path}/e/fbank.zarr") == 0
+    recipe = ["--recipe", f"{configs}/recipes/tones.yaml", "--manifest", table]
+    assert stillwave("train", *recipe, "--embeddings", f"{tmp_path}/e", "--out", f"{tmp_path}/run") == 0
+    assert stillwave("evaluate", "--run", f"{tmp_path}/run") == 0
+    ours = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    assert ours == json.loads((project / "out/report/metrics.json").read_text())
+    assert files_of(tmp_path / "e/fbank.zarr") == files_of(project / "out/embeddings/fbank.zarr")
+
+
+def test_a_killed_run_keeps_its_finished_folds(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, real = [], train_module._train_fold
+
+    def killed_after_one(folder: Path, *rest: object) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(folder)
+        real(folder, *rest)  # type: ignore[arg-type]
+
+    inputs = ["--manifest", f"{project}/out/manifest.parquet", "--embeddings", f"{project}/out/embeddings"]
+    recipe = f"{project}/configs/recipes/tones.yaml"
+    arguments = ["train", "--recipe", recipe, *inputs, "--out", f"{tmp_path}/run"]
+    monkeypatch.setattr(train_module, "_train_fold", killed_after_one)
+    stillwave(*arguments)
+    with pytest.raises(ValueError, match="training has not finished"):
+        evaluate(tmp_path / "run")
+    stamp = (tmp_path / "run/fold_0/model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(train_module, "_train_fold", real)
+    assert stillwave(*arguments) == 0
+    assert (tmp_path / "run/fold_0/model.safetensors").stat().st_mtime_ns == stamp
+    for fold in range(3):
+        file = f"fold_{fold}/model.safetensors"
+        assert (tmp_path / "run" / file).read_bytes() == (project / "out/run" / file).read_bytes()
+
+
+def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "out", tmp_path / "out")
+    config = json.loads((tmp_path / "out/run/config.json").read_text())
+    config["manifest"], config["embeddings"] = (
+        f"{tmp_path}/out/manifest.parquet",
+        f"{tmp_path}/out/embeddings",
+    )
+    (tmp_path / "out/run/config.json").write_text(json.dumps(config))
+    evaluate(tmp_path / "out/run")
+    table = pd.read_parquet(tmp_path / "out/manifest.parquet")
+    table["word"] = table["word"].to_numpy()[::-1]
+    table.to_parquet(tmp_path / "out/manifest.parquet")
+    with pytest.raises(ValueError, match="have changed since it was trained"):
+        evaluate(tmp_path / "out/run")
+
+
+def test_info_verify_and_compact(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "fbank.zarr"
+    shutil.copytree(project / "out/embeddings/fbank.zarr", store)
+    assert stillwave("info", str(store), "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert (facts["rows"], facts["layout"]["dim"], facts["fingerprint"]["kind"]) == (36, 80, "fbank")
+    assert stillwave("verify", str(store)) == 0
+    assert stillwave("compact", str(store)) == 0
+    shard = store / "frames/c/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert stillwave("verify", str(store)) == 1
+    assert "c/0/0: checksum differs" in capfd.readouterr().err
+    assert stillwave("verify", "--repair", str(store)) == 1
+    extract = ["extract", "--backbone", f"{project}/configs/backbones/fbank.yaml"]
+    assert stillwave(*extract, "--manifest", f"{project}/out/manifest.parquet", "--out", str(store)) == 0
+    assert stillwave("verify", str(store)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract"], 2, "Missing option"),
+        (["nonsense"], 2, "No such command"),
+        (["info", "nothing.zarr"], 1, "no embedding store here"),
+        (["evaluate", "--run", "nothing"], 1, "make it with `stillwave train`"),
+        (["run", "-S", "train.epochs=1"], 2, "say which config it is for"),
+        (["run", "-S", "recipe.train.epoch=1"], 2, "`train.epoch`: Extra inputs"),
+        (["run", "-S", "backbones.fbank.deltas=9"], 2, "deltas"),
+    ],
+)
+def test_mistakes_have_a_message_and_an_exit_code(
+    arguments: list[str], code: int, message: str, project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] == "run":
+        arguments = run_arguments(project) + arguments[1:]
+    assert stillwave(*arguments) == code
+    assert message in capfd.readouterr().err
+
+
+HELP = """
+import sys
+import pipeline.cli
+sys.argv = ["stillwave", "--help"]
+try:
+    pipeline.cli.main()
+except SystemExit:
+    heavy = {"torch", "pandas", "zarr", "numpy", "transformers", "matplotlib"}
+    print("heavy imports:", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    shown = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout
+    assert "heavy imports: []" in shown
+    for command in ("prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
+        assert f" {command} " in shown
+
+
+def test_adding_ten_files_extracts_ten_files(
+    project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(project / "speech", folder / "speech")
+    shutil.copytree(project / "configs", folder / "configs")
+    assert stillwave(*run_arguments(folder)) == 0
+    assert "36 computed" in capfd.readouterr().err
+    with (folder / "speech/table.csv").open("a") as table:
+        for i in range(10):
+            write_wave(folder / f"speech/wav/new{i}.wav", 0.6, 130 + 10 * i, seed=500 + i)
+            table.write(f"wav/new{i}.wav,low,s{i % 6},new\n")
+    assert stillwave(*run_arguments(folder)) == 0
+    assert "46 rows, 10 computed" in capfd.readouterr().err
+    assert len(EmbeddingStore(folder / "out/embeddings/fbank.zarr")) == 46
