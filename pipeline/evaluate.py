@@ -22,8 +22,8 @@ def evaluate(run: str | Path, out: str | Path | None = None, *, device: str = "a
     """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
 
     Writes metrics.json, predictions.parquet, confusion.png, per_speaker.png, and for `dvc plots`
-    confusion.csv (actual, predicted) and curves.csv (fold, epoch, figures). Returns the metrics. Raises ValueError when the run's manifest or frames
-    are no longer what it was trained on.
+    confusion.csv (actual, predicted) and curves.csv (fold, epoch, figures). Returns the metrics. Raises
+    ValueError when the run's manifest or frames are no longer what it was trained on.
     """
     run = Path(run)
     out = Path(out) if out is not None else run / "report"

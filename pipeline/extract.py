@@ -19,6 +19,7 @@ from cache.batches import length_bucketed, pad
 from pipeline.audio import BadAudio, load_waveform, resampled_length
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.config.backbone import BackboneConfig
+from pipeline.memory import give_back_large_blocks
 
 MAX_BATCH_ROWS = 64
 _LIBRARIES = {"audio": ("torch", "transformers", "soxr", "soundfile"), "text": ("torch", "transformers")}
@@ -75,6 +76,7 @@ def extract(
     ValueError when more than `config.max_bad_fraction` of the rows are bad.
     """
     out = Path(out)
+    give_back_large_blocks()
     backbone = build_backbone(config).to(_device(device)).eval()
     rows, sources, quarantined = _plan_rows(backbone, manifest)
     _check_bad_fraction(quarantined, len(manifest), config.max_bad_fraction, out)

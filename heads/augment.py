@@ -1,0 +1,109 @@
+"""Training-time augmentation of stored frames, driven by an explicit torch.Generator."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heads.masks import valid_mask, zero_padding
+
+
+@dataclass(frozen=True)
+class FrameAugment:
+    """Random speakers, channels and gaps made from stored frames, without going back to the waveform.
+
+    Every item draws its own numbers; all draws come from the generator, whatever the device of the frames.
+    An operation whose amount is 0 is off. Use before standardisation, while training only.
+
+    stretch: tempo, time axis resampled by a rate of exp(+-stretch); lengths change accordingly.
+    time_masks x time_mask_frames: SpecAugment's time masking (Park et al., Interspeech 2019), each at
+        most a fifth of the item; masked values become the item's own mean.
+
+    The rest needs frames of ordered `bands`, such as log-mel energies, optionally followed by blocks of
+    the same bands for deltas. Leave `bands` at 0 for learned embeddings, whose dimensions have no order.
+
+    warp: vocal-tract length, band axis resampled by a factor of exp(+-warp) (Jaitly & Hinton, 2013).
+    gain, tilt: an offset of all bands, and one rising from -tilt to +tilt over them, of the first block.
+    band_masks x band_mask_width: SpecAugment's frequency masking, the same bands in every block.
+    """
+
+    stretch: float = 0.0
+    time_masks: int = 0
+    time_mask_frames: int = 0
+    bands: int = 0
+    warp: float = 0.0
+    gain: float = 0.0
+    tilt: float = 0.0
+    band_masks: int = 0
+    band_mask_width: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.bands and (self.warp or self.gain or self.tilt or self.band_masks):
+            raise ValueError("warp, gain, tilt and band_masks need `bands`, the number of bands in a frame")
+
+    def __call__(self, frames: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(batch, frames, ...), lengths (batch,) -> the same, augmented; the number of frames may change."""
+        shape = frames.shape[2:]
+        if self.bands and shape[-1] % self.bands:
+            raise ValueError(f"frames have {shape[-1]} dimensions, no multiple of bands = {self.bands}")
+        # (batch, blocks, frames, bands): without bands a single block, never warped along its last axis.
+        x = zero_padding(frames, lengths)
+        x = x.reshape(*x.shape[:2], -1, self.bands or shape.numel()).transpose(1, 2)
+        if self.stretch or self.warp:
+            x, lengths = self._resample(x, lengths, generator)
+        if self.gain or self.tilt:
+            slope = torch.linspace(-1, 1, self.bands, device=x.device)
+            offset = _uniform(-self.gain, self.gain, len(x), x, generator)
+            offset = offset + slope * _uniform(-self.tilt, self.tilt, len(x), x, generator)
+            # Constant over time, so deltas, the later blocks, do not see it.
+            x = torch.cat([x[:, :1] + offset[:, None, None], x[:, 1:]], 1)
+        if self.time_masks or self.band_masks:
+            x = self._mask(x, lengths, generator)
+        return x.transpose(1, 2).reshape(len(x), -1, *shape), lengths
+
+    def _resample(self, x: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Stretch time and warp bands in one bilinear interpolation."""
+        _, _, num_frames, num_bands = x.shape
+        rate = _uniform(-self.stretch, self.stretch, len(x), x, generator).exp()[:, 0]
+        factor = _uniform(-self.warp, self.warp, len(x), x, generator).exp()
+        new_lengths = (lengths / rate).round().long().clamp(min=1)
+        time = torch.arange(int(new_lengths.max()), device=x.device) + 0.5
+        time = time * (lengths / new_lengths)[:, None] - 0.5
+        time = torch.minimum(time.clamp(min=0), lengths[:, None] - 1.0)  # no reading from the padding
+        band = (torch.arange(num_bands, device=x.device) + 0.5) * factor - 0.5
+        # grid_sample's coordinates run from -1 to 1 between the outer edges of the first and last cell.
+        grid_time = (2 * time + 1) / num_frames - 1
+        grid_band = (2 * band.clamp(0, num_bands - 1) + 1) / num_bands - 1
+        size = (len(x), time.shape[1], num_bands)
+        grid = torch.stack([grid_band[:, None].expand(size), grid_time[:, :, None].expand(size)], -1)
+        x = torch.nn.functional.grid_sample(x, grid.to(x.dtype), padding_mode="border", align_corners=False)
+        return x, new_lengths
+
+    def _mask(self, x: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """Replace stretches of time and of bands by each item's own mean."""
+        num_frames, num_bands = x.shape[2:]
+        masked = torch.zeros(len(x), 1, num_frames, num_bands, dtype=torch.bool, device=x.device)
+        for _ in range(self.time_masks):
+            longest = (lengths[:, None] * 0.2).clamp(max=self.time_mask_frames)
+            masked |= _stretches(longest, lengths[:, None], num_frames, x, generator)[:, None, :, None]
+        for _ in range(self.band_masks):
+            masked |= _stretches(self.band_mask_width, num_bands, num_bands, x, generator)[:, None, None, :]
+        valid = valid_mask(lengths, num_frames)[:, None, :, None]
+        mean = torch.where(valid, x, 0).sum(2, keepdim=True) / lengths[:, None, None, None]
+        return torch.where(masked, mean.to(x.dtype), x)
+
+
+def _uniform(low: float, high: float, batch: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """(batch, 1) draws. Made where the generator lives: a seed means the same numbers on every device."""
+    draw = torch.rand(batch, 1, generator=generator, device=generator.device)
+    return (low + (high - low) * draw).to(like.device)
+
+
+def _stretches(
+    longest: Tensor | float, span: Tensor | int, size: int, like: Tensor, generator: torch.Generator
+) -> Tensor:
+    """(batch, size) bool: True on one random stretch per item, up to `longest` wide, inside `span`."""
+    width = longest * _uniform(0, 1, len(like), like, generator)
+    start = (span - width) * _uniform(0, 1, len(like), like, generator)
+    position = torch.arange(size, device=like.device)
+    return (position >= start) & (position < start + width)

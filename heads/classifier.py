@@ -1,0 +1,79 @@
+"""The whole segment head, from stored frames to logits."""
+
+import torch
+from torch import Tensor, nn
+
+from heads.layers import LayerMix, Standardise
+from heads.masks import zero_padding
+from heads.pooling import PoolingType, SegmentAttentionPooling
+from heads.temporal import TemporalConv
+
+
+class SegmentClassifier(nn.Module):
+    """Standardise -> layer mix -> mean removal -> temporal convolutions -> segment pooling -> MLP.
+
+    dim, num_layers: of the stored frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
+    mean_removal: the part of each utterance's own mean that is subtracted, 0 to 1. Part of the mean is
+        the recording's level and channel, part of it is the speech.
+    channels, strides, kernel_size: of `TemporalConv`, one convolution per stride; empty strides leave
+        the encoder out, and the frames go straight to the pooling.
+    num_segments, pooling_type, num_heads, temporal_encoding: of `SegmentAttentionPooling`.
+    hidden: width of the MLP's one hidden layer, fed with mean and deviation of the segment vectors.
+    encoder_dropout acts on whole channels, dropout inside the MLP.
+
+    Padding changes nothing: the logits of an item do not depend on its batch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int = 1,
+        mean_removal: float = 0.0,
+        channels: int = 128,
+        strides: tuple[int, ...] = (),
+        kernel_size: int = 5,
+        encoder_dropout: float = 0.0,
+        num_segments: int = 8,
+        pooling_type: PoolingType = "attention",
+        num_heads: int = 8,
+        temporal_encoding: bool = True,
+        hidden: int = 128,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not 0 <= mean_removal <= 1:
+            raise ValueError(f"mean_removal is {mean_removal}; it is a part of the mean, 0 to 1")
+        self.mean_removal = mean_removal
+        self.standardise = Standardise(num_layers, dim) if num_layers > 1 else Standardise(dim)
+        self.layer_mix = LayerMix(num_layers)
+        self.encoder = TemporalConv(dim, channels, strides, kernel_size, encoder_dropout) if strides else None
+        width = channels if strides else dim
+        self.pooling = SegmentAttentionPooling(
+            width, num_segments, pooling_type, num_heads, use_temporal_encoding=temporal_encoding
+        )
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(2 * width),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, [layers,] dim), lengths (batch,) >= 1 -> logits (batch, num_classes)."""
+        x: Tensor = self.layer_mix(self.standardise(frames))
+        if self.mean_removal:
+            mean = zero_padding(x, lengths).sum(1, keepdim=True) / lengths[:, None, None]
+            x = x - self.mean_removal * mean
+        if self.encoder is not None:
+            x, lengths = self.encoder(x, lengths)
+        segments = self.pooling(x, lengths)
+        # Deviation as a distance to the mean, not sqrt of a variance: its gradient is finite at zero,
+        # which a one-frame item reaches.
+        mean = segments.mean(1)
+        deviation = (segments - mean[:, None]).square().mean(1).add(1e-6).sqrt()
+        logits: Tensor = self.mlp(torch.cat([mean, deviation], -1))
+        return logits

@@ -1,0 +1,74 @@
+"""What stands between stored frames and a head: standardisation and learned layer weights."""
+
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardise(nn.Module):
+    """Subtract a fixed mean and divide by a fixed standard deviation, per dimension.
+
+    shape: the shape of one frame, (dim,) or (layers, dim). The identity until fitted.
+    The statistics are buffers: they travel with the state_dict and no optimizer moves them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    @torch.no_grad()
+    def fit(self, chunks: Iterable[Tensor]) -> Self:
+        """Take mean and deviation over `chunks` of (frames, *shape). Give it training rows only.
+
+        Sums run in float64 and relative to the first frame, so a large mean costs no precision.
+        A dimension that never varies keeps a deviation of 1.
+        """
+        count, origin = 0, self.mean.double()
+        total = torch.zeros_like(origin)
+        squares = torch.zeros_like(origin)
+        for chunk in chunks:
+            values = chunk.to(origin)
+            if count == 0 and len(values):
+                origin = values[0]
+            count += len(values)
+            total += (values - origin).sum(0)
+            squares += (values - origin).square().sum(0)
+        if count == 0:
+            raise ValueError("Standardise.fit got no frames; it needs at least one training row")
+        shift = total / count
+        std = (squares / count - shift.square()).clamp(min=0).sqrt()
+        self.mean.copy_(origin + shift)
+        self.std.copy_(torch.where(std > 1e-8, std, 1.0))
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(..., *shape) of any float type -> the same shape, in the type of the statistics."""
+        return (frames.to(self.mean.dtype) - self.mean) / self.std
+
+
+class LayerMix(nn.Module):
+    """Weighted sum over a backbone's stored layers, weights = softmax of one learned scalar per layer.
+
+    As in SUPERB (Yang et al., Interspeech 2021). The identity when there is a single layer.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self.num_layers = num_layers
+        self.weights = nn.Parameter(torch.zeros(num_layers)) if num_layers > 1 else None
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(batch, frames, layers, dim) -> (batch, frames, dim). One layer may lack its axis."""
+        if self.weights is None:
+            return frames.squeeze(2) if frames.ndim == 4 else frames
+        if frames.ndim != 4 or frames.shape[2] != self.num_layers:
+            raise ValueError(
+                f"expected (batch, frames, {self.num_layers} layers, dim), got {tuple(frames.shape)}"
+            )
+        return torch.einsum("btld,l->btd", frames, self.weights.softmax(0).to(frames.dtype))
