@@ -21,6 +21,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Fold, folds_of, load_data
 from pipeline.features import valid_frames
 from pipeline.fit import fit
+from pipeline.memory import give_back_large_blocks
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
@@ -41,6 +42,7 @@ def train(
     checkpoint. A complete run, or one of another recipe or other data, is made anew.
     """
     out = Path(out)
+    give_back_large_blocks()
     data = load_data(recipe, manifest, embeddings, device)
     folds = folds_of(data, recipe)
     config = {
