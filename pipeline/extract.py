@@ -1,6 +1,5 @@
 """Stage one: run a frozen backbone over a manifest once, and store its frames."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,22 +18,14 @@ from cache.batches import length_bucketed, pad
 from pipeline.audio import BadAudio, load_waveform, resampled_length
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.config.backbone import BackboneConfig
+from pipeline.manifest import write_if_changed
 from pipeline.memory import give_back_large_blocks
+from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 MAX_BATCH_ROWS = 64
 _LIBRARIES = {"audio": ("torch", "transformers", "soxr", "soundfile"), "text": ("torch", "transformers")}
 
 Progress = Callable[[int, int], None]  # distinct items done, items to do
-
-
-class Quarantined(NamedTuple):
-    """A row without frames. reason: one word of a fixed list, detail: what a person needs to mend it."""
-
-    id: str
-    path: str
-    stage: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def extract(
     give_back_large_blocks()
     backbone = build_backbone(config).to(_device(device)).eval()
     rows, sources, quarantined = _plan_rows(backbone, manifest)
-    _check_bad_fraction(quarantined, len(manifest), config.max_bad_fraction, out)
+    _report_bad(quarantined, len(rows), config.max_bad_fraction, out)
     spec = Spec(
         dim=backbone.dim,
         layers=backbone.num_layers if backbone.num_layers > 1 else 0,
@@ -101,10 +92,10 @@ def extract(
         for row in rows
         if row.item in failed
     ]
-    _write_quarantine(out, quarantined)
-    _check_bad_fraction(quarantined, len(manifest), config.max_bad_fraction, out)
+    usable = len(manifest) - len(quarantined)
+    _report_bad(quarantined, usable, config.max_bad_fraction, out)
     return ExtractResult(
-        rows=len(manifest) - len(quarantined),
+        rows=usable,
         forwards=counter.forwards,
         units=len(pending),
         batches=counter.batches,
@@ -237,27 +228,16 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[Any], Any], batches: Iterab
         yield waiting.result()
 
 
+def _report_bad(quarantined: list[Quarantined], usable: int, bound: float, out: Path) -> None:
+    path = quarantine_path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_if_changed(path, quarantine_csv(quarantined))
+    check_bad_fraction(quarantined, usable, bound, path)
+
+
 def _split_reason(text: str) -> tuple[str, str]:
     reason, _, detail = text.partition(": ")
     return reason, detail
-
-
-def _write_quarantine(out: Path, quarantined: list[Quarantined]) -> None:
-    with quarantine_path(out).open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Quarantined._fields)
-        writer.writerows(quarantined)
-
-
-def _check_bad_fraction(quarantined: list[Quarantined], total: int, bound: float, out: Path) -> None:
-    if len(quarantined) > bound * total:
-        _write_quarantine(out, quarantined)
-        first = quarantined[0]
-        raise ValueError(
-            f"{len(quarantined)} of {total} rows gave no frames, more than max_bad_fraction {bound}; first: "
-            f"{first.id} ({first.reason}: {first.detail}). All are listed in {quarantine_path(out)}; "
-            "mend or remove them and run prepare again, or raise max_bad_fraction"
-        )
 
 
 def _device(name: str) -> torch.device:

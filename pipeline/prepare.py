@@ -1,14 +1,12 @@
 """Stage `prepare`: a corpus to a manifest of checked, split utterances, and a quarantine of unusable ones."""
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 import pandas as pd
 
@@ -19,20 +17,11 @@ from pipeline.config.corpus import CorpusConfig
 from pipeline.corpora import IMPORTERS
 from pipeline.corpora.base import Imported, Rejected, Row
 from pipeline.manifest import RESERVED, write_if_changed, write_manifest
+from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 Progress = Callable[[int, int], None]  # (files done, files in all)
 
 _DECODERS = 2  # threads; libsndfile and hashing release the interpreter lock
-
-
-class Quarantined(NamedTuple):
-    """One line of quarantine.csv; `stage` is `import` (name or row) or `decode` (the audio itself)."""
-
-    id: str
-    path: str
-    stage: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -72,8 +61,8 @@ def prepare(
     quarantined = sorted(quarantined + bad_audio)
 
     quarantine_path = out.parent / "quarantine.csv"
-    write_if_changed(quarantine_path, _quarantine_csv(quarantined))
-    _check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
+    write_if_changed(quarantine_path, quarantine_csv(quarantined))
+    check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
 
     decoded.sort(key=lambda row: str(row["id"]))
     frame = split_rows(pd.DataFrame(decoded), config)
@@ -223,28 +212,6 @@ def _groups(frame: pd.DataFrame, group: str | None) -> list[str]:
             f"(the first is {frame['id'][unknown].iloc[0]!r}); fill it in, or set split.group: null"
         )
     return frame[group].astype(str).tolist()
-
-
-def _check_bad_fraction(
-    quarantined: list[Quarantined], usable: int, max_bad_fraction: float, path: Path
-) -> None:
-    bad, considered = len(quarantined), len(quarantined) + usable
-    if usable and bad / considered <= max_bad_fraction:
-        return
-    reasons = ", ".join(f"{n} {reason}" for reason, n in _counts(q.reason for q in quarantined).items())
-    raise ValueError(
-        f"{bad} of {considered} files are unusable ({reasons}): {bad / considered:.1%}; at most "
-        f"max_bad_fraction = {max_bad_fraction:.1%} may be, and not all. {path} lists them: mend or remove "
-        "them, or raise max_bad_fraction in the corpus config"
-    )
-
-
-def _quarantine_csv(quarantined: list[Quarantined]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(Quarantined._fields)
-    writer.writerows(quarantined)
-    return buffer.getvalue().encode()
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -118,7 +118,7 @@ def test_each_unusable_file_is_quarantined_with_its_reason(corpus: Path, tmp_pat
 
     out = tmp_path / "manifest.parquet"
     with pytest.raises(
-        ValueError, match=r"10 of 22 files are unusable \(1 duplicate_id, 1 empty.*: 45\.5%.*10\.0%"
+        ValueError, match=r"10 of 22 rows are unusable \(1 duplicate_id, 1 empty.*max_bad_fraction = 10\.0%"
     ):
         prepare(config(**limits, max_bad_fraction=0.1), corpus, out)
     assert not out.exists()
@@ -153,7 +153,7 @@ def test_the_bound_itself_is_allowed_and_no_usable_file_never_is(corpus: Path, t
     for path in corpus.rglob("*.wav"):
         path.write_bytes(b"")
     with pytest.raises(
-        ValueError, match=r"16 of 16 files are unusable \(16 empty\).*quarantine\.csv lists them"
+        ValueError, match=r"16 of 16 rows are unusable \(16 empty\).*quarantine\.csv lists them"
     ):
         prepare(config(max_bad_fraction=1.0), corpus, tmp_path / "m.parquet")
 
