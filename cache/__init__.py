@@ -3,7 +3,8 @@
 from cache.errors import FingerprintMismatch, IncompleteStore, NotReadable, StoreError, StoreLocked
 from cache.layout import Item, Row, Spec, Unit
 from cache.store import EmbeddingStore
-from cache.writer import StoreWriter, write_unit
+from cache.units import write_unit
+from cache.writer import StoreWriter
 
 __all__ = [
     "EmbeddingStore",

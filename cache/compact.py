@@ -1,6 +1,5 @@
 """Reclaiming space: rewrite a store as if its present rows had been extracted in one go."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.folders import acquire, exchange, lock, recover_exchange
 from cache.layout import Item, Row, Unit, plan_units
 from cache.store import EmbeddingStore
-from cache.writer import StoreWriter, acquire, lock, plan_of_index, recover_swap, write_unit
+from cache.units import write_unit
+from cache.writer import StoreWriter, plan_of_index
 
 
 def compact(path: str | Path) -> int:
@@ -23,7 +24,7 @@ def compact(path: str | Path) -> int:
     held = lock(path)
     acquire(held, path)
     try:
-        recover_swap(path)
+        recover_exchange(path)
         store = EmbeddingStore(path)
         before = _disk_bytes(path)
         rows = [
@@ -42,10 +43,7 @@ def compact(path: str | Path) -> int:
             for unit in writer.plan(rows):
                 write_unit(target, store.spec, unit, _frames(store, row_of, unit))
             writer.finish()
-        old = Path(f"{path}.old")
-        path.rename(old)
-        target.rename(path)
-        shutil.rmtree(old)
+        exchange(path, target)
         Path(f"{target}.lock").unlink(missing_ok=True)
         return before - _disk_bytes(path)
     finally:

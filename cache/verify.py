@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from cache import arrays, ledger
+from cache.folders import acquire, lock
 from cache.layout import Spec
-from cache.writer import acquire, file_sha256, lock, plan_of_index
+from cache.units import file_sha256
+from cache.writer import plan_of_index
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,20 @@ with StoreWriter(path, spec, fingerprint) as writer:
     writer.finish()
 """
 
-import hashlib
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from cache import arrays, ledger
-from cache.errors import FingerprintMismatch, NotReadable, StoreError, StoreLocked
+from cache.errors import FingerprintMismatch, NotReadable, StoreError
+from cache.fingerprint import differences
+from cache.folders import acquire, lock, recover_exchange
 from cache.layout import Item, Row, Spec, Unit, plan_units
 from cache.ledger import Plan, Record
 
@@ -98,7 +97,7 @@ class StoreWriter:
 
     def _open_or_create(self) -> None:
         """Leave a store of our fingerprint at `path`, without the leftovers of a killed run."""
-        recover_swap(self.path)
+        recover_exchange(self.path)
         if (self.path / "zarr.json").exists():
             self.rebuilt = self._differences()
             if self.rebuilt and not self.rebuild:
@@ -162,64 +161,6 @@ class StoreWriter:
         if (self.path / ledger.PLAN).exists() or not arrays.read_attributes(self.path)["complete"]:
             return False
         return arrays.read_index(self.path)[0].equals(_index(self._rows, plan, {}))
-
-
-def write_unit(
-    path: str | Path, spec: Spec, unit: Unit, frames: Iterable[tuple[Item, NDArray[Any] | str]]
-) -> Record:
-    """Write a unit's shards, checksum them, and mark the unit done, in that order.
-
-    frames: for each item of the unit, in any order, its (length, [layers,] dim) frames, or the reason why
-    it has none. Runs in any process: the coordinator that planned holds the store's lock.
-    """
-    path = Path(path)
-    place = {item: (o, n) for item, o, n in zip(unit.items, unit.offsets, unit.lengths, strict=True)}
-    start = unit.first_shard * spec.shard_frames
-    buffer = np.full((unit.num_shards * spec.shard_frames, *spec.frame_shape), np.nan, dtype=spec.dtype)
-    failed: dict[Item, str] = {}
-    for item, values in frames:
-        offset, length = place.pop(item)
-        if isinstance(values, str):
-            failed[item] = values
-            values = np.zeros((length, *spec.frame_shape), dtype=spec.dtype)
-        if values.shape != (length, *spec.frame_shape):
-            raise ValueError(
-                f"item {item.content_key[:12]} (view {item.view}): got frames of shape {values.shape}, "
-                f"planned {(length, *spec.frame_shape)}; num_frames() and forward() of the backbone disagree"
-            )
-        slot = buffer[offset - start : offset - start + length]
-        with np.errstate(over="ignore"):
-            slot[:] = values
-        if not np.isfinite(slot).all():
-            slot[:] = 0  # not NaN: a chunk of fill values would leave a hole in the shard's run of chunks
-            failed[item] = _why_not_finite(values, spec.dtype)
-    assert not place, f"unit {unit.number} got no frames for {len(place)} of its items"
-    checksums = _write_shards(path, spec, unit, buffer)
-    record = Record(shard_sha256=checksums, failed=failed)
-    ledger.save_record(path, unit.number, record)
-    return record
-
-
-def _write_shards(path: Path, spec: Spec, unit: Unit, buffer: NDArray[Any]) -> dict[int, str]:
-    array = arrays.open_frames(path, mode="r+")
-    checksums = {}
-    first = unit.first_shard * spec.shard_frames
-    for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
-        begin = shard * spec.shard_frames
-        end = min(begin + spec.shard_frames, array.shape[0])
-        file = path / arrays.shard_key(spec, shard)
-        file.unlink(missing_ok=True)  # of a killed run: nothing of it may be merged into the new one
-        array[begin:end] = buffer[begin - first : end - first]
-        arrays.fsync(file)
-        checksums[shard] = file_sha256(file)
-    return checksums
-
-
-def _why_not_finite(values: NDArray[Any], dtype: str) -> str:
-    if np.isfinite(values).all():
-        peak = float(np.abs(values).max())
-        return f"overflow: |value| {peak:.3g} does not fit {dtype}; set storage_dtype: float32"
-    return f"non_finite: the model gave {int((~np.isfinite(values)).sum())} NaN or Inf values"
 
 
 def _foreign(entry: Path) -> bool:
@@ -324,52 +265,3 @@ def plan_of_index(path: Path, spec: Spec) -> Plan:
         units.append(Unit(number, first, last - first + 1, items, offsets, lengths))
     kept = {unit.number for unit in units}
     return Plan(units, kept, {i: str(sha) for i, sha in enumerate(checksums) if sha})
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two fingerprints, field by field: ["config.layers: stored 'last', now 'all'"]."""
-    result = []
-    for key in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            result += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            result.append(f"{prefix}{key}: stored {_short(old)}, now {_short(new)}")
-    return result
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def lock(path: Path) -> FileLock:
-    """The lock of a store: a file beside it, held by the operating system and freed when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock", timeout=0)
-
-
-def acquire(held: FileLock, path: Path) -> None:
-    try:
-        held.acquire()
-    except Timeout:
-        raise StoreLocked(
-            f"{path}: another process is writing this store (it holds {held.lock_file}); "
-            "wait until it ends, or stop it"
-        ) from None
-
-
-def recover_swap(path: Path) -> None:
-    """Finish, or undo, the exchange of folders at the end of a compaction that was killed in it."""
-    old, new = Path(f"{path}.old"), Path(f"{path}.compact")
-    if old.exists() and not path.exists():
-        (new if new.exists() else old).rename(path)
-    if path.exists():
-        for leftover in (old, new):
-            if leftover.exists():
-                shutil.rmtree(leftover)
