@@ -41,5 +41,5 @@ def check_bad_fraction(quarantined: Sequence[Quarantined], usable: int, bound: f
     first = f"; the first is {quarantined[0].id}: {quarantined[0].detail}" if quarantined else ""
     raise ValueError(
         f"{bad} of {considered} rows are unusable ({named}){first}. At most max_bad_fraction = {bound:.1%} "
-        f"may be, and not all. {path} lists them: mend or remove them, or raise max_bad_fraction in the config"
+        f"may be, and not all. {path} lists them: mend or remove them, or raise max_bad_fraction"
     )
