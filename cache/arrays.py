@@ -1,5 +1,6 @@
 """The Zarr side of a store: which arrays it has, how they are laid out, how they are made and read."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -51,6 +52,7 @@ def create_group(root: Path, spec: Spec, fingerprint: dict[str, Any]) -> None:
     attributes = {
         "format_version": FORMAT_VERSION,
         "complete": False,
+        "index_sha256": "",
         "fingerprint": fingerprint,
         "layout": asdict(spec),
     }
@@ -78,9 +80,9 @@ def read_attributes(root: Path) -> dict[str, Any]:
     try:
         attributes = json.loads((root / "zarr.json").read_text())["attributes"]
         version = attributes.get("format_version")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root}: no embedding store here; make it with `stillwave extract`") from None
-    except (ValueError, LookupError, AttributeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
         if not (root / "frames").exists():
             raise StoreError(f"{root}: zarr.json is not that of an embedding store ({error!r})") from None
         raise NotReadable(f"{root}: zarr.json is damaged ({error!r}); re-extract with --rebuild") from None
@@ -91,14 +93,24 @@ def read_attributes(root: Path) -> dict[str, Any]:
             f"{root}: format_version is {version!r}, this Stillwave reads {FORMAT_VERSION}; "
             "re-extract with --rebuild, or use the Stillwave that wrote it"
         )
+    try:
+        Spec(**attributes["layout"])
+        missing = {"complete", "fingerprint", "index_sha256"} - attributes.keys()
+    except (LookupError, TypeError, ValueError) as error:
+        raise NotReadable(
+            f"{root}: attribute layout is damaged ({error!r}); re-extract with --rebuild"
+        ) from None
+    if missing:
+        raise NotReadable(f"{root}: attributes {sorted(missing)} are missing; re-extract with --rebuild")
     return dict(attributes)
 
 
-def set_complete(root: Path, complete: bool) -> None:
-    """Flip the `complete` attribute; Zarr replaces zarr.json in one atomic step."""
+def set_complete(root: Path, index_sha256: str) -> None:
+    """Mark the store complete with the index of that checksum, or incomplete (""), in one atomic step."""
     group = zarr.open_group(root, mode="r+", zarr_format=3)
-    if group.attrs["complete"] is not complete:
-        group.attrs["complete"] = complete
+    wanted = {"complete": bool(index_sha256), "index_sha256": index_sha256}
+    if any(group.attrs[name] != value for name, value in wanted.items()):
+        group.update_attributes(wanted)
 
 
 def resize_frames(root: Path, num_frames: int) -> None:
@@ -113,30 +125,52 @@ def open_frames(root: Path, mode: Any = "r") -> Any:
 
 
 def read_index(root: Path) -> tuple[Index, NDArray[Any]]:
-    """The index, and the sha256 of every shard file ("" where there is none)."""
+    """The index, and the sha256 of each shard file ("" where there is none). NotReadable when damaged."""
+    expected = read_attributes(root)["index_sha256"]
     group = zarr.open_group(root, mode="r", zarr_format=3)
     try:
         arrays = {name: np.asarray(group[name][:]) for name in Index.__dataclass_fields__}  # type: ignore[index]
-        return Index(**arrays), np.asarray(group["shard_sha256"][:])  # type: ignore[index]
-    except KeyError as error:
-        raise NotReadable(f"{root}: array {error} is missing; re-extract with --rebuild") from None
+        checksums = np.asarray(group["shard_sha256"][:])  # type: ignore[index]
+    except Exception as error:  # whatever Zarr makes of missing or damaged metadata
+        raise NotReadable(
+            f"{root}: the index cannot be read ({error!r}); re-extract with --rebuild"
+        ) from None
+    index = Index(**arrays)
+    if index_sha256(index, checksums) != expected:
+        raise NotReadable(f"{root}: the index is not the one that was written; re-extract with --rebuild")
+    return index, checksums
 
 
-def write_index(root: Path, index: Index, shard_sha256: list[str]) -> None:
-    """Replace the index arrays and the checksums. Only ever called on a store marked incomplete."""
+def index_sha256(index: Index, shard_sha256: NDArray[Any]) -> str:
+    """A checksum of all index arrays; it changes whenever a row's place does."""
+    digest = hashlib.sha256()
+    for name, values in (index.arrays() | {"shard_sha256": shard_sha256}).items():
+        data = (
+            "\n".join(values.tolist()).encode()
+            if values.dtype.kind == "T"
+            else values.astype("<i8").tobytes()
+        )
+        digest.update(f"{name} {len(data)} ".encode() + data)
+    return digest.hexdigest()
+
+
+def write_index(root: Path, index: Index, shard_sha256: list[str]) -> str:
+    """Replace the index arrays and the checksums of a store marked incomplete; returns their index_sha256."""
     group = zarr.open_group(root, mode="r+", zarr_format=3)
-    arrays = index.arrays() | {"shard_sha256": np.array(shard_sha256, dtype=np.dtypes.StringDType())}
-    for name, values in arrays.items():
+    checksums = np.array(shard_sha256, dtype=np.dtypes.StringDType())
+    for name, values in (index.arrays() | {"shard_sha256": checksums}).items():
         array = group.create_array(
             name,
             shape=values.shape,
             dtype=str if values.dtype.kind == "T" else values.dtype,
             chunks=(max(1, len(values)),),
             compressors=None,
+            config={"write_empty_chunks": True},
             overwrite=True,
         )
         if len(values):
             array[:] = values
+    return index_sha256(index, checksums)
 
 
 def fsync(path: Path) -> None:

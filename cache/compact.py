@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.folders import acquire, exchange, lock, recover_exchange
+from cache.errors import StoreError
+from cache.folders import acquire, beside, exchange, lock, recover
 from cache.layout import Item, Row, Unit, plan_units
 from cache.store import EmbeddingStore
 from cache.units import write_unit
+from cache.verify import verify
 from cache.writer import StoreWriter, plan_of_index
 
 
@@ -20,13 +22,19 @@ def compact(path: str | Path) -> int:
     The frames are copied, not recomputed, into the layout of a fresh extraction, beside the store; the two
     folders are exchanged at the end. Killed at any moment, either the old or the new store is there.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    if not path.parent.exists():
+        raise StoreError(f"{path}: no embedding store here")
     held = lock(path)
     acquire(held, path)
     try:
-        recover_exchange(path)
+        recover(path)
+        damage = verify(path)
+        if damage.problems:
+            raise StoreError(
+                f"{path}: {damage.problems[0]}; run `stillwave verify --repair {path}` and extract"
+            )
         store = EmbeddingStore(path)
-        before = _disk_bytes(path)
         rows = [
             Row(str(id_), Item(str(key), int(view)), int(length))
             for id_, key, view, length in zip(
@@ -35,14 +43,15 @@ def compact(path: str | Path) -> int:
         ]
         distinct = {row.item: row.length for row in rows}
         fresh = plan_units(list(distinct), np.array(list(distinct.values())), store.spec.shard_frames)
-        if plan_of_index(path, store.spec).units == fresh:
+        if list(plan_of_index(path, store.spec).units) == fresh:
             return 0
-        target = Path(f"{path}.compact")
+        before, target = _disk_bytes(path), beside(path, "new")
         row_of = {row.item: number for number, row in enumerate(rows)}
         with StoreWriter(target, store.spec, store.fingerprint) as writer:
             for unit in writer.plan(rows):
                 write_unit(target, store.spec, unit, _frames(store, row_of, unit))
-            writer.finish()
+            failed = writer.finish()
+        assert not failed, f"frames that were stored cannot be stored: {failed}"
         exchange(path, target)
         Path(f"{target}.lock").unlink(missing_ok=True)
         return before - _disk_bytes(path)

@@ -1,4 +1,4 @@
-"""A store's folder as a whole: one writer at a time, and replaced by another in one go."""
+"""A store's folder as a whole: one writer at a time, replaced or given up in one go."""
 
 import shutil
 from pathlib import Path
@@ -15,6 +15,7 @@ def lock(path: Path) -> FileLock:
 
 
 def acquire(held: FileLock, path: Path) -> None:
+    """Take the lock, or raise StoreLocked at once."""
     try:
         held.acquire()
     except Timeout:
@@ -24,20 +25,31 @@ def acquire(held: FileLock, path: Path) -> None:
         ) from None
 
 
+def beside(path: Path, role: str) -> Path:
+    """A hidden folder of ours next to a store: `new` and `old` of an exchange, `trash` being deleted."""
+    return path.with_name(f".{path.name}.stillwave-{role}")
+
+
 def exchange(path: Path, new: Path) -> None:
-    """Put the folder `new` (`<path>.compact`) in the place of `path`."""
-    old = Path(f"{path}.old")
-    path.rename(old)
+    """Put the folder `new`, which is beside(path, "new"), in the place of `path`."""
+    path.rename(beside(path, "old"))
     new.rename(path)
-    shutil.rmtree(old)
+    shutil.rmtree(beside(path, "old"))
 
 
-def recover_exchange(path: Path) -> None:
-    """Finish, or undo, an exchange that was killed half-way."""
-    old, new = Path(f"{path}.old"), Path(f"{path}.compact")
+def discard(path: Path) -> None:
+    """Delete a store. It is renamed first: killed in between, no half-deleted store is left in its place."""
+    trash = beside(path, "trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    path.rename(trash)
+    shutil.rmtree(trash)
+
+
+def recover(path: Path) -> None:
+    """Finish, or undo, an exchange that was killed half-way, and sweep up."""
+    old, new = beside(path, "old"), beside(path, "new")
     if old.exists() and not path.exists():
         (new if new.exists() else old).rename(path)
-    if path.exists():
-        for leftover in (old, new):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+    for leftover in (old, new, beside(path, "trash")):
+        if leftover.exists() and path.exists():
+            shutil.rmtree(leftover)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from cache import arrays
 from cache.batches import pad
-from cache.errors import IncompleteStore, NotReadable, StoreError
+from cache.errors import IncompleteStore, StoreError
+from cache.folders import beside
 from cache.layout import Spec
 
 if TYPE_CHECKING:
     from cache.resident import Resident
 
-MAX_OPEN_SHARDS = 512  # a mapped file keeps a descriptor on Python < 3.13; common limits are 1,024
+MAX_OPEN_SHARDS = 256  # a mapped file keeps a descriptor on Python < 3.13; a common limit is 1,024
 
 
 class EmbeddingStore:
@@ -30,7 +31,7 @@ class EmbeddingStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.exists() and Path(f"{self.path}.old").exists():
+        if not self.path.exists() and beside(self.path, "old").exists():
             raise IncompleteStore(f"{path}: a compaction was interrupted; run `stillwave compact {path}`")
         attributes = arrays.read_attributes(self.path)
         if not attributes["complete"]:
@@ -38,6 +39,7 @@ class EmbeddingStore:
                 f"{path}: not complete: it is being written, or its extraction was interrupted; "
                 "run the same `stillwave extract` again, it goes on where it stopped"
             )
+        self.index_sha256: str = attributes["index_sha256"]
         self.fingerprint: dict[str, Any] = attributes["fingerprint"]
         self.spec = Spec(**attributes["layout"])
         index, self.shard_sha256 = arrays.read_index(self.path)
@@ -51,8 +53,8 @@ class EmbeddingStore:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __reduce__(self) -> tuple[type["EmbeddingStore"], tuple[Path]]:
-        return EmbeddingStore, (self.path,)  # a worker opens its own maps
+    def __reduce__(self) -> tuple[Any, tuple[Path, str]]:
+        return _reopen, (self.path, self.index_sha256)  # a worker opens its own maps
 
     def __repr__(self) -> str:
         frames = int(self.lengths.sum())
@@ -62,8 +64,9 @@ class EmbeddingStore:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        if row < 0:
-            row += len(self)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"{self.path}: row {row} of {len(self)}; rows are 0 to {len(self) - 1}")
+        row %= len(self)
         length = int(self.lengths[row])
         shard, start = divmod(int(self.offsets[row]), self.spec.shard_frames)
         if start + length <= self.spec.shard_frames:
@@ -95,7 +98,10 @@ class EmbeddingStore:
 
     def batch(self, rows: Iterable[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Rows stacked and zero-padded: (batch, longest, [layers,] dim), and their lengths (batch,)."""
-        return pad([self[int(row)] for row in rows])
+        items = [self[int(row)] for row in rows]
+        if not items:
+            raise ValueError(f"{self.path}: a batch needs at least one row")
+        return pad(items)
 
     def resident(self, device: str = "cpu", rows: Iterable[int] | None = None) -> "Resident":
         """All frames (or those of `rows`) in one tensor on `device`, with the same `batch(rows)`."""
@@ -123,8 +129,6 @@ class EmbeddingStore:
         return da.concatenate(parts) if parts else da.zeros((0, *self.spec.frame_shape), self.spec.dtype)
 
     def _check_files(self) -> None:
-        if len({len(self.ids), len(self.view), len(self.lengths), len(self.offsets)}) != 1:
-            raise NotReadable(f"{self.path}: index arrays differ in length; re-extract with --rebuild")
         for shard in np.flatnonzero(self.shard_sha256 != ""):
             if not (self.path / arrays.shard_key(self.spec, int(shard))).exists():
                 raise StoreError(
@@ -137,8 +141,11 @@ class EmbeddingStore:
         if self.spec.compressor is not None:
             return None
         file = self.path / arrays.shard_key(self.spec, shard)
-        with file.open("rb") as handle:
-            view = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with file.open("rb") as handle:
+                view = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        finally:
+            self._check_unchanged()
         mapped = map_shard(view, self.spec)
         if mapped is None:
             raise StoreError(
@@ -151,7 +158,15 @@ class EmbeddingStore:
         return mapped
 
     def _read_across(self, offset: int, length: int) -> NDArray[Any]:
-        return np.asarray(self._zarr[offset : offset + length])
+        values = np.asarray(self._zarr[offset : offset + length])
+        self._check_unchanged()
+        return values
+
+    def _check_unchanged(self) -> None:
+        """What was just opened is of the index that was read: places move in a compaction or an update."""
+        attributes = arrays.read_attributes(self.path)
+        if attributes["index_sha256"] != self.index_sha256:
+            raise StoreError(f"{self.path}: has changed since it was opened; open it again")
 
 
 def map_shard(data: Any, spec: Spec) -> NDArray[Any] | None:
@@ -172,6 +187,13 @@ def map_shard(data: Any, spec: Spec) -> NDArray[Any] | None:
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     values = np.frombuffer(data, dtype=dtype, count=present * chunk_bytes // dtype.itemsize)
     return values.reshape(-1, *spec.frame_shape)
+
+
+def _reopen(path: Path, index_sha256: str) -> EmbeddingStore:
+    store = EmbeddingStore(path)
+    if store.index_sha256 != index_sha256:
+        raise StoreError(f"{path}: has changed since it was sent to this process; open it again")
+    return store
 
 
 def _concatenate(store: EmbeddingStore, first: int, stop: int) -> NDArray[Any]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from cache import arrays, ledger
+from cache.errors import NotReadable
 from cache.folders import acquire, lock
 from cache.layout import Spec
+from cache.ledger import Plan
 from cache.units import file_sha256
 from cache.writer import plan_of_index
 
@@ -22,7 +24,7 @@ class Damage:
 
 def verify(path: str | Path) -> Damage:
     """Check a store against its own records; reads every byte of it. Raises StoreError when it has none."""
-    path = Path(path)
+    path = Path(path).resolve()
     attributes = arrays.read_attributes(path)
     spec = Spec(**attributes["layout"])
     problems: list[str] = []
@@ -30,8 +32,12 @@ def verify(path: str | Path) -> Damage:
         return Damage((), ("not complete: run the same `stillwave extract` again",))
     if not attributes.get("fingerprint"):
         problems.append("the fingerprint is missing: what made these frames is unknown")
-    index, checksums = arrays.read_index(path)
-    problems += _index_problems(index, len(checksums) * spec.shard_frames, arrays.open_frames(path).shape)
+    try:
+        index, checksums = arrays.read_index(path)
+        shape = arrays.open_frames(path).shape
+    except (NotReadable, FileNotFoundError) as error:
+        return Damage((), (*problems, str(error)))
+    problems += _index_problems(index, len(checksums) * spec.shard_frames, shape)
     shards = []
     for shard, sha256 in enumerate(checksums.tolist()):
         file = path / arrays.shard_key(spec, shard)
@@ -65,26 +71,29 @@ def _index_problems(index: arrays.Index, capacity: int, shape: tuple[int, ...]) 
     return problems
 
 
-def drop_damaged(path: str | Path, damage: Damage) -> int:
-    """Mark the units of damaged shards as not done; the next extraction redoes just those.
+def repair(path: str | Path) -> tuple[Damage, int]:
+    """Verify, and mark the units of damaged shards as not done; the next extraction redoes just those.
 
-    Returns the number of distinct items to be redone. The store is incomplete until then.
+    Returns what verify found, and how many distinct items are to be redone; the store is incomplete until
+    then. A damaged index cannot be repaired: its problem says to re-extract with --rebuild.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    arrays.read_attributes(path)  # before a lock is made beside what is no store
     held = lock(path)
     acquire(held, path)
     try:
-        spec = Spec(**arrays.read_attributes(path)["layout"])
-        plan = plan_of_index(path, spec)
+        damage = verify(path)
+        if not damage.shards:
+            return damage, 0
+        plan = plan_of_index(path, Spec(**arrays.read_attributes(path)["layout"]))
         hurt = [
             unit
             for unit in plan.units
             if any(unit.first_shard <= shard < unit.first_shard + unit.num_shards for shard in damage.shards)
         ]
-        plan.kept -= {unit.number for unit in hurt}
-        if hurt:
-            ledger.save_plan(path, plan)
-            arrays.set_complete(path, False)
-        return sum(len(unit.items) for unit in hurt)
+        kept = plan.kept - {unit.number for unit in hurt}
+        ledger.save_plan(path, Plan(plan.units, kept, plan.shard_sha256))
+        arrays.set_complete(path, "")
+        return damage, sum(len(unit.items) for unit in hurt)
     finally:
         held.release()

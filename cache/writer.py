@@ -8,7 +8,7 @@ with StoreWriter(path, spec, fingerprint) as writer:
 
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import numpy as np
 from cache import arrays, ledger
 from cache.errors import FingerprintMismatch, NotReadable, StoreError
 from cache.fingerprint import differences
-from cache.folders import acquire, lock, recover_exchange
+from cache.folders import acquire, discard, lock, recover
 from cache.layout import Item, Row, Spec, Unit, plan_units
 from cache.ledger import Plan, Record
 
@@ -34,7 +34,7 @@ class StoreWriter:
     def __init__(
         self, path: str | Path, spec: Spec, fingerprint: dict[str, Any], *, rebuild: bool = False
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).resolve()  # a linked store has one lock, and is one folder to replace
         self.spec = spec
         self.fingerprint = fingerprint
         self.rebuild = rebuild
@@ -58,21 +58,15 @@ class StoreWriter:
         Items already stored stay where they are, new ones get units of their own after them, rows that
         are no longer wanted leave the index. When nothing changes, nothing is written.
         """
-        self._rows = list(rows)
+        self._rows, wanted = list(rows), _distinct(rows)
         self._open_or_create()
-        plan = self._current_plan()
-        wanted = _distinct(rows)
-        done = plan.kept | set(ledger.load_records(self.path))
-        pending = [unit for unit in plan.units if unit.number not in done]
-        placed = {item for unit in plan.units for item in unit.items}
-        if wanted.keys() - placed or any(item not in wanted for unit in pending for item in unit.items):
-            plan = self._extended(plan, done, wanted)
-            pending = [unit for unit in plan.units if unit.number not in plan.kept]
-        self._plan = plan
-        if pending or not self._is_current(plan):
-            ledger.save_plan(self.path, plan)
-            arrays.set_complete(self.path, False)
-            arrays.resize_frames(self.path, max(_end(plan.units), arrays.open_frames(self.path).shape[0]))
+        self._plan = _updated(self._done_so_far(), wanted, self.spec.shard_frames)
+        pending = [unit for unit in self._plan.units if unit.number not in self._plan.kept]
+        if pending or not self._is_current(self._plan):
+            ledger.save_plan(self.path, self._plan)
+            arrays.set_complete(self.path, "")
+            end = max((unit.offsets[-1] + unit.lengths[-1] for unit in self._plan.units), default=0)
+            arrays.resize_frames(self.path, max(end, arrays.open_frames(self.path).shape[0]))
         return pending
 
     def finish(self) -> dict[Item, str]:
@@ -80,24 +74,25 @@ class StoreWriter:
         assert self._plan is not None, "plan() comes before finish()"
         if not (self.path / ledger.PLAN).exists():
             return {}
-        records = ledger.load_records(self.path)
-        missing = [u.number for u in self._plan.units if u.number not in records.keys() | self._plan.kept]
-        assert not missing, f"units {missing} are not written"
-        checksums, failed = _outcome(self._plan, records)
+        records = ledger.load_records(self.path, self._plan)
+        unwritten = [u.number for u in self._plan.units if u.number not in records.keys() | self._plan.kept]
+        assert not unwritten, f"units {unwritten} are not written"
+        failed = {item: reason for record in records.values() for item, reason in record.failed.items()}
         index = _index(self._rows, self._plan, failed)
-        used = _shards_used(index, self._plan, checksums)
+        live = _live(_folded(self._plan, records), set(index.unit.tolist()))
+        ledger.save_plan(self.path, live)  # before shards go: the plan must not list what is deleted
+        _remove_other_shards(self.path, live.shard_sha256)
         end = int((index.offsets + index.lengths).max(initial=0))
         arrays.resize_frames(self.path, end)
-        _remove_unused_shards(self.path, used)
-        table = [used.get(shard, "") for shard in range(-(-end // self.spec.shard_frames))]
-        arrays.write_index(self.path, index, table)
-        arrays.set_complete(self.path, True)
+        shards = range(-(-end // self.spec.shard_frames))
+        table = [live.shard_sha256.get(shard, "") for shard in shards]
+        arrays.set_complete(self.path, arrays.write_index(self.path, index, table))
         ledger.clear(self.path)
         return failed
 
     def _open_or_create(self) -> None:
         """Leave a store of our fingerprint at `path`, without the leftovers of a killed run."""
-        recover_exchange(self.path)
+        recover(self.path)
         if (self.path / "zarr.json").exists():
             self.rebuilt = self._differences()
             if self.rebuilt and not self.rebuild:
@@ -107,14 +102,14 @@ class StoreWriter:
                 )
             for leftover in self.path.rglob("*.partial"):
                 leftover.unlink()
-        elif self.path.exists() and any(_foreign(entry) for entry in self.path.iterdir()):
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_foreign, self.path.iterdir()))):
             raise StoreError(
-                f"{self.path}: the folder is not empty and holds no embedding store; "
-                "give another --out, or empty it yourself"
+                f"{self.path}: not empty, and not an embedding store; "
+                "give another --out, or remove what is there yourself"
             )
         if self.rebuilt or not (self.path / "frames" / "zarr.json").exists():
             if self.path.exists():
-                shutil.rmtree(self.path)
+                discard(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             arrays.create_group(self.path, self.spec, self.fingerprint)
 
@@ -122,6 +117,10 @@ class StoreWriter:
         """Why the store at `path` cannot be added to, field by field; StoreError when it is not ours."""
         try:
             attributes = arrays.read_attributes(self.path)
+            if (self.path / "frames" / "c").exists() and not (self.path / "frames" / "zarr.json").exists():
+                raise NotReadable(f"{self.path}: frames/zarr.json is missing; re-extract with --rebuild")
+            if ledger.load_plan(self.path) is None and attributes["complete"]:
+                arrays.read_index(self.path)
         except NotReadable as error:
             if self.rebuild:
                 return [str(error)]
@@ -129,38 +128,68 @@ class StoreWriter:
         stored = {"layout": attributes["layout"], **attributes["fingerprint"]}
         return differences(stored, {"layout": asdict(self.spec), **self.fingerprint})
 
-    def _current_plan(self) -> Plan:
-        """The plan in progress, or one that keeps every unit of a complete store, or an empty one."""
+    def _done_so_far(self) -> Plan:
+        """The plan in progress with its records counted in, or a complete store's, or an empty one."""
         plan = ledger.load_plan(self.path)
         if plan is not None:
-            return plan
-        if not arrays.read_attributes(self.path)["complete"]:
-            return Plan(units=[], kept=set())
-        ledger.clear(self.path)  # records whose plan is gone: a run killed in its very last step
-        return plan_of_index(self.path, self.spec)
-
-    def _extended(self, plan: Plan, done: set[int], wanted: dict[Item, int]) -> Plan:
-        """Keep what is done, drop units that are not, and plan what is wanted and missing behind them."""
-        checksums, failed = _outcome(plan, ledger.load_records(self.path))
-        kept = [_without(unit, failed.keys()) for unit in plan.units if unit.number in done]
-        kept = [unit for unit in kept if unit.items]
-        placed = {item for unit in kept for item in unit.items}
-        missing = [item for item in wanted if item not in placed]
-        new = plan_units(
-            missing,
-            np.array([wanted[item] for item in missing], dtype=np.int64),
-            self.spec.shard_frames,
-            first_shard=max((unit.first_shard + unit.num_shards for unit in kept), default=0),
-            # beyond every number of the old plan: its records must not be taken for records of new units
-            number=max((unit.number for unit in plan.units), default=-1) + 1,
-        )
-        return Plan(units=kept + new, kept={unit.number for unit in kept}, shard_sha256=checksums)
+            return _folded(plan, ledger.load_records(self.path, plan))
+        if arrays.read_attributes(self.path)["complete"]:
+            return plan_of_index(self.path, self.spec)
+        return Plan((), frozenset(), {})
 
     def _is_current(self, plan: Plan) -> bool:
         """True when the store is complete and its index is just what finish() would write."""
         if (self.path / ledger.PLAN).exists() or not arrays.read_attributes(self.path)["complete"]:
             return False
         return arrays.read_index(self.path)[0].equals(_index(self._rows, plan, {}))
+
+
+def _updated(plan: Plan, wanted: dict[Item, int], shard_frames: int) -> Plan:
+    """Keep what is done and still right, drop units to do that are not, plan what is missing behind them."""
+    kept = [
+        _only(unit, lambda item, n: wanted.get(item, n) == n)
+        for unit in plan.units
+        if unit.number in plan.kept
+    ]
+    kept = [unit for unit in kept if unit.items]
+    pending = [
+        unit
+        for unit in plan.units
+        if unit.number not in plan.kept
+        and all(wanted.get(item) == n for item, n in zip(unit.items, unit.lengths, strict=True))
+    ]
+    units = [*kept, *pending]
+    placed = {item for unit in units for item in unit.items}
+    missing = [item for item in wanted if item not in placed]
+    new = plan_units(
+        missing,
+        np.array([wanted[item] for item in missing], dtype=np.int64),
+        shard_frames,
+        first_shard=max((unit.first_shard + unit.num_shards for unit in units), default=0),
+        number=max((unit.number for unit in units), default=-1) + 1,
+    )
+    return Plan((*units, *new), frozenset(unit.number for unit in kept), plan.shard_sha256)
+
+
+def _folded(plan: Plan, records: dict[int, Record]) -> Plan:
+    """The plan with the units done since kept, without their failed items: those are to be tried again."""
+    failed = {item for record in records.values() for item in record.failed}
+    done = plan.kept | records.keys()
+    units = [
+        _only(unit, lambda item, _: item not in failed) if unit.number in records else unit
+        for unit in plan.units
+    ]
+    checksums = plan.shard_sha256 | {
+        shard: sha for record in records.values() for shard, sha in record.shard_sha256.items()
+    }
+    return Plan(tuple(unit for unit in units if unit.items), frozenset(done), checksums)
+
+
+def _live(plan: Plan, numbers: set[int]) -> Plan:
+    """The units of `numbers` alone, with the checksums of their shards."""
+    units = tuple(unit for unit in plan.units if unit.number in numbers)
+    shards = {shard for u in units for shard in range(u.first_shard, u.first_shard + u.num_shards)}
+    return Plan(units, frozenset(numbers), {shard: plan.shard_sha256[shard] for shard in sorted(shards)})
 
 
 def _foreign(entry: Path) -> bool:
@@ -182,31 +211,12 @@ def _distinct(rows: Sequence[Row]) -> dict[Item, int]:
     return wanted
 
 
-def _outcome(plan: Plan, records: dict[int, Record]) -> tuple[dict[int, str], dict[Item, str]]:
-    """Checksums of all shards done, and the failed items. A kept unit's record is of an earlier plan."""
-    checksums = dict(plan.shard_sha256)
-    failed: dict[Item, str] = {}
-    for number, record in records.items():
-        if number not in plan.kept:
-            checksums |= record.shard_sha256
-            failed |= record.failed
-    return checksums, failed
-
-
-def _without(unit: Unit, failed: Collection[Item]) -> Unit:
-    keep = [i for i, item in enumerate(unit.items) if item not in failed]
-    return Unit(
-        unit.number,
-        unit.first_shard,
-        unit.num_shards,
-        tuple(unit.items[i] for i in keep),
-        tuple(unit.offsets[i] for i in keep),
-        tuple(unit.lengths[i] for i in keep),
-    )
-
-
-def _end(units: Sequence[Unit]) -> int:
-    return max((unit.offsets[-1] + unit.lengths[-1] for unit in units if unit.items), default=0)
+def _only(unit: Unit, keep: Callable[[Item, int], bool]) -> Unit:
+    """The unit with those of its items for which keep(item, length); their places stay."""
+    rows = zip(unit.items, unit.offsets, unit.lengths, strict=True)
+    kept = [(item, offset, length) for item, offset, length in rows if keep(item, length)]
+    items, offsets, lengths = zip(*kept, strict=True) if kept else ((), (), ())
+    return Unit(unit.number, unit.first_shard, unit.num_shards, items, offsets, lengths)
 
 
 def _index(rows: Sequence[Row], plan: Plan, failed: dict[Item, str]) -> arrays.Index:
@@ -228,21 +238,9 @@ def _index(rows: Sequence[Row], plan: Plan, failed: dict[Item, str]) -> arrays.I
     )
 
 
-def _shards_used(index: arrays.Index, plan: Plan, checksums: dict[int, str]) -> dict[int, str]:
-    """Checksums of the shards of every unit that still has a row."""
-    live = set(index.unit.tolist())
-    return {
-        shard: checksums[shard]
-        for unit in plan.units
-        if unit.number in live
-        for shard in range(unit.first_shard, unit.first_shard + unit.num_shards)
-        if shard in checksums
-    }
-
-
-def _remove_unused_shards(path: Path, used: dict[int, str]) -> None:
+def _remove_other_shards(path: Path, used: Collection[int]) -> None:
     for folder in (path / "frames" / "c").glob("*"):
-        if int(folder.name) not in used:
+        if folder.name.isdigit() and int(folder.name) not in used:
             shutil.rmtree(folder)
 
 
@@ -263,5 +261,5 @@ def plan_of_index(path: Path, spec: Spec) -> Plan:
         last = (offsets[-1] + lengths[-1] - 1) // spec.shard_frames
         items = tuple(Item(str(index.content_key[i]), int(index.view[i])) for i in rows)
         units.append(Unit(number, first, last - first + 1, items, offsets, lengths))
-    kept = {unit.number for unit in units}
-    return Plan(units, kept, {i: str(sha) for i, sha in enumerate(checksums) if sha})
+    kept = frozenset(unit.number for unit in units)
+    return Plan(tuple(units), kept, {i: str(sha) for i, sha in enumerate(checksums) if sha})

@@ -172,13 +172,13 @@ def verify(
     ] = False,
 ) -> None:
     """Check every shard's checksum and every row's place; exit 1 on damage."""
-    from cache.verify import drop_damaged, verify
+    from cache.verify import repair as repair_store
+    from cache.verify import verify
 
-    damage = verify(store)
+    damage, count = repair_store(store) if repair else (verify(store), 0)
     for problem in damage.problems:
         typer.echo(problem, err=True)
-    if repair and damage.shards:
-        count = drop_damaged(store, damage)
+    if count:
         typer.echo(f"{store}: {count} items to be redone by the next `stillwave extract`")
     if damage.problems:
         raise typer.Exit(1)

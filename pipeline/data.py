@@ -69,8 +69,22 @@ def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, de
             "two. Extract with the manifest that you train with"
         )
     features = CachedFeatures(store, store.rows(used["id"]), torch.device(device))
+    _check_fresh(store, features.rows, used)
     labels = np.array([classes.index(label) for label in used[recipe.label]], dtype=np.int64)
     return Data(used, features, classes, labels, tuple(labelled["id"][~has_frames]))
+
+
+def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
+    """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
+    texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
+    for key, id_, sha256, text in zip(
+        store.content_key[rows].tolist(), manifest["id"], manifest["sha256"], texts, strict=True
+    ):
+        if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
+            raise ValueError(
+                f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
+                "extract again with this manifest: only what changed is redone"
+            )
 
 
 def folds_of(data: Data, recipe: Recipe) -> list[Fold]:

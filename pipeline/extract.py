@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 from numpy.typing import NDArray
 
 from cache import Item, Row, Spec, StoreWriter, Unit, write_unit
 from cache.batches import length_bucketed, pad
-from pipeline.audio import BadAudio, load_waveform, resampled_length
+from pipeline.audio import AUDIO_VERSION, BadAudio, load_waveform, resampled_length
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.config.backbone import BackboneConfig
 from pipeline.manifest import write_if_changed
@@ -23,7 +24,7 @@ from pipeline.memory import give_back_large_blocks
 from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 MAX_BATCH_ROWS = 64
-_LIBRARIES = {"audio": ("torch", "transformers", "soxr", "soundfile"), "text": ("torch", "transformers")}
+_LIBRARIES = {"fbank": ("torch",), "wav2vec2": ("torch", "transformers"), "mbert": ("torch", "transformers")}
 
 Progress = Callable[[int, int], None]  # distinct items done, items to do
 
@@ -70,7 +71,11 @@ def extract(
     give_back_large_blocks()
     backbone = build_backbone(config).to(_device(device)).eval()
     rows, sources, quarantined = _plan_rows(backbone, manifest)
-    _report_bad(quarantined, len(rows), config.max_bad_fraction, out)
+    try:
+        check_bad_fraction(quarantined, len(rows), config.max_bad_fraction, quarantine_path(out))
+    except ValueError:
+        _write_quarantine(out, quarantined)
+        raise
     spec = Spec(
         dim=backbone.dim,
         layers=backbone.num_layers if backbone.num_layers > 1 else 0,
@@ -87,13 +92,14 @@ def extract(
                 frames = _frames(backbone, sources, unit, batches, pool, counter)
                 write_unit(out, spec, unit, frames)
         failed = writer.finish()
-    quarantined += [
-        Quarantined(row.id, sources[row.item].path, "extract", *_split_reason(failed[row.item]))
-        for row in rows
-        if row.item in failed
-    ]
+        quarantined += [
+            Quarantined(row.id, sources[row.item].path, "extract", *_split_reason(failed[row.item]))
+            for row in rows
+            if row.item in failed
+        ]
+        _write_quarantine(out, quarantined)
     usable = len(manifest) - len(quarantined)
-    _report_bad(quarantined, usable, config.max_bad_fraction, out)
+    check_bad_fraction(quarantined, usable, config.max_bad_fraction, quarantine_path(out))
     return ExtractResult(
         rows=usable,
         forwards=counter.forwards,
@@ -109,8 +115,12 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
 
     Versions count by major.minor: patch releases do not change numbers on purpose.
     """
-    libraries = {name: ".".join(version(name).split(".")[:2]) for name in _LIBRARIES[backbone.modality]}
-    return backbone.fingerprint() | {"libraries": libraries}
+    fields = backbone.fingerprint()
+    libraries = {name: version(name) for name in _LIBRARIES[fields["kind"]]}
+    if backbone.modality == "audio":
+        libraries |= {"soxr": version("soxr"), "libsndfile": soundfile.__libsndfile_version__}
+        fields["audio_version"] = AUDIO_VERSION
+    return fields | {"libraries": {name: ".".join(text.split(".")[:2]) for name, text in libraries.items()}}
 
 
 def quarantine_path(store: Path) -> Path:
@@ -228,11 +238,9 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[Any], Any], batches: Iterab
         yield waiting.result()
 
 
-def _report_bad(quarantined: list[Quarantined], usable: int, bound: float, out: Path) -> None:
-    path = quarantine_path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_if_changed(path, quarantine_csv(quarantined))
-    check_bad_fraction(quarantined, usable, bound, path)
+def _write_quarantine(out: Path, quarantined: list[Quarantined]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_if_changed(quarantine_path(out), quarantine_csv(quarantined))
 
 
 def _split_reason(text: str) -> tuple[str, str]:

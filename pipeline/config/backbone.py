@@ -13,7 +13,8 @@ Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)
 class CommonConfig(Config):
     """Fields of every backbone.
 
-    max_batch_frames: frames per batch, padding included; bounds memory, changes no number.
+    max_batch_frames: frames per batch, padding included; bounds memory. Numbers change only as far as the
+        same item differs between batches: 1e-5 in fp32, more in half precision.
     max_bad_fraction: extraction fails when more than this part of the rows cannot be encoded.
     """
 

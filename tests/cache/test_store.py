@@ -93,6 +93,17 @@ def test_batches_and_residents_agree_with_the_rows(tmp_path: Path, spec: Spec) -
     np.testing.assert_array_equal(part[0].numpy(), store[1])
 
 
+def test_rows_beyond_the_end_are_an_error(tmp_path: Path) -> None:
+    write_store(tmp_path / "a.zarr", [row("a", 5), row("b", 6)])
+    store = EmbeddingStore(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(store[-2], store[0])
+    for number in (2, -3):
+        with pytest.raises(IndexError, match=f"row {number} of 2; rows are 0 to 1"):
+            store[number]
+    with pytest.raises(ValueError, match="at least one row"):
+        store.batch([])
+
+
 def test_a_store_travels_to_workers(tmp_path: Path) -> None:
     write_store(tmp_path / "a.zarr", [row("a", 5)])
     store = EmbeddingStore(tmp_path / "a.zarr")

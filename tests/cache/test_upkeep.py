@@ -1,15 +1,17 @@
 """verify, repair and compact."""
 
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache import EmbeddingStore, IncompleteStore
+from cache import EmbeddingStore, IncompleteStore, NotReadable, StoreError, StoreLocked, StoreWriter
 from cache.compact import compact
-from cache.verify import drop_damaged, verify
-from tests.fakes import SPEC, files_of, frames_of, row, write_store
+from cache.folders import beside
+from cache.verify import repair, verify
+from tests.fakes import FINGERPRINT, SPEC, files_of, frames_of, row, write_store
 
 ROWS = [row(f"r{i:02d}", 1 + (7 * i) % 20) for i in range(24)]
 
@@ -32,7 +34,7 @@ def test_one_flipped_bit_is_found_and_only_its_unit_is_redone(tmp_path: Path, po
     assert damage.shards == (2,)
     assert "c/2/0: checksum differs" in damage.problems[0]
     hurt = next(unit for unit in units if unit.first_shard <= 2 < unit.first_shard + unit.num_shards)
-    assert drop_damaged(path, damage) == len(hurt.items)
+    assert repair(path) == (damage, len(hurt.items))
     with pytest.raises(IncompleteStore):
         EmbeddingStore(path)
     assert [unit.number for unit in write_store(path, ROWS)] == [hurt.number]
@@ -77,18 +79,85 @@ def test_a_killed_compaction_loses_nothing(tmp_path: Path, moment: str) -> None:
     path, kept = tmp_path / "a.zarr", ROWS[::2]
     write_store(path, ROWS)
     write_store(path, kept)
-    copy = tmp_path / "a.zarr.compact"
+    copy, old = beside(path, "new"), beside(path, "old")
     write_store(copy, kept if moment != "copying" else kept[:3])
     if moment == "between the renames":
-        path.rename(tmp_path / "a.zarr.old")
+        path.rename(old)
         with pytest.raises(IncompleteStore, match="stillwave compact"):
             EmbeddingStore(path)
     elif moment == "before the old is gone":
-        path.rename(tmp_path / "a.zarr.old")
+        path.rename(old)
         copy.rename(path)
     compact(path)
     store = EmbeddingStore(path)
     for i, r in enumerate(kept):
         np.testing.assert_array_equal(store[i], frames_of(r.item, r.length, SPEC))
-    assert not (tmp_path / "a.zarr.old").exists()
+    assert not old.exists()
     assert not copy.exists()
+
+
+def test_a_copy_that_a_user_made_is_left_alone(tmp_path: Path) -> None:
+    path, backup = tmp_path / "a.zarr", tmp_path / "a.zarr.old"
+    write_store(path, ROWS)
+    shutil.copytree(path, backup)
+    write_store(path, ROWS[::2])
+    compact(path)
+    assert len(EmbeddingStore(backup)) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", ["ids", "view", "content_key", "offsets", "lengths", "unit", "shard_sha256"])
+@pytest.mark.parametrize("damage", ["flipped bit", "lost chunk", "lost array"])
+def test_a_damaged_index_is_noticed_by_readers_and_by_verify(tmp_path: Path, name: str, damage: str) -> None:
+    path = tmp_path / "a.zarr"
+    write_store(path, ROWS)
+    chunk = path / name / "c/0"
+    if damage == "lost chunk" and name == "view":
+        pytest.skip("all views are 0 here, which is what Zarr reads where there is no chunk")
+    if damage == "flipped bit":
+        data = bytearray(chunk.read_bytes())
+        data[len(data) // 2] ^= 1
+        chunk.write_bytes(bytes(data))
+    else:
+        shutil.rmtree(path / name / ("c" if damage == "lost chunk" else ""))
+    with pytest.raises(NotReadable, match="--rebuild"):
+        EmbeddingStore(path)
+    assert "--rebuild" in verify(path).problems[0]
+    with pytest.raises(NotReadable):
+        write_store(path, ROWS)
+    write_store(path, ROWS, rebuild=True)
+    assert verify(path).problems == ()
+
+
+def test_compact_refuses_what_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_store(path, ROWS)
+    write_store(path, ROWS[::2])
+    shard = next((path / "frames/c").glob("*/0"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match=r"checksum differs.*--repair"):
+        compact(path)
+
+
+def test_an_open_reader_never_serves_frames_of_another_layout(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_store(path, ROWS)
+    write_store(path, ROWS[::2])
+    store, sent = EmbeddingStore(path), pickle.dumps(EmbeddingStore(path))
+    compact(path)
+    with pytest.raises(StoreError, match="has changed since it was opened"):
+        store[0]
+    with pytest.raises(StoreError, match="has changed since it was sent"):
+        pickle.loads(sent)
+    assert len(EmbeddingStore(path)) == len(ROWS[::2])
+
+
+def test_a_linked_store_has_one_lock_and_stays_linked(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk/a.zarr", tmp_path / "a.zarr"
+    write_store(real, ROWS)
+    link.symlink_to(real)
+    write_store(link, ROWS[::2])
+    with StoreWriter(real, SPEC, FINGERPRINT), pytest.raises(StoreLocked):
+        write_store(link, ROWS)
+    compact(link)
+    assert link.is_symlink()
+    assert len(EmbeddingStore(link)) == len(ROWS[::2])

@@ -1,6 +1,10 @@
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from cache import (
     EmbeddingStore,
     FingerprintMismatch,
     Item,
+    Row,
     Spec,
     StoreError,
     StoreLocked,
@@ -18,6 +23,7 @@ from cache import (
     Unit,
     write_unit,
 )
+from cache.verify import verify
 from tests.fakes import FINGERPRINT, SPEC, files_of, frames_of, row, unit_frames, write_store
 
 ROWS = [row(f"r{i:02d}", 1 + (7 * i) % 20) for i in range(24)]
@@ -95,25 +101,94 @@ def test_reordered_rows_need_no_frames(tmp_path: Path) -> None:
     assert list(EmbeddingStore(tmp_path / "a.zarr").ids) == [r.id for r in ROWS[::-1]]
 
 
-@settings(max_examples=40, deadline=None)
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Raise Killed instead of the `step`-th change to the file system, and of every later one."""
+    count = 0
+
+    def guard(real: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= step:
+                raise Killed
+            return real(*arguments, **options)
+
+        return guarded
+
+    for owner, names in (
+        (Path, ("replace", "rename", "unlink", "mkdir")),
+        (shutil, ("rmtree",)),
+        (os, ("fsync",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, guard(getattr(owner, name)))
+
+
+def write_some_failing(path: Path, rows: list[Row], failing: set[Item]) -> None:
+    with StoreWriter(path, SPEC, FINGERPRINT) as writer:
+        for unit in writer.plan(rows):
+            pieces = unit_frames(unit, SPEC)
+            write_unit(path, SPEC, unit, ((i, "missing: gone" if i in failing else f) for i, f in pieces))
+        writer.finish()
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     wanted=st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=5),
-    kills=st.lists(st.integers(0, 4), min_size=5, max_size=5),
+    failing=st.lists(st.sets(st.integers(0, 11), max_size=4), min_size=5, max_size=5),
+    kills=st.lists(st.integers(1, 60), min_size=5, max_size=5),
 )
-def test_any_history_of_edits_and_kills_ends_with_the_right_frames(
-    tmp_path_factory: pytest.TempPathFactory, wanted: list[set[int]], kills: list[int]
+def test_any_history_of_edits_failures_and_kills_ends_with_the_right_frames(
+    tmp_path_factory: pytest.TempPathFactory,
+    wanted: list[set[int]],
+    failing: list[set[int]],
+    kills: list[int],
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "a.zarr"
-    for numbers, kill in zip(wanted, kills, strict=False):
+    for numbers, bad, kill in zip(wanted, failing, kills, strict=False):
         rows = [row(f"r{i}", 1 + (5 * i) % 23) for i in sorted(numbers)]
-        with StoreWriter(path, SPEC, FINGERPRINT) as writer:
-            for unit in writer.plan(rows)[:kill]:
-                write_unit(path, SPEC, unit, unit_frames(unit, SPEC))
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            kill_at(patch, kill)
+            write_some_failing(path, rows, {row(f"r{i}", 1).item for i in bad})
     write_store(path, rows)
     store = EmbeddingStore(path)
     assert list(store.ids) == [r.id for r in rows]
     for i, r in enumerate(rows):
         np.testing.assert_array_equal(store[i], frames_of(r.item, r.length, SPEC))
+    assert verify(path).problems == ()
+
+
+FEW = ROWS[:6]
+
+
+@pytest.mark.parametrize("then", [FEW, FEW[::2], [*FEW, row("new", 30)]], ids=["back", "same", "more"])
+def test_killed_at_any_step_of_a_removal_nothing_is_lost(tmp_path: Path, then: list[Row]) -> None:
+    """The next call may want the removed rows back: what was deleted must not count as stored."""
+    write_store(tmp_path / "whole.zarr", FEW)
+    finished, step = False, 0
+    while not finished:
+        step += 1
+        path = tmp_path / f"{step}.zarr"
+        shutil.copytree(tmp_path / "whole.zarr", path)
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            kill_at(patch, step)
+            write_store(path, FEW[::2])
+            finished = True
+        write_store(path, then)
+        store = EmbeddingStore(path)
+        for i, r in enumerate(then):
+            np.testing.assert_array_equal(store[i], frames_of(r.item, r.length, SPEC))
+        assert verify(path).problems == ()
+        shutil.rmtree(path)
+    assert step > 20
+
+
+def test_another_length_under_an_equal_key_is_extracted_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_store(path, ROWS)
+    longer = [row("r00", 9), *ROWS[1:]]
+    assert [unit.lengths for unit in write_store(path, longer)] == [(9,)]
+    np.testing.assert_array_equal(EmbeddingStore(path)[0], frames_of(longer[0].item, 9, SPEC))
 
 
 def test_another_fingerprint_is_named_and_never_mixed(tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_a_label_that_is_not_there_is_named(
         load_data(recipe(**fields), manifest, embeddings)
 
 
+def test_frames_of_other_content_are_refused(manifest: pd.DataFrame, embeddings: Path) -> None:
+    manifest.loc[3, "sha256"] = "0" * 64
+    with pytest.raises(ValueError, match="are of other content than the manifest's; extract again"):
+        load_data(recipe(), manifest, embeddings)
+
+
 def test_validation_by_group_needs_the_group(manifest: pd.DataFrame, embeddings: Path) -> None:
     chosen = recipe(train=Train(valid_fraction=0.2))
     data = load_data(chosen, manifest.drop(columns="speaker"), embeddings)
