@@ -28,4 +28,4 @@ lint: setup
 	mypy
 
 clean:
-	rm -rf $(VENV) data runs reports
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

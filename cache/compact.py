@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import read_attributes
 from cache.errors import StoreError
 from cache.folders import acquire, beside, exchange, lock, recover
 from cache.layout import Item, Row, Unit, plan_units
@@ -23,8 +24,8 @@ def compact(path: str | Path) -> int:
     folders are exchanged at the end. Killed at any moment, either the old or the new store is there.
     """
     path = Path(path).resolve()
-    if not path.parent.exists():
-        raise StoreError(f"{path}: no embedding store here")
+    if not beside(path, "old").exists():
+        read_attributes(path)  # before a lock is made beside what is no store
     held = lock(path)
     acquire(held, path)
     try:

@@ -17,7 +17,8 @@ class SegmentClassifier(nn.Module):
         the recording's level and channel, part of it is the speech.
     channels, strides, kernel_size: of `TemporalConv`, one convolution per stride; empty strides leave
         the encoder out, and the frames go straight to the pooling.
-    num_segments, pooling_type, num_heads, temporal_encoding: of `SegmentAttentionPooling`.
+    num_segments, pooling_type, num_heads, pooling_dropout, use_temporal_encoding: of
+        `SegmentAttentionPooling`.
     hidden: width of the MLP's one hidden layer, fed with mean and deviation of the segment vectors.
     encoder_dropout acts on whole channels, dropout inside the MLP.
 
@@ -38,7 +39,8 @@ class SegmentClassifier(nn.Module):
         num_segments: int = 8,
         pooling_type: PoolingType = "attention",
         num_heads: int = 8,
-        temporal_encoding: bool = True,
+        pooling_dropout: float = 0.1,
+        use_temporal_encoding: bool = True,
         hidden: int = 128,
         dropout: float = 0.5,
     ) -> None:
@@ -51,7 +53,7 @@ class SegmentClassifier(nn.Module):
         self.encoder = TemporalConv(dim, channels, strides, kernel_size, encoder_dropout) if strides else None
         width = channels if strides else dim
         self.pooling = SegmentAttentionPooling(
-            width, num_segments, pooling_type, num_heads, use_temporal_encoding=temporal_encoding
+            width, num_segments, pooling_type, num_heads, pooling_dropout, use_temporal_encoding
         )
         self.mlp = nn.Sequential(
             nn.LayerNorm(2 * width),

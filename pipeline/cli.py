@@ -96,20 +96,26 @@ def train(
     rows = read_manifest(manifest, columns=[config.label])
     with console.Watch() as watch:
         watch.stage("train")
-        train(config, rows, embeddings, out, manifest_path=str(manifest), device=device, progress=watch.epoch)
+        train(config, rows, embeddings, out, manifest_path=manifest, device=device, progress=watch.epoch)
+    typer.echo(f"{out}: trained; `stillwave evaluate --run {out}` scores it")
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Option(help="Run folder that `train` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Report folder; default: RUN/report.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="The manifest, if it was moved since.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="The stores' folder, if it was moved since.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Predict every test row out of fold; write metrics, predictions and plots."""
     from pipeline import console
     from pipeline.evaluate import evaluate
 
-    console.show_metrics(evaluate(run, out, device=device), out or run / "report")
+    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, device=device)
+    console.show_metrics(metrics, out or run / "report")
 
 
 @app.command()
@@ -196,12 +202,13 @@ def compact(store: Store) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo corpus.")] = Path("data/corpora/demo"),
-    seed: Annotated[int, typer.Option(help="Another seed makes other speech.")] = 0,
+    corpus: Annotated[Path, typer.Option(help="Its config.")] = Path("configs/corpora/demo.yaml"),
 ) -> None:
     """Synthesise the built-in demo corpus; does nothing when it is there."""
+    from pipeline.config.corpus import Demo
     from pipeline.corpora.demo import make_demo
 
-    make_demo(out, seed=seed)
+    make_demo(out, seed=load_config(corpus, Demo).seed)
     typer.echo(f"{out}: demo corpus ready")
 
 

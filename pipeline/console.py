@@ -55,7 +55,7 @@ class Watch(Watcher):
         err.print(f"prepare: {result.rows} rows, {result.hours:.2f} h, {result.speakers} speakers: {labels}")
         if result.excluded:
             left_out = ", ".join(f"{label} {count}" for label, count in sorted(result.excluded.items()))
-            err.print(f"prepare: left out by `classes`: {left_out}")
+            err.print(f"prepare: left out by the config: {left_out}")
         if result.ignored:
             others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
             err.print(f"prepare: not audio, ignored: {others}")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from cache import EmbeddingStore
 from pipeline.config.recipe import Recipe
+from pipeline.device import pick_device
 from pipeline.features import CachedFeatures
 from pipeline.splits import holdout
 
@@ -48,8 +48,6 @@ class Data:
 
 def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, device: str = "auto") -> Data:
     """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if recipe.label not in manifest.columns:
         raise ValueError(
             f"label {recipe.label!r} is not a column of the manifest, which has {', '.join(manifest.columns)}"
@@ -68,7 +66,7 @@ def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, de
             f"{store.path} has frames for {len(used)} labelled rows of {len(classes)} classes; a head needs "
             "two. Extract with the manifest that you train with"
         )
-    features = CachedFeatures(store, store.rows(used["id"]), torch.device(device))
+    features = CachedFeatures(store, store.rows(used["id"]), pick_device(device))
     _check_fresh(store, features.rows, used)
     labels = np.array([classes.index(label) for label in used[recipe.label]], dtype=np.int64)
     return Data(used, features, classes, labels, tuple(labelled["id"][~has_frames]))
@@ -92,6 +90,23 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
 
     Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
     """
+    folds = _all_folds(data, recipe)
+    for fold in folds:
+        if not len(fold.train) or not any(len(other.test) for other in folds):
+            empty = "training" if not len(fold.train) else "test"
+            raise ValueError(
+                f"fold {fold.number} has no {empty} rows; split the corpus again with `stillwave prepare`"
+            )
+        if absent := set(range(len(data.classes))) - set(data.labels[fold.train].tolist()):
+            names = [data.classes[i] for i in sorted(absent)]
+            raise ValueError(
+                f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
+                "or split the corpus otherwise"
+            )
+    return folds
+
+
+def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
     if "split" in data.manifest.columns:
         train, valid, test = (
             np.flatnonzero(data.manifest["split"] == side) for side in ("train", "valid", "test")

@@ -13,27 +13,37 @@ from pipeline.config.recipe import Recipe
 from pipeline.data import Data, folds_of, load_data
 from pipeline.fit import predict
 from pipeline.manifest import read_manifest
-from pipeline.metrics import argmax_names, report
+from pipeline.metrics import HEADLINE, argmax_names, report
 from pipeline.plots import confusion_figure, scores_figure
 from pipeline.train import load_head, read_run
 
 
-def evaluate(run: str | Path, out: str | Path | None = None, *, device: str = "auto") -> dict[str, Any]:
+def evaluate(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    manifest: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
     """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
 
-    Writes metrics.json, predictions.parquet, confusion.png, per_speaker.png, and for `dvc plots`
-    confusion.csv (actual, predicted) and curves.csv (fold, epoch, figures). Returns the metrics. Raises
-    ValueError when the run's manifest or frames are no longer what it was trained on.
+    manifest, embeddings: where they are now, if not where the run was trained with them.
+
+    Writes metrics.json, summary.json (its headline), predictions.parquet, confusion.png, per_speaker.png,
+    and for `dvc plots` confusion.csv (actual, predicted) and curves.csv (fold, epoch, figures). Returns the
+    metrics. Raises ValueError when the run's manifest or frames are no longer what it was trained on.
     """
     run = Path(run)
     out = Path(out) if out is not None else run / "report"
     config = read_run(run)
     recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
-    data = load_data(recipe, read_manifest(config["manifest"]), config["embeddings"], device)
+    manifest, embeddings = manifest or config["manifest"], embeddings or config["embeddings"]
+    data = load_data(recipe, read_manifest(manifest), embeddings, device)
     if data.digest() != config["rows"] or data.features.store.fingerprint != config["frames"]:
         raise ValueError(
-            f"{run}: the manifest {config['manifest']} or the frames in {config['embeddings']} have changed "
-            "since it was trained; train it again"
+            f"{run}: the manifest {manifest} or the frames in {embeddings} have changed since it was "
+            "trained; train it again"
         )
     predictions = predict_folds(run, recipe, data)
     metrics = report(predictions, data.classes) | {"n_missing": len(data.missing), "missing": data.missing}
@@ -73,6 +83,8 @@ def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any]) 
     """The files of a report; see `evaluate`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    summary = {name: metrics[name] for name in (*HEADLINE, "n")}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     predictions.to_parquet(out / "predictions.parquet", index=False)
     pairs = predictions[["label", "predicted"]].rename(columns={"label": "actual"})
     pairs.to_csv(out / "confusion.csv", index=False)

@@ -19,8 +19,9 @@ from cache.batches import length_bucketed, pad
 from pipeline.audio import AUDIO_VERSION, BadAudio, load_waveform, resampled_length
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.config.backbone import BackboneConfig
+from pipeline.device import pick_device
 from pipeline.manifest import write_if_changed
-from pipeline.memory import give_back_large_blocks
+from pipeline.memory import large_blocks_given_back
 from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 MAX_BATCH_ROWS = 64
@@ -68,8 +69,7 @@ def extract(
     ValueError when more than `config.max_bad_fraction` of the rows are bad.
     """
     out = Path(out)
-    give_back_large_blocks()
-    backbone = build_backbone(config).to(_device(device)).eval()
+    backbone = build_backbone(config).to(pick_device(device)).eval()
     rows, sources, quarantined = _plan_rows(backbone, manifest)
     try:
         check_bad_fraction(quarantined, len(rows), config.max_bad_fraction, quarantine_path(out))
@@ -86,7 +86,7 @@ def extract(
     with StoreWriter(out, spec, fingerprint(backbone), rebuild=rebuild) as writer:
         pending = writer.plan(rows)
         counter.total = sum(len(unit.items) for unit in pending)
-        with ThreadPoolExecutor(max_workers=1) as pool:
+        with large_blocks_given_back(), ThreadPoolExecutor(max_workers=1) as pool:
             for unit in pending:
                 batches = _batches(unit, config.max_batch_frames)
                 frames = _frames(backbone, sources, unit, batches, pool, counter)
@@ -246,9 +246,3 @@ def _write_quarantine(out: Path, quarantined: list[Quarantined]) -> None:
 def _split_reason(text: str) -> tuple[str, str]:
     reason, _, detail = text.partition(": ")
     return reason, detail
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

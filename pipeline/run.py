@@ -64,7 +64,7 @@ def run(
     device: str = "auto",
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """prepare -> extract -> train -> evaluate; returns the metrics. What is already there is not redone.
+    """prepare -> extract -> train -> evaluate; returns the metrics. Frames that are there are not redone.
 
     backbones: the config of each of the recipe's backbones, by name.
     """
@@ -83,7 +83,7 @@ def run(
         manifest,
         paths.embeddings,
         paths.run,
-        manifest_path=str(paths.manifest),
+        manifest_path=paths.manifest,
         device=device,
         progress=watch.epoch,
     )

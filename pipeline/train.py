@@ -21,7 +21,6 @@ from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Fold, folds_of, load_data
 from pipeline.features import valid_frames
 from pipeline.fit import fit
-from pipeline.memory import give_back_large_blocks
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
@@ -32,23 +31,22 @@ def train(
     embeddings: str | Path,
     out: str | Path,
     *,
-    manifest_path: str = "",
+    manifest_path: str | Path,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
-    """Train one model per fold of the manifest into `out`; returns `out`.
+    """Train one model per fold of the manifest (read from `manifest_path`) into `out`; returns `out`.
 
     A run that was killed goes on: folds that are done stay, the one in progress continues from its
     checkpoint. A complete run, or one of another recipe or other data, is made anew.
     """
     out = Path(out)
-    give_back_large_blocks()
     data = load_data(recipe, manifest, embeddings, device)
     folds = folds_of(data, recipe)
     config = {
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(data.classes),
-        "manifest": manifest_path,
+        "manifest": str(manifest_path),
         "embeddings": str(embeddings),
         "frames": data.features.store.fingerprint,
         "frame_shape": list(data.features.frame_shape),
@@ -56,6 +54,7 @@ def train(
         "rows": data.digest(),
         "stillwave": version("stillwave"),
     }
+    build_head(recipe, data.features.frame_shape, len(data.classes))  # what it refuses must cost no old run
     _start(out, config)
     for fold in folds:
         _train_fold(out / f"fold_{fold.number}", recipe, data, fold, progress)
@@ -135,6 +134,14 @@ def _write_curves(folder: Path, history: list[dict[str, float]]) -> None:
         warnings.warn(f"no dvclive log in {folder}: {error}; `git commit` first to have one", stacklevel=2)
 
 
+def _is_run(file: Path) -> bool:
+    """True for a config.json of ours: nobody else's folder is ever replaced."""
+    try:
+        return bool({"recipe", "rows", "stillwave"} <= json.loads(file.read_text()).keys())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _start(out: Path, config: dict[str, Any]) -> None:
     """Leave a run folder of this config: the interrupted one, or an empty one."""
     text = json.dumps(config, indent=1, sort_keys=True)
@@ -142,7 +149,7 @@ def _start(out: Path, config: dict[str, Any]) -> None:
     if file.exists() and file.read_text() == text and not (out / "complete").exists():
         return
     if out.exists():
-        if any(out.iterdir()) and not file.exists():
+        if any(out.iterdir()) and not _is_run(file):
             raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_only_what_an_edit_concerns_runs_again(project: Path) -> None:
     }  # fmt: skip
     assert stages_run(dvc(project, "repro", "evaluate@tones", "evaluate@words")) == []
     shown = dvc(project, "metrics", "show")
-    assert "reports/tones/metrics.json" in shown
+    assert "reports/tones/summary.json" in shown
     dvc(project, "plots", "show", "-o", "plots")
     assert (project / "plots/index.html").exists()
     assert (project / "runs/tones/fold_0/live/plots/metrics/train_loss.tsv").exists()

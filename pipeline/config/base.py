@@ -28,6 +28,8 @@ def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> A
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; see configs/ for examples") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -40,7 +42,7 @@ def parse_config(raw: Mapping[str, Any], kind: Any, source: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [_describe(problem, raw) for problem in error.errors()]
         raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from None
 
 
@@ -80,7 +82,20 @@ def _copy(node: Any) -> Any:
     return {key: _copy(value) for key, value in node.items()} if isinstance(node, dict) else node
 
 
-def _describe(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+def _describe(problem: Any, raw: Any) -> str:
+    field = ".".join(_path(problem["loc"], raw))
+    if not field:
+        return str(problem["msg"])
     value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
     return f"`{field}`: {problem['msg']}{value}"
+
+
+def _path(location: Sequence[Any], raw: Any) -> list[str]:
+    """The field as a person writes it, without the kinds that pydantic names on the way."""
+    path = []
+    for part in location:
+        if isinstance(raw, Mapping) and part not in raw and raw.get("kind") == part:
+            continue
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+        path.append(str(part))
+    return path

@@ -19,9 +19,18 @@ class SegmentHead(Config):
     num_segments: int = Field(8, ge=1)
     pooling_type: Literal["attention", "max", "avg", "learnable"] = "attention"
     num_heads: int = Field(8, ge=1)
-    temporal_encoding: bool = True
+    pooling_dropout: float = Field(0.1, ge=0, lt=1)
+    use_temporal_encoding: bool = True
     hidden: int = Field(128, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _convolutions_keep_their_place(self) -> "SegmentHead":
+        if self.kernel_size % 2 == 0 or any(stride > self.kernel_size for stride in self.strides):
+            raise ValueError(
+                f"kernel_size {self.kernel_size} must be odd, and no smaller than a stride of {self.strides}"
+            )
+        return self
 
 
 class Augment(Config):
@@ -36,6 +45,14 @@ class Augment(Config):
     tilt: float = Field(0.0, ge=0)
     band_masks: int = Field(0, ge=0)
     band_mask_width: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _bands_where_they_are_needed(self) -> "Augment":
+        if not self.bands and (self.warp or self.gain or self.tilt or self.band_masks):
+            raise ValueError(
+                "warp, gain, tilt and band_masks need `bands`, the number of ordered bands in a frame"
+            )
+        return self
 
 
 class EarlyStopping(Config):

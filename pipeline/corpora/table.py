@@ -96,7 +96,8 @@ def _read_csv(table: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(table: Path) -> list[dict[str, Any]]:
     records = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+    # split at newlines only: str.splitlines also splits at U+2028, which may stand inside a text
+    for number, line in enumerate(table.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -8,7 +8,7 @@ from heads.masks import valid_mask, zero_padding
 
 HEADS = {
     "plain": {},
-    "max": {"pooling_type": "max", "temporal_encoding": False},
+    "max": {"pooling_type": "max", "use_temporal_encoding": False},
     "layers": {"num_layers": 4, "mean_removal": 1.0},
     "convolutions": {"mean_removal": 0.5, "channels": 16, "strides": (2, 1), "kernel_size": 3},
 }

@@ -92,6 +92,19 @@ def test_a_label_that_is_not_there_is_named(
         load_data(recipe(**fields), manifest, embeddings)
 
 
+def test_folds_that_cannot_be_trained_or_tested_are_refused(manifest: pd.DataFrame, embeddings: Path) -> None:
+    untested = manifest.drop(columns="fold").assign(split="train")
+    alone = manifest.assign(fold=0)
+    unseen = manifest.assign(fold=(manifest["word"] == "low").astype(int))
+    for table, message in (
+        (untested, "fold 0 has no test rows"),
+        (alone, "fold 0 has no training rows"),
+        (unseen, r"fold 0 has no training rows of \['high'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            folds_of(load_data(recipe(), table, embeddings), recipe())
+
+
 def test_frames_of_other_content_are_refused(manifest: pd.DataFrame, embeddings: Path) -> None:
     manifest.loc[3, "sha256"] = "0" * 64
     with pytest.raises(ValueError, match="are of other content than the manifest's; extract again"):

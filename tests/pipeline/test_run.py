@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import pipeline.train as train_module
@@ -127,6 +129,54 @@ def test_a_killed_run_keeps_its_finished_folds(
         assert (tmp_path / "run" / file).read_bytes() == (project / "out/run" / file).read_bytes()
 
 
+def test_each_prediction_is_that_of_the_fold_that_had_not_seen_the_row(project: Path) -> None:
+    table = pd.read_parquet(project / "out/report/predictions.parquet").set_index("id")
+    manifest = pd.read_parquet(project / "out/manifest.parquet").set_index("id")
+    store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
+    for id_ in manifest.index[::4]:
+        fold = int(manifest["fold"][id_])
+        head, config = train_module.load_head(project / "out/run", fold)
+        (row,) = store.rows([id_])
+        frames = torch.from_numpy(store[row].astype(np.float32))[None]
+        with torch.inference_mode():
+            expected = head(frames, torch.tensor([frames.shape[1]])).softmax(1)[0].numpy()
+        assert table["fold"][id_] == fold
+        assert table["label"][id_] == manifest["word"][id_]
+        assert table.loc[id_, [f"p_{name}" for name in config["classes"]]].tolist() == pytest.approx(
+            expected, abs=1e-4
+        )
+
+
+def test_standardisation_is_fitted_on_training_rows_only(project: Path) -> None:
+    manifest = pd.read_parquet(project / "out/manifest.parquet")
+    store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
+    for fold in range(3):
+        head, _ = train_module.load_head(project / "out/run", fold)
+        rows = store.rows(manifest["id"][manifest["fold"] != fold])
+        frames = np.concatenate([store[row] for row in rows]).astype(np.float64)
+        np.testing.assert_allclose(head.standardise.mean.numpy(), frames.mean(0), rtol=1e-4)
+        np.testing.assert_allclose(head.standardise.std.numpy(), frames.std(0), rtol=1e-4)
+
+
+def test_a_run_that_was_moved_is_evaluated_where_it_is(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "out", tmp_path / "moved")
+    metrics = evaluate(
+        tmp_path / "moved/run",
+        manifest=tmp_path / "moved/manifest.parquet",
+        embeddings=tmp_path / "moved/embeddings",
+    )
+    assert metrics["uar"] == json.loads((project / "out/report/metrics.json").read_text())["uar"]
+
+
+def test_training_never_replaces_a_folder_of_somebody_else(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}')
+    (tmp_path / "thesis.txt").write_text("four years of work")
+    inputs = ["--manifest", f"{project}/out/manifest.parquet", "--embeddings", f"{project}/out/embeddings"]
+    recipe = f"{project}/configs/recipes/tones.yaml"
+    assert stillwave("train", "--recipe", recipe, *inputs, "--out", str(tmp_path)) == 1
+    assert (tmp_path / "thesis.txt").exists()
+
+
 def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "out", tmp_path / "out")
     config = json.loads((tmp_path / "out/run/config.json").read_text())
@@ -167,6 +217,10 @@ def test_info_verify_and_compact(project: Path, tmp_path: Path, capfd: pytest.Ca
         (["extract"], 2, "Missing option"),
         (["nonsense"], 2, "No such command"),
         (["info", "nothing.zarr"], 1, "no embedding store here"),
+        (["compact", "nothing.zarr"], 1, "no embedding store here"),
+        (["run", "--device", "abacus"], 1, "device 'abacus' cannot be used"),
+        (["run", "-S", "recipe.head.kernel_size=4"], 2, "must be odd"),
+        (["run", "-S", "recipe.augment.warp=0.1"], 2, "need `bands`"),
         (["evaluate", "--run", "nothing"], 1, "make it with `stillwave train`"),
         (["run", "-S", "train.epochs=1"], 2, "say which config it is for"),
         (["run", "-S", "recipe.train.epoch=1"], 2, "`train.epoch`: Extra inputs"),
