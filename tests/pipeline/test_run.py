@@ -1,5 +1,6 @@
 """The whole path on small real audio, from Python and from the command line."""
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -253,6 +254,11 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert "heavy imports: []" in shown
     for command in ("prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
         assert f" {command} " in shown
+
+
+def test_the_version_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert stillwave("--version") == 0
+    assert capfd.readouterr().out.strip() == importlib.metadata.version("stillwave")
 
 
 def test_adding_ten_files_extracts_ten_files(
