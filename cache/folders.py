@@ -38,7 +38,7 @@ def exchange(path: Path, new: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a store. It is renamed first: killed in between, no half-deleted store is left in its place."""
+    """Delete a folder of ours. It is renamed first: killed in between, no half of it is left in its place."""
     trash = beside(path, "trash")
     shutil.rmtree(trash, ignore_errors=True)
     path.rename(trash)

@@ -1,7 +1,6 @@
 """Stage two: train a head on stored frames, one model per fold, from one cache."""
 
 import json
-import shutil
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cache.folders import discard
 from heads.augment import FrameAugment
 from heads.classifier import SegmentClassifier
 from pipeline.checkpoint import load_tensors, save_tensors
@@ -62,11 +62,15 @@ def train(
     return out
 
 
-def build_head(recipe: Recipe, frame_shape: tuple[int, ...], num_classes: int) -> SegmentClassifier:
-    """The recipe's head for frames of shape (dim,) or (layers, dim)."""
+def build_head(
+    recipe: Recipe, frame_shape: tuple[int, ...], num_classes: int, seed: tuple[int, ...] = (0,)
+) -> SegmentClassifier:
+    """The recipe's head for frames of shape (dim,) or (layers, dim), its weights drawn from `seed`."""
     *layers, dim = frame_shape
     options = recipe.head.model_dump(exclude={"kind"})
-    return SegmentClassifier(dim, num_classes, num_layers=layers[0] if layers else 1, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        return SegmentClassifier(dim, num_classes, num_layers=layers[0] if layers else 1, **options)
 
 
 def load_head(run: Path, fold: int) -> tuple[SegmentClassifier, dict[str, Any]]:
@@ -95,9 +99,7 @@ def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: 
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed = (recipe.train.seed, fold.number)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        head = build_head(recipe, data.features.frame_shape, len(data.classes)).to(data.features.device)
+    head = build_head(recipe, data.features.frame_shape, len(data.classes), seed).to(data.features.device)
     head.standardise.fit(valid_frames(data.features, fold.train))
     checkpoint = folder / "checkpoint.safetensors"
     history = fit(
@@ -151,7 +153,7 @@ def _start(out: Path, config: dict[str, Any]) -> None:
     if out.exists():
         if any(out.iterdir()) and not _is_run(file):
             raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
-        shutil.rmtree(out)
+        discard(out)
     out.mkdir(parents=True)
     temporary = file.with_suffix(".partial")
     temporary.write_text(text)
