@@ -104,7 +104,7 @@ def show_store(path: Path, as_json: bool) -> None:
         "rows": len(store),
         "distinct": len({(int(o), int(n)) for o, n in zip(store.offsets, store.lengths, strict=True)}),
         "frames": int(store.lengths.sum()),
-        "shortest": int(store.lengths.min(initial=0)),
+        "shortest": int(store.lengths.min()) if len(store) else 0,
         "longest": int(store.lengths.max(initial=0)),
         "bytes": size,
         "layout": asdict(store.spec),

@@ -21,7 +21,7 @@ from pipeline.backbones import Backbone, build_backbone
 from pipeline.config.backbone import BackboneConfig
 from pipeline.device import pick_device
 from pipeline.manifest import write_if_changed
-from pipeline.memory import large_blocks_given_back
+from pipeline.memory import flat_memory
 from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 MAX_BATCH_ROWS = 64
@@ -86,7 +86,7 @@ def extract(
     with StoreWriter(out, spec, fingerprint(backbone), rebuild=rebuild) as writer:
         pending = writer.plan(rows)
         counter.total = sum(len(unit.items) for unit in pending)
-        with large_blocks_given_back(), ThreadPoolExecutor(max_workers=1) as pool:
+        with flat_memory(), ThreadPoolExecutor(max_workers=1) as pool:
             for unit in pending:
                 batches = _batches(unit, config.max_batch_frames)
                 frames = _frames(backbone, sources, unit, batches, pool, counter)

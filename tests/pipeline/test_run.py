@@ -200,6 +200,7 @@ def test_info_verify_and_compact(project: Path, tmp_path: Path, capfd: pytest.Ca
     assert stillwave("info", str(store), "--json") == 0
     facts = json.loads(capfd.readouterr().out)
     assert (facts["rows"], facts["layout"]["dim"], facts["fingerprint"]["kind"]) == (36, 80, "fbank")
+    assert 0 < facts["shortest"] < facts["longest"]
     assert stillwave("verify", str(store)) == 0
     assert stillwave("compact", str(store)) == 0
     shard = store / "frames/c/0/0"
