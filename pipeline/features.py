@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import EmbeddingStore
+from heads.masks import valid_mask
 from pipeline.backbones.base import Frames
 
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
@@ -47,4 +48,4 @@ def valid_frames(features: Features, rows: NDArray[np.int64], batch_size: int = 
     """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on."""
     for start in range(0, len(rows), batch_size):
         values, lengths = features.batch(rows[start : start + batch_size])
-        yield values[torch.arange(values.shape[1], device=values.device) < lengths[:, None]]
+        yield values[valid_mask(lengths, values.shape[1])]

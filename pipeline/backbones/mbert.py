@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from heads.masks import valid_mask
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in, valid_mask
-from pipeline.backbones.weights import load_pretrained, random_weights, weights_sha256
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights
 from pipeline.config.backbone import MbertConfig
 
 log = logging.getLogger(__name__)
@@ -130,15 +131,8 @@ class Mbert(Backbone):
         return Frames(select_layers(output.hidden_states, self.layers), lengths)
 
     def fingerprint(self) -> dict[str, Any]:
-        architecture = self.architecture.to_dict()
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields() | {"layers": self.layers},
-            "weights": weights_sha256(self),
-            "architecture": {name: architecture[name] for name in ARCHITECTURE},
-            "preprocessing": {"tokenizer": self.tokenizer.name, "max_tokens": self.max_tokens},
-        }
+        preprocessing = {"tokenizer": self.tokenizer.name, "max_tokens": self.max_tokens}
+        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
 
 
 def _load(config: MbertConfig) -> tuple[Any, WordHashTokenizer | HubTokenizer]:

@@ -1,15 +1,10 @@
-"""Masks and arithmetic precision, shared by the backbones."""
+"""Statistics over valid samples and arithmetic precision, shared by the backbones."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
-
-
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """(batch, size) bool, True where the position is below the item's length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

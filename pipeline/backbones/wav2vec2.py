@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heads.masks import valid_mask
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in, item_moments, valid_mask
-from pipeline.backbones.weights import load_pretrained, random_weights, read_json, weights_sha256
+from pipeline.backbones.numerics import compute_in, item_moments
+from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
 from pipeline.config.backbone import Wav2Vec2Config
 
 WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
@@ -121,15 +122,8 @@ class Wav2Vec2(Backbone):
         return states
 
     def fingerprint(self) -> dict[str, Any]:
-        architecture = self.architecture.to_dict()
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields() | {"layers": self.layers},
-            "weights": weights_sha256(self),
-            "architecture": {name: architecture[name] for name in ARCHITECTURE},
-            "preprocessing": {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate},
-        }
+        preprocessing = {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate}
+        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
 
 
 def _masked_group_norm(norm: nn.GroupNorm, values: Tensor, lengths: Tensor) -> Tensor:

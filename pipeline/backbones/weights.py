@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +124,25 @@ def weights_sha256(module: nn.Module) -> str:
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
         digest.update(raw.numpy().data)
     return digest.hexdigest()
+
+
+def pretrained_fingerprint(
+    backbone: Any, architecture: Sequence[str], preprocessing: dict[str, Any]
+) -> dict[str, Any]:
+    """The fingerprint of a backbone with weights.
+
+    backbone: has `config`, `version`, `layers`, and its transformers config as `architecture`.
+    architecture: the fields of that config that change numbers and that no tensor's shape shows.
+    """
+    fields = backbone.architecture.to_dict()
+    return {
+        "kind": backbone.config.kind,
+        "version": backbone.version,
+        "config": backbone.config.fingerprint_fields() | {"layers": backbone.layers},
+        "weights": weights_sha256(backbone),
+        "architecture": {name: fields[name] for name in architecture},
+        "preprocessing": preprocessing,
+    }
 
 
 def _snapshot(config: PretrainedConfig, local_files_only: bool) -> Path | str:

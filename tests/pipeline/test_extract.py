@@ -188,14 +188,15 @@ def test_killed_at_20_random_moments_the_store_ends_byte_identical(speech: Path,
     manifest = read_manifest(speech / "manifest.parquet")
     whole = extract(FBANK, manifest, tmp_path / "whole.zarr", shard_frames=256)
     expected = files_of(tmp_path / "whole.zarr")
-    _run_child(context, speech, tmp_path / "warm.zarr", None)
+    _run_child(context, speech, tmp_path / "warm.zarr")
     started = time.monotonic()
-    _run_child(context, speech, tmp_path / "timed.zarr", None)
+    _run_child(context, speech, tmp_path / "timed.zarr")
     duration = time.monotonic() - started
     draw, done_at_kill = random.Random(0), []
     for trial in range(20):
         out = tmp_path / f"{trial}.zarr"
-        _run_child(context, speech, out, draw.uniform(0, duration))
+        # A random unit, then a random part of a unit's time: so spread on a busy machine too.
+        _run_child(context, speech, out, draw.randrange(whole.units), draw.uniform(0, duration / whole.units))
         done = _units_done(out, whole.units)
         again = extract(FBANK, manifest, out, shard_frames=256)
         assert again.units == whole.units - done
@@ -213,10 +214,15 @@ def _units_done(out: Path, total: int) -> int:
     return 0 if plan is None else len(plan.kept | ledger.load_records(out, plan).keys())
 
 
-def _run_child(context: object, speech: Path, out: Path, seconds: float | None) -> None:
+def _run_child(
+    context: object, speech: Path, out: Path, units: int | None = None, seconds: float = 0.0
+) -> None:
+    """Extract in a child process; killed `seconds` after it has recorded `units` units, or left to end."""
     child = context.Process(target=_extract_in_child, args=(speech, out))  # type: ignore[attr-defined]
     child.start()
-    child.join(seconds)
+    while units is not None and child.is_alive() and len(list(out.glob("units/*/*.json"))) < units:
+        time.sleep(0.001)
+    child.join(None if units is None else seconds)
     if child.is_alive():
         os.kill(child.pid, signal.SIGKILL)
         child.join()
