@@ -31,7 +31,7 @@ def write(tmp_path: Path, text: str) -> Path:
     [
         ("kind: fbank\nnum_mel: 40", r"c.yaml: `num_mel`: Extra inputs are not permitted \(got 40\)"),
         ("kind: fbank\nnum_mels: many", r"`num_mels`: Input should be a valid integer.*\(got 'many'\)"),
-        ("kind: fbnk", r"c.yaml: .*'fbank', 'wav2vec2', 'mbert'"),
+        ("kind: fbnk", r"c.yaml: .*.*'fbank'.*'wav2vec2'"),
         ("kind: [", "not valid YAML"),
         ("- kind", "expected a mapping"),
     ],

@@ -1,0 +1,53 @@
+"""Fields that several kinds of backbone share."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Config
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class CommonConfig(Config):
+    """Fields of every backbone.
+
+    max_batch_frames: frames per batch, padding included; bounds memory. Numbers change only as far as the
+        same item differs between batches: 1e-5 in fp32, more in half precision.
+    max_bad_fraction: extraction fails when more than this part of the rows cannot be encoded.
+    """
+
+    storage_dtype: Literal["float16", "float32"] = "float16"
+    max_batch_frames: int = Field(4000, ge=1)
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
+
+    # Fields that leave the frames as they are, or that the sha256 of the weights stands for.
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"max_batch_frames", "max_bad_fraction"})
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The fields that the stored numbers depend on, JSON-ready."""
+        return self.model_dump(mode="json", exclude=set(self.not_in_fingerprint))
+
+
+class PretrainedConfig(CommonConfig):
+    """Fields of a backbone that has weights.
+
+    weights: a hub id, a local folder written by `save_pretrained`, or `random` (seeded, for offline use).
+    revision: branch, tag or commit of the hub id.
+    download: whether the network may be used when the hub id is not in the local cache.
+    layers: `last`, `all`, or indexes; 0 is the input of the first transformer layer, negatives count
+        from the end. Several give (frames, layers, dim).
+    seed, size: of `random` weights only.
+    """
+
+    precision: Precision = "fp32"
+    weights: str = Field(min_length=1)
+    revision: str | None = None
+    download: bool = True
+    layers: Layers = "last"
+    seed: int = 0
+
+    not_in_fingerprint: ClassVar[frozenset[str]] = CommonConfig.not_in_fingerprint | {
+        "weights", "revision", "download", "seed", "size",
+    }  # fmt: skip
