@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer, cpu
+from zarr.storage import MemoryStore
 
 from cache.errors import NotReadable, StoreError
 from cache.layout import Spec
+from cache.storage import Storage
 
 FORMAT_VERSION = 1
 
@@ -47,7 +48,7 @@ def shard_key(spec: Spec, shard: int) -> str:
     return "frames/c/" + "/".join([str(shard), *("0" for _ in spec.frame_shape)])
 
 
-def create_group(root: Path, spec: Spec, fingerprint: dict[str, Any]) -> None:
+def create_group(storage: Storage, spec: Spec, fingerprint: dict[str, Any]) -> None:
     """Make an empty, incomplete store. The group comes first: a folder without it is not ours."""
     attributes = {
         "format_version": FORMAT_VERSION,
@@ -56,41 +57,54 @@ def create_group(root: Path, spec: Spec, fingerprint: dict[str, Any]) -> None:
         "fingerprint": fingerprint,
         "layout": asdict(spec),
     }
-    group = zarr.create_group(root, zarr_format=3, attributes=attributes)
-    group.create_array(
-        "frames",
-        shape=(0, *spec.frame_shape),
-        dtype=spec.dtype,
-        chunks=(spec.chunk_frames, *spec.frame_shape),
-        shards=(spec.shard_frames, *spec.frame_shape),
-        compressors=ZstdCodec(level=1) if spec.compressor else None,
-        filters=None,
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3, attributes=attributes)
+    group.create_array("frames", shape=(0, *spec.frame_shape), **_frames_options(spec))
+    for key in ("zarr.json", "frames/zarr.json"):
+        storage.put(key, files[key].to_bytes())
+
+
+def encode_shard(spec: Spec, frames: NDArray[Any]) -> memoryview:
+    """The bytes of a shard file with these (shard_frames, [layers,] dim) frames, made by Zarr in memory."""
+    files: dict[str, Buffer] = {}
+    zarr.create_array(MemoryStore(files), shape=frames.shape, **_frames_options(spec))[:] = frames
+    (data,) = (file for key, file in files.items() if key != "zarr.json")
+    return memoryview(np.asarray(data.as_numpy_array()).data)
+
+
+def _frames_options(spec: Spec) -> dict[str, Any]:
+    return {
+        "dtype": spec.dtype,
+        "chunks": (spec.chunk_frames, *spec.frame_shape),
+        "shards": (spec.shard_frames, *spec.frame_shape),
+        "compressors": ZstdCodec(level=1) if spec.compressor else None,
+        "filters": None,
         # NaN never is a frame (NaN out of a model is refused), so only space that holds no row is ever
         # left out of a shard file: the rows in it stay one contiguous run that can be memory-mapped.
-        fill_value=float("nan"),
-        config={"write_empty_chunks": False},
-    )
+        "fill_value": float("nan"),
+        "config": {"write_empty_chunks": False},
+    }
 
 
-def read_attributes(root: Path) -> dict[str, Any]:
+def read_attributes(storage: Storage) -> dict[str, Any]:
     """Attributes of a store.
 
     Raises StoreError when there is no store of ours, NotReadable when there is one that cannot be used.
     """
     try:
-        attributes = json.loads((root / "zarr.json").read_text())["attributes"]
+        attributes = json.loads(storage.read("zarr.json"))["attributes"]
         version = attributes.get("format_version")
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{root}: no embedding store here; make it with `stillwave extract`") from None
+        raise StoreError(f"{storage}: no embedding store here; make it with `stillwave extract`") from None
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        if not (root / "frames").exists():
-            raise StoreError(f"{root}: zarr.json is not that of an embedding store ({error!r})") from None
-        raise NotReadable(f"{root}: zarr.json is damaged ({error!r}); re-extract with --rebuild") from None
+        if not storage.sizes("frames"):
+            raise StoreError(f"{storage}: zarr.json is not that of an embedding store ({error!r})") from None
+        raise NotReadable(f"{storage}: zarr.json is damaged ({error!r}); re-extract with --rebuild") from None
     if version is None:
-        raise StoreError(f"{root}: a Zarr group, but not an embedding store; give another path")
+        raise StoreError(f"{storage}: a Zarr group, but not an embedding store; give another path")
     if version != FORMAT_VERSION:
         raise NotReadable(
-            f"{root}: format_version is {version!r}, this Stillwave reads {FORMAT_VERSION}; "
+            f"{storage}: format_version is {version!r}, this Stillwave reads {FORMAT_VERSION}; "
             "re-extract with --rebuild, or use the Stillwave that wrote it"
         )
     try:
@@ -98,46 +112,66 @@ def read_attributes(root: Path) -> dict[str, Any]:
         missing = {"complete", "fingerprint", "index_sha256"} - attributes.keys()
     except (LookupError, TypeError, ValueError) as error:
         raise NotReadable(
-            f"{root}: attribute layout is damaged ({error!r}); re-extract with --rebuild"
+            f"{storage}: attribute layout is damaged ({error!r}); re-extract with --rebuild"
         ) from None
     if missing:
-        raise NotReadable(f"{root}: attributes {sorted(missing)} are missing; re-extract with --rebuild")
+        raise NotReadable(f"{storage}: attributes {sorted(missing)} are missing; re-extract with --rebuild")
     return dict(attributes)
 
 
-def set_complete(root: Path, index_sha256: str) -> None:
+def set_complete(storage: Storage, index_sha256: str) -> None:
     """Mark the store complete with the index of that checksum, or incomplete (""), in one atomic step."""
-    group = zarr.open_group(root, mode="r+", zarr_format=3)
-    wanted = {"complete": bool(index_sha256), "index_sha256": index_sha256}
-    if any(group.attrs[name] != value for name, value in wanted.items()):
-        group.update_attributes(wanted)
+    document = json.loads(storage.read("zarr.json"))
+    marked = document["attributes"] | {"complete": bool(index_sha256), "index_sha256": index_sha256}
+    if marked != document["attributes"]:
+        _put_metadata(storage, "zarr.json", document | {"attributes": marked})
 
 
-def resize_frames(root: Path, num_frames: int) -> None:
-    """Set the length of `frames`. Shard files stay as they are: each is written padded to a full shard."""
-    frames = open_frames(root, mode="r+")
-    if frames.shape[0] != num_frames:
-        frames.resize((num_frames, *frames.shape[1:]))
-
-
-def open_frames(root: Path, mode: Any = "r") -> Any:
-    return zarr.open_array(root / "frames", mode=mode, zarr_format=3)
-
-
-def read_index(root: Path) -> tuple[Index, NDArray[Any]]:
-    """The index, and the sha256 of each shard file ("" where there is none). NotReadable when damaged."""
-    expected = read_attributes(root)["index_sha256"]
-    group = zarr.open_group(root, mode="r", zarr_format=3)
+def frames_length(storage: Storage) -> int:
+    """The length of `frames`. NotReadable when its metadata is missing or damaged."""
     try:
-        arrays = {name: np.asarray(group[name][:]) for name in Index.__dataclass_fields__}  # type: ignore[index]
-        checksums = np.asarray(group["shard_sha256"][:])  # type: ignore[index]
+        return int(json.loads(storage.read("frames/zarr.json"))["shape"][0])
+    except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+        raise NotReadable(
+            f"{storage}: frames/zarr.json cannot be read ({error!r}); re-extract with --rebuild"
+        ) from None
+
+
+def resize_frames(storage: Storage, num_frames: int) -> None:
+    """Set the length of `frames`. Shard files stay as they are: each is written padded to a full shard."""
+    document = json.loads(storage.read("frames/zarr.json"))
+    if document["shape"][0] != num_frames:
+        shape = [num_frames, *document["shape"][1:]]
+        _put_metadata(storage, "frames/zarr.json", document | {"shape": shape})
+
+
+def _put_metadata(storage: Storage, key: str, document: dict[str, Any]) -> None:
+    storage.put(key, json.dumps(document, indent=2).encode())  # as Zarr itself writes it
+
+
+def open_frames(storage: Storage) -> Any:
+    return zarr.open_array(storage.zarr_store(), path="frames", mode="r", zarr_format=3)
+
+
+def read_index(storage: Storage) -> tuple[Index, NDArray[Any]]:
+    """The index, and the sha256 of each shard file ("" where there is none). NotReadable when damaged."""
+    expected = read_attributes(storage)["index_sha256"]
+    names = (*Index.__dataclass_fields__, "shard_sha256")
+    keys = ["zarr.json", *(f"{name}/{file}" for name in names for file in ("zarr.json", "c/0"))]
+    files: dict[str, Buffer] = {
+        key: cpu.Buffer.from_bytes(data) for key, data in storage.read_many(keys).items()
+    }
+    try:
+        group: Any = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)
+        arrays = {name: np.asarray(group[name][:]) for name in names}
     except Exception as error:  # whatever Zarr makes of missing or damaged metadata
         raise NotReadable(
-            f"{root}: the index cannot be read ({error!r}); re-extract with --rebuild"
+            f"{storage}: the index cannot be read ({error!r}); re-extract with --rebuild"
         ) from None
+    checksums = arrays.pop("shard_sha256")
     index = Index(**arrays)
     if index_sha256(index, checksums) != expected:
-        raise NotReadable(f"{root}: the index is not the one that was written; re-extract with --rebuild")
+        raise NotReadable(f"{storage}: the index is not the one that was written; re-extract with --rebuild")
     return index, checksums
 
 
@@ -154,10 +188,11 @@ def index_sha256(index: Index, shard_sha256: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def write_index(root: Path, index: Index, shard_sha256: list[str]) -> str:
+def write_index(storage: Storage, index: Index, shard_sha256: list[str]) -> str:
     """Replace the index arrays and the checksums of a store marked incomplete; returns their index_sha256."""
-    group = zarr.open_group(root, mode="r+", zarr_format=3)
     checksums = np.array(shard_sha256, dtype=np.dtypes.StringDType())
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
     for name, values in (index.arrays() | {"shard_sha256": checksums}).items():
         array = group.create_array(
             name,
@@ -166,17 +201,11 @@ def write_index(root: Path, index: Index, shard_sha256: list[str]) -> str:
             chunks=(max(1, len(values)),),
             compressors=None,
             config={"write_empty_chunks": True},
-            overwrite=True,
         )
         if len(values):
             array[:] = values
+        else:
+            storage.delete_tree(f"{name}/c")
+    for key in sorted(files.keys() - {"zarr.json"}):
+        storage.put(key, files[key].to_bytes())
     return index_sha256(index, checksums)
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file is on the disk, so that a record never outlives what it records."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from cache.arrays import read_attributes
 from cache.errors import StoreError
-from cache.folders import acquire, beside, exchange, lock, recover
+from cache.folders import beside, exchange, recover
 from cache.layout import Item, Row, Unit, plan_units
+from cache.locks import lock
+from cache.storage import LocalFolder, open_storage
 from cache.store import EmbeddingStore
 from cache.units import write_unit
 from cache.verify import verify
@@ -21,13 +23,20 @@ def compact(path: str | Path) -> int:
     """Give back the space of removed rows and half-filled shards; returns the bytes freed.
 
     The frames are copied, not recomputed, into the layout of a fresh extraction, beside the store; the two
-    folders are exchanged at the end. Killed at any moment, either the old or the new store is there.
+    folders are exchanged at the end. Killed at any moment, either the old or the new store is there. Raises
+    StoreError for a remote store: nothing can be renamed there in one step.
     """
-    path = Path(path).resolve()
+    storage = open_storage(path).resolve()
+    if not isinstance(storage, LocalFolder):
+        raise StoreError(
+            f"{storage}: compact works on a local folder; copy the store down, compact it, and copy it back "
+            "under another name"
+        )
+    path = storage.path
     if not beside(path, "old").exists():
-        read_attributes(path)  # before a lock is made beside what is no store
-    held = lock(path)
-    acquire(held, path)
+        read_attributes(storage)  # before a lock is made beside what is no store
+    held = lock(storage)
+    held.acquire()
     try:
         recover(path)
         damage = verify(path)
@@ -44,7 +53,7 @@ def compact(path: str | Path) -> int:
         ]
         distinct = {row.item: row.length for row in rows}
         fresh = plan_units(list(distinct), np.array(list(distinct.values())), store.spec.shard_frames)
-        if list(plan_of_index(path, store.spec).units) == fresh:
+        if list(plan_of_index(storage, store.spec).units) == fresh:
             return 0
         before, target = _disk_bytes(path), beside(path, "new")
         row_of = {row.item: number for number, row in enumerate(rows)}

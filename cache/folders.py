@@ -1,28 +1,8 @@
-"""A store's folder as a whole: one writer at a time, replaced or given up in one go."""
+"""A local folder of ours as a whole: replaced or given up in one go."""
 
+import re
 import shutil
 from pathlib import Path
-
-from filelock import FileLock, Timeout
-
-from cache.errors import StoreLocked
-
-
-def lock(path: Path) -> FileLock:
-    """The lock of a store: a file beside it, held by the operating system and freed when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock", timeout=0)
-
-
-def acquire(held: FileLock, path: Path) -> None:
-    """Take the lock, or raise StoreLocked at once."""
-    try:
-        held.acquire()
-    except Timeout:
-        raise StoreLocked(
-            f"{path}: another process is writing this store (it holds {held.lock_file}); "
-            "wait until it ends, or stop it"
-        ) from None
 
 
 def beside(path: Path, role: str) -> Path:
@@ -53,3 +33,8 @@ def recover(path: Path) -> None:
     for leftover in (old, new, beside(path, "trash")):
         if leftover.exists() and path.exists():
             shutil.rmtree(leftover)
+
+
+def is_partial(entry: Path) -> bool:
+    """Whether it is what a run killed while it made a store leaves in its folder."""
+    return re.fullmatch(r"zarr\.[0-9a-f]{32}\.partial", entry.name) is not None

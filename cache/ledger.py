@@ -7,11 +7,9 @@ flight. Records lie in a folder named after their plan: those of another plan do
 
 import itertools
 import json
-import os
-import shutil
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from cache.errors import NotReadable
 from cache.layout import Item, Unit
+from cache.storage import Storage
 
 PLAN = "plan.parquet"
 UNITS = "units"
@@ -43,7 +42,7 @@ class Record:
     failed: dict[Item, str]  # reason by item
 
 
-def save_plan(root: Path, plan: Plan) -> None:
+def save_plan(storage: Storage, plan: Plan) -> None:
     """Put the plan in place in one atomic step; records of earlier plans are swept up."""
     columns: dict[str, list[Any]] = {name: [] for name in ("unit", "shard", "shards", "key", "view")}
     for unit in plan.units:
@@ -61,25 +60,26 @@ def save_plan(root: Path, plan: Plan) -> None:
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), sink)
-    put(root / PLAN, sink.getvalue().to_pybytes())
-    for folder in (root / UNITS).glob("*"):
-        if folder.name != plan.name:
-            shutil.rmtree(folder)
+    storage.put(PLAN, sink.getvalue().to_pybytes())
+    for name in {key.split("/")[1] for key in storage.sizes(UNITS)} - {plan.name}:
+        storage.delete_tree(f"{UNITS}/{name}")
 
 
-def load_plan(root: Path) -> Plan | None:
+def load_plan(storage: Storage) -> Plan | None:
     """The plan of an unfinished store, or None. Raises NotReadable."""
-    if not (root / PLAN).exists():
+    try:
+        data = storage.read(PLAN)
+    except FileNotFoundError:
         return None
     try:
-        table = pq.read_table(root / PLAN)
+        table = pq.read_table(pa.BufferReader(data))
         metadata = table.schema.metadata
         name, kept = metadata[b"name"].decode(), frozenset(json.loads(metadata[b"kept"]))
         checksums = {int(shard): sha for shard, sha in json.loads(metadata[b"shard_sha256"]).items()}
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         numbers = np.asarray(columns["unit"], dtype=np.int64)
     except (pa.ArrowInvalid, LookupError, TypeError, ValueError) as error:
-        raise NotReadable(f"{root / PLAN}: damaged ({error!r}); re-extract with --rebuild") from None
+        raise NotReadable(f"{storage}/{PLAN}: damaged ({error!r}); re-extract with --rebuild") from None
     cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
     units = [
         Unit(
@@ -96,43 +96,38 @@ def load_plan(root: Path) -> Plan | None:
     return Plan(tuple(units), kept, checksums, name)
 
 
-def save_record(root: Path, number: int, record: Record) -> None:
-    """Mark a unit of the present plan done, in one atomic step."""
-    name = pq.read_schema(root / PLAN).metadata[b"name"].decode()
+def plan_name(storage: Storage) -> str:
+    """The name of the present plan, from the end of its file. FileNotFoundError when there is no plan."""
+    with storage.open(PLAN) as file:
+        return str(pq.read_schema(file).metadata[b"name"].decode())
+
+
+def save_record(storage: Storage, plan: str, number: int, record: Record) -> None:
+    """Mark a unit of the plan of that name done, in one atomic step."""
     body = {
         "shard_sha256": {str(shard): sha for shard, sha in record.shard_sha256.items()},
         "failed": [[item.content_key, item.view, reason] for item, reason in record.failed.items()],
     }
-    put(root / UNITS / name / f"{number:06d}.json", json.dumps(body).encode())
+    storage.put(f"{UNITS}/{plan}/{number:06d}.json", json.dumps(body).encode())
 
 
-def load_records(root: Path, plan: Plan) -> dict[int, Record]:
+def load_records(storage: Storage, plan: Plan) -> dict[int, Record]:
     """Records of the units done since `plan` was made, by unit number; one that is damaged does not count."""
     records = {}
-    for path in sorted((root / UNITS / plan.name).glob("*.json")):
+    keys = [key for key in storage.sizes(f"{UNITS}/{plan.name}") if key.endswith(".json")]
+    for key, data in storage.read_many(keys).items():
         try:
-            body = json.loads(path.read_text())
-            records[int(path.stem)] = Record(
+            body = json.loads(data)
+            records[int(PurePosixPath(key).stem)] = Record(
                 shard_sha256={int(shard): sha for shard, sha in body["shard_sha256"].items()},
-                failed={Item(key, view): reason for key, view, reason in body["failed"]},
+                failed={Item(name, view): reason for name, view, reason in body["failed"]},
             )
         except (ValueError, LookupError):
             continue
     return records
 
 
-def clear(root: Path) -> None:
+def clear(storage: Storage) -> None:
     """Remove the plan and the records."""
-    (root / PLAN).unlink(missing_ok=True)
-    shutil.rmtree(root / UNITS, ignore_errors=True)
-
-
-def put(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole, on the disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    storage.delete(PLAN)
+    storage.delete_tree(UNITS)

@@ -29,8 +29,8 @@ class Resident:
         dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
         values = torch.empty((int(lengths.sum()), *store.spec.frame_shape), dtype=dtype)
         host = values.numpy()
-        for row, start, length in zip(chosen, starts, lengths, strict=True):
-            host[start : start + length] = store[row]
+        for i, frames in store.each(chosen):
+            host[starts[i] : starts[i] + lengths[i]] = frames
         index = torch.from_numpy(starts).to(device), torch.from_numpy(lengths).to(device)
         return cls(values.to(device), *index)
 

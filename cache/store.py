@@ -1,6 +1,5 @@
 """Reading: an EmbeddingStore is a list of (frames, dim) arrays, as fast as a memory map."""
 
-import mmap
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 from cache import arrays
 from cache.batches import pad
 from cache.errors import IncompleteStore, StoreError
-from cache.folders import beside
 from cache.layout import Spec
+from cache.ranges import ShardRanges, chunks_in, is_one_run, not_a_shard
+from cache.storage import LocalFolder, open_storage
 
 if TYPE_CHECKING:
     from cache.resident import Resident
 
+MAX_GROUP_BYTES = 64 * 2**20  # of a remote store's frames, read at a time
 MAX_OPEN_SHARDS = 256  # a mapped file keeps a descriptor on Python < 3.13; a common limit is 1,024
 
 
@@ -27,13 +28,17 @@ class EmbeddingStore:
     `store[i]` is row i's frames, (length, [layers,] dim), read-only and without a copy where the shard is
     uncompressed and the row lies in one shard. Rows are in the manifest's order. `ids`, `view`, `lengths`,
     `offsets`, `content_key` have one entry per row. Opening it checks that every file is there, whole.
+
+    path: a folder, or a URL that fsspec knows. Remote rows are read by byte ranges, and each
+    `store[i]` waits for the network: read many at a time, by `batch`, `each` or `resident`.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.exists() and beside(self.path, "old").exists():
+        self._storage = open_storage(path)
+        self.path = self._storage.path
+        if self._storage.interrupted():
             raise IncompleteStore(f"{path}: a compaction was interrupted; run `stillwave compact {path}`")
-        attributes = arrays.read_attributes(self.path)
+        attributes = arrays.read_attributes(self._storage)
         if not attributes["complete"]:
             raise IncompleteStore(
                 f"{path}: not complete: it is being written, or its extraction was interrupted; "
@@ -42,18 +47,22 @@ class EmbeddingStore:
         self.index_sha256: str = attributes["index_sha256"]
         self.fingerprint: dict[str, Any] = attributes["fingerprint"]
         self.spec = Spec(**attributes["layout"])
-        index, self.shard_sha256 = arrays.read_index(self.path)
+        index, self.shard_sha256 = arrays.read_index(self._storage)
         self.ids, self.view, self.content_key = index.ids, index.view, index.content_key
         self.offsets, self.lengths, self.unit = index.offsets, index.lengths, index.unit
-        self._zarr = arrays.open_frames(self.path)
+        arrays.frames_length(self._storage)
+        self._zarr: Any = None
         self._mapped: OrderedDict[int, NDArray[Any] | None] = OrderedDict()
         self._row_of: dict[tuple[str, int], int] | None = None
-        self._check_files()
+        sizes = self._storage.sizes("frames/c")
+        self._check_files(sizes)
+        by_range = not isinstance(self._storage, LocalFolder) and self.spec.compressor is None
+        self._ranges = ShardRanges(self._storage, self.spec, sizes) if by_range else None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __reduce__(self) -> tuple[Any, tuple[Path, str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str | Path, str]]:
         return _reopen, (self.path, self.index_sha256)  # a worker opens its own maps
 
     def __repr__(self) -> str:
@@ -75,7 +84,21 @@ class EmbeddingStore:
                 mapped = self._map(shard)
             if mapped is not None:
                 return mapped[start : start + length]
-        return self._read_across(int(self.offsets[row]), length)
+        return self._read(int(self.offsets[row]), length)
+
+    def each(self, rows: Iterable[int]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(i, frames of the i-th of `rows`), each once, in the order in which they are read fastest."""
+        chosen = [int(row) for row in rows]
+        if self._ranges is None:
+            yield from ((i, self[row]) for i, row in enumerate(chosen))
+            return
+        for group in self._groups(chosen):
+            spans = [(int(self.offsets[chosen[i]]), int(self.lengths[chosen[i]])) for i in group]
+            try:
+                values = self._ranges.read(spans)
+            finally:
+                self._check_unchanged()
+            yield from zip(group, values, strict=True)
 
     def rows(self, ids: Iterable[str], view: int = 0) -> NDArray[np.int64]:
         """Row numbers of `ids`. Raises KeyError naming those the store does not have."""
@@ -98,10 +121,10 @@ class EmbeddingStore:
 
     def batch(self, rows: Iterable[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Rows stacked and zero-padded: (batch, longest, [layers,] dim), and their lengths (batch,)."""
-        items = [self[int(row)] for row in rows]
+        items = dict(self.each(rows))
         if not items:
             raise ValueError(f"{self.path}: a batch needs at least one row")
-        return pad(items)
+        return pad([items[i] for i in range(len(items))])
 
     def resident(self, device: str = "cpu", rows: Iterable[int] | None = None) -> "Resident":
         """All frames (or those of `rows`) in one tensor on `device`, with the same `batch(rows)`."""
@@ -128,68 +151,74 @@ class EmbeddingStore:
             first = stop
         return da.concatenate(parts) if parts else da.zeros((0, *self.spec.frame_shape), self.spec.dtype)
 
-    def _check_files(self) -> None:
+    def _check_files(self, sizes: dict[str, int]) -> None:
         for shard in np.flatnonzero(self.shard_sha256 != ""):
-            if not (self.path / arrays.shard_key(self.spec, int(shard))).exists():
+            if arrays.shard_key(self.spec, int(shard)) not in sizes:
                 raise StoreError(
                     f"{self.path}: shard {shard} is missing; `stillwave verify --repair {self.path}`, "
                     "then extract again: only its rows are redone"
                 )
 
+    def _groups(self, rows: list[int]) -> Iterator[list[int]]:
+        """Positions in `rows` by the place of their frames, as many at a time as memory is spent on."""
+        group: list[int] = []
+        num_bytes = 0
+        for i in sorted(range(len(rows)), key=lambda i: int(self.offsets[rows[i]])):
+            num_bytes += int(self.lengths[rows[i]]) * self.spec.frame_bytes
+            if group and num_bytes > MAX_GROUP_BYTES:
+                yield group
+                group, num_bytes = [], int(self.lengths[rows[i]]) * self.spec.frame_bytes
+            group.append(i)
+        if group:
+            yield group
+
     def _map(self, shard: int) -> NDArray[Any] | None:
-        """The shard's frames as a read-only map, or None where only Zarr can read it."""
-        if self.spec.compressor is not None:
+        """The shard's frames as a read-only map, or None where there is no map, or only Zarr can read it."""
+        if self.spec.compressor is not None or self._ranges is not None:
             return None
-        file = self.path / arrays.shard_key(self.spec, shard)
+        key = arrays.shard_key(self.spec, shard)
         try:
-            with file.open("rb") as handle:
-                view = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            view = self._storage.map(key)
         finally:
             self._check_unchanged()
         mapped = map_shard(view, self.spec)
         if mapped is None:
-            raise StoreError(
-                f"{file}: not laid out as a Stillwave shard (truncated, or rewritten by another tool); "
-                f"run `stillwave verify {self.path}`"
-            )
+            raise not_a_shard(self._storage, key)
         self._mapped[shard] = mapped
         if len(self._mapped) > MAX_OPEN_SHARDS:
             self._mapped.popitem(last=False)
         return mapped
 
-    def _read_across(self, offset: int, length: int) -> NDArray[Any]:
-        values = np.asarray(self._zarr[offset : offset + length])
-        self._check_unchanged()
-        return values
+    def _read(self, offset: int, length: int) -> NDArray[Any]:
+        """Frames that are not in one mapped shard: by byte ranges, or through Zarr."""
+        try:
+            if self._ranges is not None:
+                return self._ranges.read([(offset, length)])[0]
+            if self._zarr is None:
+                self._zarr = arrays.open_frames(self._storage)
+            return np.asarray(self._zarr[offset : offset + length])
+        finally:
+            self._check_unchanged()
 
     def _check_unchanged(self) -> None:
         """What was just opened is of the index that was read: places move in a compaction or an update."""
-        attributes = arrays.read_attributes(self.path)
+        attributes = arrays.read_attributes(self._storage)
         if attributes["index_sha256"] != self.index_sha256:
             raise StoreError(f"{self.path}: has changed since it was opened; open it again")
 
 
 def map_shard(data: Any, spec: Spec) -> NDArray[Any] | None:
-    """The frames in an uncompressed shard file's bytes, or None when its chunks are not one run from 0.
-
-    The file is its chunks, then an index of (offset, bytes) as two uint64 per chunk, then a CRC of 4 bytes
-    (Zarr v3, sharding_indexed with the index at the end). A missing chunk has 2**64 - 1 in both.
-    """
-    chunks = spec.shard_frames // spec.chunk_frames
-    chunk_bytes = spec.chunk_frames * spec.frame_bytes
-    present, rest = divmod(len(data) - 16 * chunks - 4, chunk_bytes)
-    if present < 1 or present > chunks or rest:
-        return None
-    table = np.frombuffer(data, dtype="<u8", count=2 * chunks, offset=present * chunk_bytes).reshape(-1, 2)
-    expected = np.arange(present, dtype=np.uint64) * np.uint64(chunk_bytes)
-    if not (np.array_equal(table[:present, 0], expected) and (table[:present, 1] == chunk_bytes).all()):
+    """The frames in an uncompressed shard file's bytes, or None when its chunks are not one run from 0."""
+    present = chunks_in(len(data), spec)
+    end = present * spec.chunk_frames * spec.frame_bytes
+    if not present or not is_one_run(np.frombuffer(data, dtype="<u8", count=2 * present, offset=end), spec):
         return None
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    values = np.frombuffer(data, dtype=dtype, count=present * chunk_bytes // dtype.itemsize)
+    values = np.frombuffer(data, dtype=dtype, count=end // dtype.itemsize)
     return values.reshape(-1, *spec.frame_shape)
 
 
-def _reopen(path: Path, index_sha256: str) -> EmbeddingStore:
+def _reopen(path: str | Path, index_sha256: str) -> EmbeddingStore:
     store = EmbeddingStore(path)
     if store.index_sha256 != index_sha256:
         raise StoreError(f"{path}: has changed since it was sent to this process; open it again")
@@ -197,4 +226,5 @@ def _reopen(path: Path, index_sha256: str) -> EmbeddingStore:
 
 
 def _concatenate(store: EmbeddingStore, first: int, stop: int) -> NDArray[Any]:
-    return np.concatenate([store[row] for row in range(first, stop)])
+    pieces = dict(store.each(range(first, stop)))
+    return np.concatenate([pieces[i] for i in range(stop - first)])

@@ -9,19 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import arrays, ledger
+from cache.errors import StoreError
 from cache.layout import Item, Spec, Unit
 from cache.ledger import Record
+from cache.storage import Storage, open_storage
 
 
 def write_unit(
     path: str | Path, spec: Spec, unit: Unit, frames: Iterable[tuple[Item, NDArray[Any] | str]]
 ) -> Record:
-    """Write a unit's shards, checksum them, and mark the unit done, in that order.
+    """Write a unit's shards, then mark the unit done.
 
     frames: for each item of the unit, in any order, its (length, [layers,] dim) frames, or the reason why
-    it has none. Runs in any process: the coordinator that planned holds the store's lock.
+    it has none. Runs in any process, on any machine: the coordinator that planned holds the store's lock. A
+    second attempt at the same unit, even at the same time, puts the same bytes. Raises StoreError when they
+    cannot be written, or when the store has been planned anew meanwhile. Holds the unit's frames and one
+    encoded shard in memory.
     """
-    path = Path(path)
+    storage = open_storage(path)
+    plan = ledger.plan_name(storage)
     place = {item: (o, n) for item, o, n in zip(unit.items, unit.offsets, unit.lengths, strict=True)}
     start = unit.first_shard * spec.shard_frames
     buffer = np.full((unit.num_shards * spec.shard_frames, *spec.frame_shape), np.nan, dtype=spec.dtype)
@@ -43,24 +49,22 @@ def write_unit(
             slot[:] = 0  # not NaN: a chunk of fill values would leave a hole in the shard's run of chunks
             failed[item] = _why_not_finite(values, spec.dtype)
     assert not place, f"unit {unit.number} got no frames for {len(place)} of its items"
-    checksums = _write_shards(path, spec, unit, buffer)
-    record = Record(shard_sha256=checksums, failed=failed)
-    ledger.save_record(path, unit.number, record)
+    if ledger.plan_name(storage) != plan:
+        raise StoreError(
+            f"{storage}: planned anew by another run while unit {unit.number} was computed, which is not "
+            "kept; stop one of the two"
+        )
+    record = Record(shard_sha256=_put_shards(storage, spec, unit, buffer), failed=failed)
+    ledger.save_record(storage, plan, unit.number, record)
     return record
 
 
-def _write_shards(path: Path, spec: Spec, unit: Unit, buffer: NDArray[Any]) -> dict[int, str]:
-    array = arrays.open_frames(path, mode="r+")
+def _put_shards(storage: Storage, spec: Spec, unit: Unit, buffer: NDArray[Any]) -> dict[int, str]:
     checksums = {}
-    first = unit.first_shard * spec.shard_frames
-    for shard in range(unit.first_shard, unit.first_shard + unit.num_shards):
-        begin = shard * spec.shard_frames
-        end = min(begin + spec.shard_frames, array.shape[0])
-        file = path / arrays.shard_key(spec, shard)
-        file.unlink(missing_ok=True)  # of a killed run: nothing of it may be merged into the new one
-        array[begin:end] = buffer[begin - first : end - first]
-        arrays.fsync(file)
-        checksums[shard] = file_sha256(file)
+    for i in range(unit.num_shards):
+        data = arrays.encode_shard(spec, buffer[i * spec.shard_frames : (i + 1) * spec.shard_frames])
+        checksums[unit.first_shard + i] = hashlib.sha256(data).hexdigest()
+        storage.put(arrays.shard_key(spec, unit.first_shard + i), data)
     return checksums
 
 
@@ -69,8 +73,3 @@ def _why_not_finite(values: NDArray[Any], dtype: str) -> str:
         peak = float(np.abs(values).max())
         return f"overflow: |value| {peak:.3g} does not fit {dtype}; set storage_dtype: float32"
     return f"non_finite: the model gave {int((~np.isfinite(values)).sum())} NaN or Inf values"
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Is a store what its writer left? Every shard's checksum, and every row in its place."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import numpy as np
 
 from cache import arrays, ledger
 from cache.errors import NotReadable
-from cache.folders import acquire, lock
 from cache.layout import Spec
 from cache.ledger import Plan
-from cache.units import file_sha256
+from cache.locks import lock
+from cache.storage import open_storage
 from cache.writer import plan_of_index
 
 
@@ -24,8 +25,8 @@ class Damage:
 
 def verify(path: str | Path) -> Damage:
     """Check a store against its own records; reads every byte of it. Raises StoreError when it has none."""
-    path = Path(path).resolve()
-    attributes = arrays.read_attributes(path)
+    storage = open_storage(path).resolve()
+    attributes = arrays.read_attributes(storage)
     spec = Spec(**attributes["layout"])
     problems: list[str] = []
     if not attributes["complete"]:
@@ -33,29 +34,31 @@ def verify(path: str | Path) -> Damage:
     if not attributes.get("fingerprint"):
         problems.append("the fingerprint is missing: what made these frames is unknown")
     try:
-        index, checksums = arrays.read_index(path)
-        shape = arrays.open_frames(path).shape
-    except (NotReadable, FileNotFoundError) as error:
+        index, checksums = arrays.read_index(storage)
+        num_frames = arrays.frames_length(storage)
+    except NotReadable as error:
         return Damage((), (*problems, str(error)))
-    problems += _index_problems(index, len(checksums) * spec.shard_frames, shape)
+    problems += _index_problems(index, len(checksums) * spec.shard_frames, num_frames)
     shards = []
     for shard, sha256 in enumerate(checksums.tolist()):
-        file = path / arrays.shard_key(spec, shard)
         if not sha256:
             continue
-        if not file.exists():
-            problems.append(f"{file}: missing")
-        elif file_sha256(file) != sha256:
-            problems.append(f"{file}: checksum differs (sha256 of its {file.stat().st_size} bytes)")
+        key = arrays.shard_key(spec, shard)
+        try:
+            data = storage.read(key)
+        except FileNotFoundError:
+            problems.append(f"{storage}/{key}: missing")
         else:
-            continue
+            if hashlib.sha256(data).hexdigest() == sha256:
+                continue
+            problems.append(f"{storage}/{key}: checksum differs (sha256 of its {len(data)} bytes)")
         shards.append(shard)
     for row in np.flatnonzero(checksums[index.offsets // spec.shard_frames] == "") if not problems else ():
         problems.append(f"row {row} ({index.ids[row]}): lies in a shard that was never written")
     return Damage(tuple(shards), tuple(problems))
 
 
-def _index_problems(index: arrays.Index, capacity: int, shape: tuple[int, ...]) -> list[str]:
+def _index_problems(index: arrays.Index, capacity: int, num_frames: int) -> list[str]:
     sizes = {name: len(values) for name, values in index.arrays().items()}
     if len(set(sizes.values())) != 1:
         return [f"index arrays differ in length: {sizes}"]
@@ -63,8 +66,8 @@ def _index_problems(index: arrays.Index, capacity: int, shape: tuple[int, ...]) 
     if (index.lengths < 1).any() or (index.offsets < 0).any():
         problems.append("index: a row with length < 1 or offset < 0")
     end = int((index.offsets + index.lengths).max(initial=0))
-    if end > capacity or end != shape[0]:
-        problems.append(f"index: rows end at frame {end}, frames has {shape[0]}, shards hold {capacity}")
+    if end > capacity or end != num_frames:
+        problems.append(f"index: rows end at frame {end}, frames has {num_frames}, shards hold {capacity}")
     spans = np.unique(np.stack([index.offsets, index.lengths], axis=1), axis=0)
     if (spans[:-1].sum(axis=1) > spans[1:, 0]).any():
         problems.append("index: two rows overlap")
@@ -77,23 +80,23 @@ def repair(path: str | Path) -> tuple[Damage, int]:
     Returns what verify found, and how many distinct items are to be redone; the store is incomplete until
     then. A damaged index cannot be repaired: its problem says to re-extract with --rebuild.
     """
-    path = Path(path).resolve()
-    arrays.read_attributes(path)  # before a lock is made beside what is no store
-    held = lock(path)
-    acquire(held, path)
+    storage = open_storage(path).resolve()
+    arrays.read_attributes(storage)  # before a lock is made beside what is no store
+    held = lock(storage)
+    held.acquire()
     try:
-        damage = verify(path)
+        damage = verify(storage.path)
         if not damage.shards:
             return damage, 0
-        plan = plan_of_index(path, Spec(**arrays.read_attributes(path)["layout"]))
+        plan = plan_of_index(storage, Spec(**arrays.read_attributes(storage)["layout"]))
         hurt = [
             unit
             for unit in plan.units
             if any(unit.first_shard <= shard < unit.first_shard + unit.num_shards for shard in damage.shards)
         ]
         kept = plan.kept - {unit.number for unit in hurt}
-        ledger.save_plan(path, Plan(plan.units, kept, plan.shard_sha256))
-        arrays.set_complete(path, "")
+        ledger.save_plan(storage, Plan(plan.units, kept, plan.shard_sha256))
+        arrays.set_complete(storage, "")
         return damage, sum(len(unit.items) for unit in hurt)
     finally:
         held.release()

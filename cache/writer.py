@@ -6,8 +6,6 @@ with StoreWriter(path, spec, fingerprint) as writer:
     writer.finish()
 """
 
-import re
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,9 +17,10 @@ import numpy as np
 from cache import arrays, ledger
 from cache.errors import FingerprintMismatch, NotReadable, StoreError
 from cache.fingerprint import differences
-from cache.folders import acquire, discard, lock, recover
 from cache.layout import Item, Row, Spec, Unit, plan_units
 from cache.ledger import Plan, Record
+from cache.locks import lock
+from cache.storage import Storage, open_storage
 
 
 class StoreWriter:
@@ -34,17 +33,18 @@ class StoreWriter:
     def __init__(
         self, path: str | Path, spec: Spec, fingerprint: dict[str, Any], *, rebuild: bool = False
     ) -> None:
-        self.path = Path(path).resolve()  # a linked store has one lock, and is one folder to replace
+        self.storage = open_storage(path).resolve()  # a linked store has one lock, is one folder to replace
+        self.path = self.storage.path
         self.spec = spec
         self.fingerprint = fingerprint
         self.rebuild = rebuild
         self.rebuilt: list[str] = []  # what differed, when the old store was given up
-        self._lock = lock(self.path)
+        self._lock = lock(self.storage)
         self._rows: list[Row] = []
         self._plan: Plan | None = None
 
     def __enter__(self) -> "StoreWriter":
-        acquire(self._lock, self.path)
+        self._lock.acquire()
         return self
 
     def __exit__(
@@ -63,64 +63,64 @@ class StoreWriter:
         self._plan = _updated(self._done_so_far(), wanted, self.spec.shard_frames)
         pending = [unit for unit in self._plan.units if unit.number not in self._plan.kept]
         if pending or not self._is_current(self._plan):
-            ledger.save_plan(self.path, self._plan)
-            arrays.set_complete(self.path, "")
+            self._lock.check()
+            ledger.save_plan(self.storage, self._plan)
+            arrays.set_complete(self.storage, "")
             end = max((unit.offsets[-1] + unit.lengths[-1] for unit in self._plan.units), default=0)
-            arrays.resize_frames(self.path, max(end, arrays.open_frames(self.path).shape[0]))
+            arrays.resize_frames(self.storage, max(end, arrays.frames_length(self.storage)))
         return pending
 
     def finish(self) -> dict[Item, str]:
         """Write the index and mark the store complete; returns the items that gave no frames, and why."""
         assert self._plan is not None, "plan() comes before finish()"
-        if not (self.path / ledger.PLAN).exists():
+        self._lock.check()
+        if not self.storage.exists(ledger.PLAN):
             return {}
-        records = ledger.load_records(self.path, self._plan)
+        records = ledger.load_records(self.storage, self._plan)
         unwritten = [u.number for u in self._plan.units if u.number not in records.keys() | self._plan.kept]
         assert not unwritten, f"units {unwritten} are not written"
         failed = {item: reason for record in records.values() for item, reason in record.failed.items()}
         index = _index(self._rows, self._plan, failed)
         live = _live(_folded(self._plan, records), set(index.unit.tolist()))
-        ledger.save_plan(self.path, live)  # before shards go: the plan must not list what is deleted
-        _remove_other_shards(self.path, live.shard_sha256)
+        ledger.save_plan(self.storage, live)  # before shards go: the plan must not list what is deleted
+        _remove_other_shards(self.storage, live.shard_sha256)
         end = int((index.offsets + index.lengths).max(initial=0))
-        arrays.resize_frames(self.path, end)
+        arrays.resize_frames(self.storage, end)
         shards = range(-(-end // self.spec.shard_frames))
         table = [live.shard_sha256.get(shard, "") for shard in shards]
-        arrays.set_complete(self.path, arrays.write_index(self.path, index, table))
-        ledger.clear(self.path)
+        arrays.set_complete(self.storage, arrays.write_index(self.storage, index, table))
+        ledger.clear(self.storage)
         return failed
 
     def _open_or_create(self) -> None:
-        """Leave a store of our fingerprint at `path`, without the leftovers of a killed run."""
-        recover(self.path)
-        if (self.path / "zarr.json").exists():
+        """Leave a store of our fingerprint in its place, without the leftovers of a killed run."""
+        storage = self.storage
+        storage.recover()
+        if storage.exists("zarr.json"):
             self.rebuilt = self._differences()
             if self.rebuilt and not self.rebuild:
                 raise FingerprintMismatch(
-                    f"{self.path}: made with other settings: {'; '.join(self.rebuilt)}. "
+                    f"{storage}: made with other settings: {'; '.join(self.rebuilt)}. "
                     "Re-extract everything with --rebuild, or give another --out"
                 )
-            for leftover in self.path.rglob("*.partial"):
-                leftover.unlink()
-        elif self.path.exists() and (not self.path.is_dir() or any(map(_foreign, self.path.iterdir()))):
+            storage.sweep()
+        elif storage.is_foreign():
             raise StoreError(
-                f"{self.path}: not empty, and not an embedding store; "
+                f"{storage}: not empty, and not an embedding store; "
                 "give another --out, or remove what is there yourself"
             )
-        if self.rebuilt or not (self.path / "frames" / "zarr.json").exists():
-            if self.path.exists():
-                discard(self.path)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            arrays.create_group(self.path, self.spec, self.fingerprint)
+        if self.rebuilt or not storage.exists("frames/zarr.json"):
+            storage.discard()
+            arrays.create_group(storage, self.spec, self.fingerprint)
 
     def _differences(self) -> list[str]:
-        """Why the store at `path` cannot be added to, field by field; StoreError when it is not ours."""
+        """Why the store cannot be added to, field by field; StoreError when it is not ours."""
         try:
-            attributes = arrays.read_attributes(self.path)
-            if (self.path / "frames" / "c").exists() and not (self.path / "frames" / "zarr.json").exists():
-                raise NotReadable(f"{self.path}: frames/zarr.json is missing; re-extract with --rebuild")
-            if ledger.load_plan(self.path) is None and attributes["complete"]:
-                arrays.read_index(self.path)
+            attributes = arrays.read_attributes(self.storage)
+            if not self.storage.exists("frames/zarr.json") and self.storage.sizes("frames/c"):
+                raise NotReadable(f"{self.storage}: frames/zarr.json is missing; re-extract with --rebuild")
+            if ledger.load_plan(self.storage) is None and attributes["complete"]:
+                arrays.read_index(self.storage)
         except NotReadable as error:
             if self.rebuild:
                 return [str(error)]
@@ -130,18 +130,18 @@ class StoreWriter:
 
     def _done_so_far(self) -> Plan:
         """The plan in progress with its records counted in, or a complete store's, or an empty one."""
-        plan = ledger.load_plan(self.path)
+        plan = ledger.load_plan(self.storage)
         if plan is not None:
-            return _folded(plan, ledger.load_records(self.path, plan))
-        if arrays.read_attributes(self.path)["complete"]:
-            return plan_of_index(self.path, self.spec)
+            return _folded(plan, ledger.load_records(self.storage, plan))
+        if arrays.read_attributes(self.storage)["complete"]:
+            return plan_of_index(self.storage, self.spec)
         return Plan((), frozenset(), {})
 
     def _is_current(self, plan: Plan) -> bool:
         """True when the store is complete and its index is just what finish() would write."""
-        if (self.path / ledger.PLAN).exists() or not arrays.read_attributes(self.path)["complete"]:
+        if self.storage.exists(ledger.PLAN) or not arrays.read_attributes(self.storage)["complete"]:
             return False
-        return arrays.read_index(self.path)[0].equals(_index(self._rows, plan, {}))
+        return arrays.read_index(self.storage)[0].equals(_index(self._rows, plan, {}))
 
 
 def _updated(plan: Plan, wanted: dict[Item, int], shard_frames: int) -> Plan:
@@ -192,11 +192,6 @@ def _live(plan: Plan, numbers: set[int]) -> Plan:
     return Plan(units, frozenset(numbers), {shard: plan.shard_sha256[shard] for shard in sorted(shards)})
 
 
-def _foreign(entry: Path) -> bool:
-    """False for what a run killed while it made the folder leaves behind."""
-    return re.fullmatch(r"zarr\.[0-9a-f]{32}\.partial", entry.name) is None
-
-
 def _distinct(rows: Sequence[Row]) -> dict[Item, int]:
     wanted: dict[Item, int] = {}
     seen: set[tuple[str, int]] = set()
@@ -238,15 +233,15 @@ def _index(rows: Sequence[Row], plan: Plan, failed: dict[Item, str]) -> arrays.I
     )
 
 
-def _remove_other_shards(path: Path, used: Collection[int]) -> None:
-    for folder in (path / "frames" / "c").glob("*"):
-        if folder.name.isdigit() and int(folder.name) not in used:
-            shutil.rmtree(folder)
+def _remove_other_shards(storage: Storage, used: Collection[int]) -> None:
+    for number in {key.split("/")[2] for key in storage.sizes("frames/c")}:
+        if number.isdigit() and int(number) not in used:
+            storage.delete_tree(f"frames/c/{number}")
 
 
-def plan_of_index(path: Path, spec: Spec) -> Plan:
+def plan_of_index(storage: Storage, spec: Spec) -> Plan:
     """The plan that a complete store's index amounts to, every unit kept."""
-    index, checksums = arrays.read_index(path)
+    index, checksums = arrays.read_index(storage)
     order = np.lexsort((index.offsets, index.unit))
     members: dict[int, list[int]] = {}
     for i in order.tolist():

@@ -1,4 +1,4 @@
-"""Audio bytes to mono float32 waveforms at a wanted rate, and one error type for what cannot be used."""
+"""Audio bytes to float32 waveforms at a wanted rate, and one error type for what cannot be used."""
 
 import hashlib
 import io
@@ -11,7 +11,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from cache import StoreError
 from pipeline.containers import missing_bytes
+from pipeline.files import is_url, read_file
 
 Waveform = npt.NDArray[np.float32]
 Reason = Literal[
@@ -49,24 +51,35 @@ class BadAudio(ValueError):
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """All bytes of a file. Raises BadAudio: missing (or unreadable), empty."""
+    """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
+    if not is_url(path) and Path(path).exists() and not Path(path).is_file():
+        raise BadAudio("missing", f"{path}: not a regular file")  # reading a pipe would wait for ever
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
+    except StoreError as error:  # names the URL itself
+        raise BadAudio("missing", str(error)) from None
     if not data:
         raise BadAudio("empty", f"{path}: 0 bytes")
     return data
 
 
 def decode(
-    source: bytes | str | Path, min_duration_s: float = 0.0, max_duration_s: float | None = None
+    source: bytes | str | Path,
+    min_duration_s: float = 0.0,
+    max_duration_s: float | None = None,
+    channels: int = 1,
 ) -> tuple[Waveform, int]:
-    """Decode WAV, FLAC, OGG, MP3 or whatever else libsndfile reads; channels are averaged.
+    """Decode WAV, FLAC, OGG, MP3 or whatever else libsndfile reads.
 
-    Returns the waveform (samples,) and its rate in Hz. Integer formats span [-1, 1); floats are kept as
-    they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio of a duration
-    in [min_duration_s, max_duration_s]. Too long a file is refused from its header, before it is decoded.
+    channels: 1 averages the file's channels; 2 keeps stereo, and gives both sides the average of any other
+    number of channels, for nothing says which of them are left and right.
+
+    Returns the waveform, (samples,) or (samples, 2), and its rate in Hz. Integer formats span [-1, 1); floats
+    are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio of a
+    duration in [min_duration_s, max_duration_s]. Too long a file is refused from its header, before it is
+    decoded.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
@@ -76,15 +89,25 @@ def decode(
     samples, sample_rate = _read(data, max_duration_s)
     if len(samples) == 0:
         raise BadAudio("zero_length", "no samples")
-    waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    waveform = _with_channels(samples, channels)
     if not np.isfinite(waveform).all():
-        bad = int(np.count_nonzero(~np.isfinite(waveform)))
+        bad = int(np.count_nonzero(~np.isfinite(waveform).reshape(len(waveform), -1).all(axis=1)))
         raise BadAudio("non_finite", f"{bad} of {len(waveform)} samples are NaN or infinite")
     duration_s = len(waveform) / sample_rate
     if duration_s < min_duration_s:
         raise BadAudio("too_short", f"{duration_s:.3f} s; at least min_duration_s = {min_duration_s:g} s")
     _check_not_too_long(duration_s, max_duration_s)
     return np.ascontiguousarray(waveform), sample_rate
+
+
+def _with_channels(samples: Waveform, channels: int) -> Waveform:
+    """(samples, any) to (samples,) or (samples, 2), see `decode`."""
+    if channels not in (1, 2):
+        raise ValueError(f"channels {channels}: waveforms have 1 or 2")
+    if samples.shape[1] == channels == 2:
+        return samples
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return mono if channels == 1 else np.stack([mono, mono], axis=1)
 
 
 def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
@@ -142,7 +165,7 @@ def resampled_length(num_samples: int, rate_in: int, rate_out: int) -> int:
 
 
 def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
-    """Resample (samples,) from `rate_in` to `rate_out` Hz (soxr HQ) into `resampled_length` samples."""
+    """Resample (samples[, 2]) from `rate_in` to `rate_out` Hz (soxr HQ) into `resampled_length` samples."""
     length = resampled_length(len(waveform), rate_in, rate_out)
     if rate_in == rate_out:
         return waveform
@@ -150,12 +173,14 @@ def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
     resampled = soxr.resample(waveform, rate_in // divisor, rate_out // divisor, quality="HQ")
     # soxr rounds the length its own way, by a sample at most; the plan of a store needs it to be known.
     if len(resampled) < length:
-        resampled = np.pad(resampled, (0, length - len(resampled)))
+        resampled = np.pad(resampled, [(0, length - len(resampled)), *[(0, 0)] * (waveform.ndim - 1)])
     return np.ascontiguousarray(resampled[:length], dtype=np.float32)
 
 
-def load_waveform(path: str | Path, sample_rate: int, expected_sha256: str | None = None) -> Waveform:
-    """The waveform of a file at `sample_rate` Hz, (samples,) float32.
+def load_waveform(
+    path: str | Path, sample_rate: int, expected_sha256: str | None = None, channels: int = 1
+) -> Waveform:
+    """The waveform of a file at `sample_rate` Hz, (samples,) float32, or (samples, 2): see `decode`.
 
     `expected_sha256` is the manifest's: a file whose bytes have changed since raises BadAudio("changed").
     The bytes that are hashed are the bytes that are decoded.
@@ -169,5 +194,5 @@ def load_waveform(path: str | Path, sample_rate: int, expected_sha256: str | Non
                 f"{path}: sha256 is {sha256[:12]}..., the manifest says {expected_sha256[:12]}...; "
                 "run `stillwave prepare` again",
             )
-    waveform, rate = decode(data)
+    waveform, rate = decode(data, channels=channels)
     return resample(waveform, rate, sample_rate)

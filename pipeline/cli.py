@@ -27,12 +27,18 @@ Overrides = Annotated[
 ]
 Corpus = Annotated[Path, typer.Option(help="Corpus config, for example configs/corpora/emodb.yaml.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of the corpus; overrides the config's root.")]
-Manifest = Annotated[Path, typer.Option(help="The manifest that `prepare` wrote.")]
+Manifest = Annotated[str, typer.Option(help="The manifest that `prepare` wrote.")]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Start a store made with other settings anew instead of stopping.")
 ]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes to use on this machine, one per GPU; 0: this one alone.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work, tcp://HOST:8786.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Store = Annotated[Path, typer.Argument(help="An embedding store, for example data/embeddings/fbank.zarr.")]
+Store = Annotated[str, typer.Argument(help="An embedding store, for example data/embeddings/fbank.zarr.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -74,12 +80,17 @@ def extract(
         Path, typer.Option(help="Backbone config, for example configs/backbones/fbank.yaml.")
     ],
     manifest: Manifest,
-    out: Annotated[Path, typer.Option(help="Store to write, STORE.zarr.")],
+    out: Annotated[str, typer.Option(help="Store to write, STORE.zarr.")],
     rebuild: Rebuild = False,
     device: Device = "auto",
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Run a frozen backbone over the manifest, once; only rows that the store lacks are computed."""
+    """Run a frozen backbone over the manifest, once; only rows that the store lacks are computed.
+
+    MANIFEST and OUT may be URLs that fsspec knows, such as s3://bucket/name.zarr.
+    """
     from pipeline import console
     from pipeline.config.backbone import BackboneConfig
     from pipeline.extract import extract
@@ -89,7 +100,16 @@ def extract(
     with console.Watch() as watch:
         watch.stage(f"extract {backbone.stem}")
         rows = read_manifest(manifest)
-        result = extract(config, rows, out, rebuild=rebuild, device=device, progress=watch.items)
+        result = extract(
+            config,
+            rows,
+            out,
+            rebuild=rebuild,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            progress=watch.items,
+        )
         watch.extracted(backbone.stem, result)
 
 
@@ -97,7 +117,7 @@ def extract(
 def train(
     recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
     manifest: Manifest,
-    embeddings: Annotated[Path, typer.Option(help="Folder of the stores.")],
+    embeddings: Annotated[str, typer.Option(help="Folder of the stores.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     device: Device = "auto",
     overrides: Overrides = [],  # noqa: B006
@@ -120,10 +140,8 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Option(help="Run folder that `train` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Report folder; default: RUN/report.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="The manifest, if it was moved since.")] = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="The stores' folder, if it was moved since.")
-    ] = None,
+    manifest: Annotated[str | None, typer.Option(help="The manifest, if it was moved since.")] = None,
+    embeddings: Annotated[str | None, typer.Option(help="The stores' folder, if it was moved since.")] = None,
     device: Device = "auto",
 ) -> None:
     """Predict every test row out of fold; write metrics, predictions and plots."""
@@ -146,6 +164,7 @@ def run(
     ] = None,
     rebuild: Rebuild = False,
     device: Device = "auto",
+    workers: Workers = 0,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """All of it without DVC: prepare, extract, train, evaluate.
@@ -168,7 +187,17 @@ def run(
         for name in head.backbones
     }
     with console.Watch() as watch:
-        metrics = run(speech, models, head, out, root=root, rebuild=rebuild, device=device, watcher=watch)
+        metrics = run(
+            speech,
+            models,
+            head,
+            out,
+            root=root,
+            rebuild=rebuild,
+            device=device,
+            workers=workers,
+            watcher=watch,
+        )
     console.show_metrics(metrics, out / "report")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cache import EmbeddingStore
+from cache.storage import open_storage
+from pipeline.extract import ExtractResult, Progress
 from pipeline.run import Watcher
 
 # no markup: file names may hold brackets
@@ -22,9 +24,16 @@ class Watch(Watcher):
     """Progress bars of the stages; use as a context manager."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=True)
-        self._task: TaskID | None = None
+        text, remaining = bars.TextColumn, bars.TimeRemainingColumn(elapsed_when_finished=True)
+        columns = (
+            text("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            text("ETA"),
+            remaining,
+        )
+        self._progress = bars.Progress(*columns, text("{task.fields[note]}"), console=err, transient=True)
+        self._task: bars.TaskID | None = None
 
     def __enter__(self) -> "Watch":
         self._progress.start()
@@ -43,7 +52,8 @@ class Watch(Watcher):
     def files(self, done: int, total: int) -> None:
         self._update(completed=done, total=total, note="files")
 
-    items = files
+    def items(self, progress: Progress) -> None:
+        self._update(completed=progress.done.items, total=progress.items, note=_rate(progress))
 
     def epoch(self, fold: int, epoch: int, figures: dict[str, float]) -> None:
         shown = {name: value for name, value in figures.items() if name in ("train_loss", "valid_uar")}
@@ -63,12 +73,12 @@ class Watch(Watcher):
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
             err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")
 
-    def extracted(self, name: str, result: Any) -> None:
+    def extracted(self, name: str, result: ExtractResult) -> None:
         for difference in result.rebuilt:
             err.print(f"extract {name}: started anew: {difference}", style="yellow")
         err.print(
             f"extract {name}: {result.rows} rows, {result.forwards} computed in {result.batches} batches, "
-            f"{result.units} units written"
+            f"{result.units} units written{_took(result)}"
         )
         for row in result.quarantined[:5]:
             err.print(f"extract {name}: quarantined {row.id}: {row.reason}: {row.detail}", style="yellow")
@@ -84,6 +94,26 @@ class Watch(Watcher):
         self._progress.update(self._task, **fields)
 
 
+def _rate(progress: Progress) -> str:
+    """Audio-hours, times real time, and quarantined rows, as far as there are any."""
+    done, seconds = progress.done, max(progress.seconds, 1e-9)
+    parts = [f"{done.audio_s / 3600:.2f} h  {done.audio_s / seconds:.0f}x real time"] if done.audio_s else []
+    if progress.quarantined:
+        parts.append(f"{progress.quarantined} quarantined")
+    return "  ".join(parts)
+
+
+def _took(result: ExtractResult) -> str:
+    """What a run took, and what its threads did with the time."""
+    if not result.forwards:
+        return ""
+    seconds = result.seconds
+    rate = seconds["wall"] - seconds["plan"]
+    speed = f", {result.audio_s / rate:.0f}x real time" if result.audio_s else ""
+    stages = ", ".join(f"{name} {seconds[name]:.1f} s" for name in ("plan", "load", "forward", "write"))
+    return f" in {seconds['wall']:.1f} s{speed} ({stages})"
+
+
 def show_metrics(metrics: dict[str, Any], report: Path) -> None:
     """The headline of a report, and where the rest of it is."""
     folds = metrics["folds"]
@@ -96,10 +126,10 @@ def show_metrics(metrics: dict[str, Any], report: Path) -> None:
     console.print(f"{metrics['n']} rows{missing}; report in {report}")
 
 
-def show_store(path: Path, as_json: bool) -> None:
+def show_store(path: str, as_json: bool) -> None:
     """What `stillwave info` prints."""
     store = EmbeddingStore(path)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = sum(open_storage(path).sizes().values())
     facts = {
         "rows": len(store),
         "distinct": len({(int(o), int(n)) for o, n in zip(store.offsets, store.lengths, strict=True)}),

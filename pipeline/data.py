@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cache import EmbeddingStore
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import Recipe, Views
 from pipeline.device import pick_device
 from pipeline.features import CachedFeatures
 from pipeline.splits import holdout
@@ -29,19 +29,25 @@ class Fold:
 
 @dataclass(frozen=True)
 class Data:
-    """The labelled rows that a recipe can use: a part of the manifest, and their frames."""
+    """The labelled rows that a recipe can use: a part of the manifest, and their frames.
+
+    The rows of `features` are the manifest's, clean, and behind them their views where the recipe uses views.
+    """
 
     manifest: pd.DataFrame
     features: CachedFeatures
     classes: tuple[str, ...]
-    labels: Rows  # class numbers
+    labels: Rows  # class numbers, per row of `features`
+    views: tuple[Rows, ...]  # of each row of the manifest: its rows of `features`, the clean one first
     missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract
 
     def digest(self) -> str:
         """sha256 of the contents, labels, speakers and folds of all rows: what a run was trained on."""
         columns = [name for name in ("id", "fold", "split", "speaker") if name in self.manifest]
+        keys = self.features.store.content_key[self.features.rows].tolist()
         table = self.manifest[columns].assign(
-            label=self.labels, content=self.features.store.content_key[self.features.rows].tolist()
+            label=self.labels[: len(self.manifest)],
+            content=[" ".join(keys[row] for row in views) for views in self.views],
         )
         return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
@@ -57,7 +63,7 @@ def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, de
     if unknown := sorted(set(classes) - set(labelled[recipe.label])):
         raise ValueError(f"classes {unknown} do not occur in the manifest's column {recipe.label!r}")
     labelled = labelled[labelled[recipe.label].isin(classes)]
-    store = EmbeddingStore(Path(embeddings) / f"{recipe.backbones[0]}.zarr")
+    store = EmbeddingStore(f"{embeddings}/{recipe.backbones[0]}.zarr")
     there = store.row_of()
     has_frames = np.array([(id_, 0) in there for id_ in labelled["id"]], dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)
@@ -66,10 +72,32 @@ def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, de
             f"{store.path} has frames for {len(used)} labelled rows of {len(classes)} classes; a head needs "
             "two. Extract with the manifest that you train with"
         )
-    features = CachedFeatures(store, store.rows(used["id"]), pick_device(device))
-    _check_fresh(store, features.rows, used)
+    clean = store.rows(used["id"])
+    _check_fresh(store, clean, used)
     labels = np.array([classes.index(label) for label in used[recipe.label]], dtype=np.int64)
-    return Data(used, features, classes, labels, tuple(labelled["id"][~has_frames]))
+    owner, augmented = _views(store, used["id"].tolist(), recipe)
+    features = CachedFeatures(store, np.concatenate([clean, augmented]), pick_device(device))
+    parts = np.split(len(clean) + np.arange(len(owner)), np.searchsorted(owner, np.arange(1, len(clean))))
+    views = tuple(np.concatenate([[row], part]) for row, part in enumerate(parts))
+    missing = tuple(labelled["id"][~has_frames])
+    return Data(used, features, classes, np.concatenate([labels, labels[owner]]), views, missing)
+
+
+def _views(store: EmbeddingStore, ids: list[str], recipe: Recipe) -> tuple[Rows, Rows]:
+    """The augmented views that the recipe uses: numbers in `ids`, ascending, and rows of the store."""
+    if recipe.views == Views():
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    number = {id_: i for i, id_ in enumerate(ids)}
+    found = sorted(
+        (number[id_], view, row) for (id_, view), row in store.row_of().items() if view and id_ in number
+    )
+    if not found:
+        raise ValueError(
+            f"{store.path} has no views of these rows, but the recipe's `views` asks for them: extract with "
+            "`views` in the backbone's config, or take `views` out of the recipe"
+        )
+    table = np.array(found, dtype=np.int64)
+    return table[:, 0], table[:, 2]
 
 
 def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
-from pipeline.data import Data, folds_of, load_data
+from pipeline.data import Data, Rows, folds_of, load_data
 from pipeline.fit import predict
 from pipeline.manifest import read_manifest
 from pipeline.metrics import HEADLINE, argmax_names, report
@@ -60,8 +62,7 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
             continue
         head, _ = load_head(run, fold.number)
         head.to(data.features.device)
-        logits = predict(head, data.features, fold.test, precision=recipe.train.precision)
-        probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+        probabilities = _probabilities(head, data, fold.test, recipe)
         rows = data.manifest.iloc[fold.test]
         part = rows[[name for name in ("id", "speaker", "language") if name in rows]].copy()
         part.insert(1, "fold", fold.number)
@@ -71,6 +72,15 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
             part[f"p_{name}"] = probabilities[:, number].astype(np.float64)
         parts.append(part)
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def _probabilities(head: nn.Module, data: Data, rows: Rows, recipe: Recipe) -> NDArray[np.float32]:
+    """(rows, classes): softmax of the clean row's logits, or its mean over all views of the row."""
+    views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
+    logits = predict(head, data.features, np.concatenate(views), precision=recipe.train.precision)
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    starts = np.cumsum([len(part) for part in views])[:-1]
+    return np.stack([part.mean(axis=0) for part in np.split(probabilities, starts)])
 
 
 def curves(run: Path, folds: list[int]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +46,15 @@ def fit(
     config: Train,
     *,
     augment: FrameAugment | None = None,
+    views: Sequence[NDArray[np.int64]] | None = None,
     seed: tuple[int, ...] = (0,),
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> list[dict[str, float]]:
     """Train `head` in place on `train_rows`; returns one dict of figures per epoch.
+
+    labels: class number per row of `features`. views: per training row, the rows of `features` that may stand
+    for it; each epoch draws one. Without them each row stands for itself.
 
     The head ends with its moving average where there is one, and with the best epoch's weights where early
     stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
@@ -81,8 +85,9 @@ def fit(
             sequence = np.random.SeedSequence([*seed, epoch])
             torch.manual_seed(int(sequence.generate_state(1)[0]))  # dropout; restored by fork_rng
             generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
+            rows_now = train_rows if views is None else _drawn(views, train_rows, sequence)
             batches = length_bucketed(
-                features.lengths[train_rows],
+                features.lengths[rows_now],
                 max_rows=config.batch_size,
                 generator=np.random.default_rng(sequence),
             )
@@ -91,7 +96,7 @@ def fit(
                 rate = schedule(epoch * steps + number)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                rows = train_rows[batch]
+                rows = rows_now[batch]
                 loss = _step(
                     head, features, rows, labels, weights, optimizer, scaler, config, augment, generator
                 )
@@ -177,6 +182,16 @@ def _step(
     scaler.step(optimizer)
     scaler.update()
     return float(loss.item())
+
+
+def _drawn(
+    views: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], seed: np.random.SeedSequence
+) -> NDArray[np.int64]:
+    """One of the views of each row, all equally likely."""
+    generator = np.random.default_rng(seed.spawn(1)[0])  # a stream beside that of the batches
+    choices = [views[row] for row in rows]
+    picks = generator.integers([len(choice) for choice in choices])
+    return np.array([choice[pick] for choice, pick in zip(choices, picks, strict=True)])
 
 
 def _validate(

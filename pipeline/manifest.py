@@ -6,14 +6,14 @@ Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the
 which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pipeline.files import read_file, write_if_changed
 
 SPLITS = ("train", "valid", "test")
 
@@ -34,15 +34,14 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path: str | Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The manifest at `path`, checked; missing text values are None.
+    """The manifest at `path` (or URL), checked; missing text values are None.
 
     `columns` are further columns that the caller needs, such as its label. Raises ManifestError.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ManifestError(f"{path}: no such manifest; `stillwave prepare` makes it")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(read_file(path)))
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such manifest; `stillwave prepare` makes it") from None
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{path}: not a Parquet file: {error}") from None
     frame: pd.DataFrame = table.to_pandas()
@@ -83,12 +82,11 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
 
 
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> bool:
-    """Write `frame`, sorted by id, as the manifest at `path`; whole or not at all.
+    """Write `frame`, sorted by id, as the manifest at `path` (or URL); whole or not at all.
 
     The same rows give the same bytes, and a file that has them already is left untouched: returns whether
     it was written. Raises ManifestError for rows that break the contract.
     """
-    path = Path(path)
     check_manifest(frame, str(path))
     frame = frame.sort_values("id", kind="stable")
     fields = [(name, _TYPES[name]) for name in REQUIRED]
@@ -98,25 +96,3 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> bool:
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)), buffer, compression="zstd")
     return write_if_changed(path, buffer.getvalue().to_pybytes())
-
-
-def write_if_changed(path: Path, data: bytes) -> bool:
-    """Put `data` at `path` in one step, unless it is there already; returns whether it was written."""
-    if path.exists() and path.read_bytes() == data:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp's files are private; give the manifest the mode that any new file would get.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return True

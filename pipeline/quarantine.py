@@ -31,7 +31,9 @@ def quarantine_csv(quarantined: Sequence[Quarantined]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def check_bad_fraction(quarantined: Sequence[Quarantined], usable: int, bound: float, path: Path) -> None:
+def check_bad_fraction(
+    quarantined: Sequence[Quarantined], usable: int, bound: float, path: str | Path
+) -> None:
     """Raise ValueError when more than `bound` of all, or all, are quarantined; `path` lists them."""
     bad, considered = len(quarantined), len(quarantined) + usable
     if usable and bad / considered <= bound:

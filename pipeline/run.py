@@ -8,7 +8,7 @@ from pipeline.config.backbone import BackboneConfig
 from pipeline.config.corpus import CorpusConfig
 from pipeline.config.recipe import Recipe
 from pipeline.evaluate import evaluate
-from pipeline.extract import extract
+from pipeline.extract import ExtractResult, Progress, extract
 from pipeline.manifest import read_manifest
 from pipeline.prepare import prepare
 from pipeline.train import train
@@ -21,11 +21,11 @@ class Watcher:
 
     def prepared(self, result: Any) -> None: ...
 
-    def extracted(self, name: str, result: Any) -> None: ...
+    def extracted(self, name: str, result: ExtractResult) -> None: ...
 
     def files(self, done: int, total: int) -> None: ...
 
-    def items(self, done: int, total: int) -> None: ...
+    def items(self, progress: Progress) -> None: ...
 
     def epoch(self, fold: int, epoch: int, figures: dict[str, float]) -> None: ...
 
@@ -62,6 +62,7 @@ def run(
     root: Path | None = None,
     rebuild: bool = False,
     device: str = "auto",
+    workers: int = 0,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """prepare -> extract -> train -> evaluate; returns the metrics. Frames that are there are not redone.
@@ -75,8 +76,16 @@ def run(
     for name in recipe.backbones:
         watch.stage(f"extract {name}")
         store = paths.embeddings / f"{name}.zarr"
-        options: dict[str, Any] = {"rebuild": rebuild, "device": device, "progress": watch.items}
-        watch.extracted(name, extract(backbones[name], manifest, store, **options))
+        result = extract(
+            backbones[name],
+            manifest,
+            store,
+            rebuild=rebuild,
+            device=device,
+            workers=workers,
+            progress=watch.items,
+        )
+        watch.extracted(name, result)
     watch.stage("train")
     train(
         recipe,

@@ -110,6 +110,7 @@ def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: 
         fold.valid,
         recipe.train,
         augment=FrameAugment(**recipe.augment.model_dump()) if recipe.augment else None,
+        views=data.views if recipe.views.train == "sample" else None,
         seed=seed,
         checkpoint=checkpoint,
         log=None if progress is None else partial(progress, fold.number),

@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,3 +43,36 @@ def corpora() -> Path:
     if not folder:
         pytest.skip("needs real speech: set STILLWAVE_CORPORA to the folder that holds emodb/ and fsdd/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """A real S3 server on loopback, named by the environment; the environment that a child process needs."""
+    moto = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else every request is in every failure's report
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str]) -> str:
+    """The URL of an empty S3 bucket."""
+    import fsspec
+
+    url = f"s3://{uuid.uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(url)
+    return url

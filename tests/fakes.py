@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import soundfile
 from numpy.typing import NDArray
 
 from cache import Item, Row, Spec, StoreWriter, Unit, write_unit
+from cache.storage import open_storage
 from pipeline.config.corpus import KFold, Table
 from pipeline.prepare import prepare
 
@@ -31,7 +33,7 @@ def unit_frames(unit: Unit, spec: Spec) -> Iterator[tuple[Item, NDArray[Any]]]:
 
 
 def write_store(
-    path: Path,
+    path: str | Path,
     rows: Sequence[Row],
     spec: Spec = SPEC,
     fingerprint: dict[str, Any] = FINGERPRINT,
@@ -46,9 +48,24 @@ def write_store(
     return pending
 
 
-def files_of(path: Path) -> dict[str, bytes]:
-    """Every file below a folder, by relative path."""
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+def rows_with_views(manifest: pd.DataFrame, count: int, frames: int = 6, settings: str = "") -> list[Row]:
+    """The clean row and `count` views of every row of a manifest, of lengths that differ."""
+    return [
+        row(
+            record["id"],
+            frames + (7 * i + view) % 5,
+            key=record["sha256"] if view == 0 else f"{record['sha256']}-{view}{settings}",
+            view=view,
+        )
+        for i, record in enumerate(manifest.to_dict("records"))
+        for view in range(count + 1)
+    ]
+
+
+def files_of(path: str | Path) -> dict[str, bytes]:
+    """Every file below a folder or URL, by relative path."""
+    storage = open_storage(path)
+    return {key: storage.read(key) for key in storage.sizes()}
 
 
 def write_wave(path: Path, seconds: float, hertz: float, seed: int, sample_rate: int = 16_000) -> None:

@@ -21,6 +21,30 @@ def _wav2vec2(config: Any) -> Backbone:
     return Wav2Vec2(config)
 
 
+def _ast(config: Any) -> Backbone:
+    from pipeline.backbones.ast import Ast
+
+    return Ast(config)
+
+
+def _encodec(config: Any) -> Backbone:
+    from pipeline.backbones.encodec import Encodec
+
+    return Encodec(config)
+
+
+def _hear(config: Any) -> Backbone:
+    from pipeline.backbones.hear import Hear
+
+    return Hear(config)
+
+
+def _fastconformer(config: Any) -> Backbone:
+    from pipeline.backbones.fastconformer import FastConformer
+
+    return FastConformer(config)
+
+
 def _mbert(config: Any) -> Backbone:
     from pipeline.backbones.mbert import Mbert
 
@@ -28,7 +52,15 @@ def _mbert(config: Any) -> Backbone:
 
 
 # Imports sit in the functions: transformers takes seconds, and fbank needs none of it.
-BACKBONES: dict[str, Callable[[Any], Backbone]] = {"fbank": _fbank, "wav2vec2": _wav2vec2, "mbert": _mbert}
+BACKBONES: dict[str, Callable[[Any], Backbone]] = {
+    "fbank": _fbank,
+    "wav2vec2": _wav2vec2,
+    "ast": _ast,
+    "hear": _hear,
+    "encodec": _encodec,
+    "fastconformer": _fastconformer,
+    "mbert": _mbert,
+}
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

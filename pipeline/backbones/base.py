@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,14 +25,25 @@ class Backbone(nn.Module):
     """
 
     modality: ClassVar[Literal["audio", "text"]]
+    libraries: tuple[str, ...] = ("torch",)  # installed packages whose versions the numbers depend on
     version: ClassVar[int]  # raise it when a code change alters the numbers: it is in the fingerprint
     dim: int
     num_layers: int = 1  # layers stored per frame; 1 means frames are (frames, dim)
     sample_rate: int | None = None  # Hz; None for text
+    channels: int = 1  # of audio: 1, or 2 for waveforms of (samples, 2)
+    hop_length: float  # samples between the centres of two frames; audio only
+    first_centre: float  # the sample at the centre of frame 0; audio only
 
     def num_frames(self, length: int) -> int:
         """Frames made of `length` samples (audio) or tokens (text); 0 when it is too short for one."""
         raise NotImplementedError
+
+    def frame_times(self, num_frames: int) -> Tensor:
+        """(num_frames,) float64 seconds: the centre of each frame. Audio backbones only."""
+        if self.sample_rate is None:
+            raise ValueError(f"{type(self).__name__} encodes text: its frames have no times")
+        samples = self.first_centre + self.hop_length * torch.arange(num_frames, dtype=torch.float64)
+        return samples / self.sample_rate
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of one text, special tokens included. Text backbones only.
@@ -43,8 +55,9 @@ class Backbone(nn.Module):
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
         """Encode a zero-padded batch.
 
-        batch: (batch, samples) float32 mono in [-1, 1] at `sample_rate`, or (batch, tokens) int64.
-        lengths: (batch,) int64, valid samples or tokens per item, each enough for a frame.
+        batch: (batch, samples) float32 in [-1, 1] at `sample_rate`, with `channels` 2 (batch, samples, 2);
+            or (batch, tokens) int64.
+        lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame.
         """
         raise NotImplementedError
 

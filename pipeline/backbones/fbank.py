@@ -1,6 +1,6 @@
 """Log-mel filter bank energies, and their deltas: a backbone without weights."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from pipeline.config.backbone import FbankConfig
 
 LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence meets it
 KALDI_LOG_FLOOR = torch.finfo(torch.float32).eps
-KALDI_SCALE = 32768.0  # Kaldi reads 16-bit samples as integers
 PREEMPHASIS = 0.97
 DELTA_REACH = 2  # frames on either side of the regression
 
@@ -25,6 +24,11 @@ class Fbank(Backbone):
 
     modality = "audio"
     version = 1
+    # Of the Kaldi option: a model trained on its own variant of it has a subclass that says so.
+    scale: ClassVar[float] = 32768.0  # Kaldi reads 16-bit samples as integers
+    hann_power: ClassVar[float] = 0.85  # the povey window
+    empty_filters: ClassVar[bool] = False  # whether a filter may fall between two bins of the FFT
+    hop_length: int
     window: Tensor
     filters: Tensor
 
@@ -34,10 +38,20 @@ class Fbank(Backbone):
         self.sample_rate = config.sample_rate
         self.hop_length = round(config.hop_s * config.sample_rate)
         self.window_length = round(config.window_s * config.sample_rate)
+        self.first_centre = self.window_length / 2
         self.fft_length = 1 << (self.window_length - 1).bit_length()
         self.dim = config.num_mels * (1 + config.deltas)
-        self.register_buffer("window", _window(self.window_length, config.kaldi), persistent=False)
+        self.register_buffer(
+            "window", _window(self.window_length, config.kaldi, self.hann_power), persistent=False
+        )
         self.register_buffer("filters", _mel_filters(config, self.fft_length), persistent=False)
+        empty = int((self.filters.amax(0) == 0).sum())
+        if empty and not self.empty_filters:
+            raise ValueError(
+                f"`num_mels` {config.num_mels}: {empty} filters fall between bins of a "
+                f"{self.fft_length}-point FFT at {config.sample_rate} Hz; use fewer filters or a longer "
+                f"`window_s` (now {config.window_s})"
+            )
 
     def num_frames(self, length: int) -> int:
         return max(0, 1 + (length - self.window_length) // self.hop_length)
@@ -57,7 +71,7 @@ class Fbank(Backbone):
             return batch.new_zeros(len(batch), 0, self.config.num_mels)
         frames = batch.float().unfold(1, self.window_length, self.hop_length)
         if self.config.kaldi:
-            frames = frames * KALDI_SCALE
+            frames = frames * self.scale
             frames = frames - frames.mean(-1, keepdim=True)
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - PREEMPHASIS * previous
@@ -96,14 +110,14 @@ def deltas(frames: Tensor, lengths: Tensor) -> Tensor:
     return slope / (2 * sum(n * n for n in reach))
 
 
-def _window(length: int, kaldi: bool) -> Tensor:
-    """(length,) float32: Kaldi's povey window (a symmetric hann to the power 0.85), or a periodic hann."""
+def _window(length: int, kaldi: bool, hann_power: float) -> Tensor:
+    """(length,) float32: a symmetric hann to a power (0.85 is Kaldi's povey window), or a periodic hann."""
     window = torch.hann_window(length, periodic=not kaldi, dtype=torch.float64)
-    return (window**0.85 if kaldi else window).float()
+    return (window**hann_power if kaldi else window).float()
 
 
 def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
-    """(fft_length // 2 + 1, num_mels) float32 triangles of unit height; ValueError when one is empty."""
+    """(fft_length // 2 + 1, num_mels) float32 triangles of unit height."""
     hz = torch.linspace(0, config.sample_rate / 2, fft_length // 2 + 1, dtype=torch.float64)
     low, high = (_mel(torch.tensor(f, dtype=torch.float64)) for f in (config.low_hz, _high_hz(config)))
     corners = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64)
@@ -115,12 +129,6 @@ def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
     filters = torch.minimum(rising, falling).clamp(min=0)
     if config.kaldi:
         filters[-1] = 0
-    empty = int((filters.amax(0) == 0).sum())
-    if empty:
-        raise ValueError(
-            f"`num_mels` {config.num_mels}: {empty} filters fall between bins of a {fft_length}-point FFT "
-            f"at {config.sample_rate} Hz; use fewer filters or a longer `window_s` (now {config.window_s})"
-        )
     return filters.float()
 
 

@@ -86,6 +86,7 @@ class Mbert(Backbone):
     """Hidden states of a BERT encoder, one frame per token, [CLS] and [SEP] included."""
 
     modality = "text"
+    libraries = ("torch", "transformers")
     version = 1
 
     def __init__(self, config: MbertConfig) -> None:

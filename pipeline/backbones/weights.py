@@ -17,6 +17,8 @@ from pipeline.config.backbone import PretrainedConfig
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
 LEGACY_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+NEMO_WEIGHTS = ("*.nemo",)  # its own config inside
+TRANSFORMERS_WEIGHTS = (SAFE_WEIGHTS, LEGACY_WEIGHTS)
 SIDE_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "special_tokens_map.json")
 
 NOT_CACHED = "it is not in the local Hugging Face cache"
@@ -24,27 +26,29 @@ NOT_CACHED = "it is not in the local Hugging Face cache"
 M = TypeVar("M", bound=nn.Module)
 
 
-def find_folder(config: PretrainedConfig) -> Path:
+def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TRANSFORMERS_WEIGHTS) -> Path:
     """The folder with config.json and weights for `config.weights`; the network is asked last.
 
+    wanted: patterns of weight files, the weights themselves before their index, best kind first.
     Raises ValueError naming what was looked for and the remedies.
     """
     name = config.weights
     local = Path(name).expanduser()
     if local.is_dir():
-        if _has_model(local):
+        if _has_model(local, wanted):
             return local
-        raise ValueError(_missing(config, f"the folder {name} lacks config.json or model.safetensors"))
+        lacks = "a .nemo file" if NEMO_WEIGHTS in wanted else "config.json or model.safetensors"
+        raise ValueError(_missing(config, f"the folder {name} lacks {lacks}"))
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(_missing(config, f"there is no folder {name}"))
-    cached = _snapshot(config, local_files_only=True)
+    cached = _snapshot(config, wanted, local_files_only=True)
     if isinstance(cached, Path):
         return cached
     if not config.download:
         raise ValueError(_missing(config, f"{NOT_CACHED}, and `download` is false"))
-    if _hub_is_offline():
+    if hub_is_offline():
         raise ValueError(_missing(config, f"{NOT_CACHED}, and HF_HUB_OFFLINE is set"))
-    fetched = _snapshot(config, local_files_only=False)
+    fetched = _snapshot(config, wanted, local_files_only=False)
     if isinstance(fetched, Path):
         return fetched
     raise ValueError(_missing(config, f"{NOT_CACHED}, and the hub said: {fetched}"))
@@ -57,12 +61,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_pretrained(
-    config: PretrainedConfig, model_class: Any, model_type: str, unused: tuple[str, ...]
+    config: PretrainedConfig,
+    model_class: Any,
+    model_type: str,
+    unused: tuple[str, ...],
+    attention: str = "sdpa",
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.weights`, in fp32, and the folder it came from.
 
     model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
     backbone never uses them; any other absent parameter is an error, for transformers would make it up.
+    attention: transformers' name of the kernels; a model that has no attention takes `eager` only.
     """
     folder = find_folder(config)
     found = read_json(folder / "config.json").get("model_type")
@@ -78,7 +87,7 @@ def load_pretrained(
                 local_files_only=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                attn_implementation=attention,
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -145,12 +154,14 @@ def pretrained_fingerprint(
     }
 
 
-def _snapshot(config: PretrainedConfig, local_files_only: bool) -> Path | str:
+def _snapshot(
+    config: PretrainedConfig, wanted: Sequence[tuple[str, ...]], local_files_only: bool
+) -> Path | str:
     """The hub's folder for this id and revision, or why there is none."""
     from huggingface_hub import snapshot_download
 
-    reason = "no model.safetensors or pytorch_model.bin in the repository"
-    for weight_files in (SAFE_WEIGHTS, LEGACY_WEIGHTS):
+    reason = f"no {' or '.join(patterns[0] for patterns in wanted)} in the repository"
+    for weight_files in wanted:
         try:
             folder = snapshot_download(
                 config.weights,
@@ -160,17 +171,18 @@ def _snapshot(config: PretrainedConfig, local_files_only: bool) -> Path | str:
             )
         except Exception as error:  # no file, no network, no such id: the remedies are the same
             return f"{type(error).__name__}: {error}"
-        if _has_model(Path(folder)):
+        if _has_model(Path(folder), wanted):
             return Path(folder)
     return reason
 
 
-def _has_model(folder: Path) -> bool:
-    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
-    return bool(weights) and (folder / "config.json").is_file()
+def _has_model(folder: Path, wanted: Sequence[tuple[str, ...]]) -> bool:
+    weights = [file for patterns in wanted for file in folder.glob(patterns[0])]
+    return any(file.suffix == ".nemo" or (folder / "config.json").is_file() for file in weights)
 
 
-def _hub_is_offline() -> bool:
+def hub_is_offline() -> bool:
+    """Whether the environment says to stay off the network."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
@@ -181,6 +193,6 @@ def _missing(config: PretrainedConfig, reason: str) -> str:
         f"`weights` {config.weights}: no model found: {reason}. Do one of: "
         f"(1) where there is a network, run `hf download {config.weights}{revision}` (older: huggingface-cli "
         "download) and copy the cache over; "
-        "(2) set `weights` to a local folder with config.json and model.safetensors; "
+        f"(2) set `weights` to {config.local_weights}; "
         "(3) set `weights: random` to try the pipeline without a trained model"
     )

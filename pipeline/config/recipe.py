@@ -55,6 +55,18 @@ class Augment(Config):
         return self
 
 
+class Views(Config):
+    """What becomes of the views that a store holds beside the clean rows (`views` of the backbone's config).
+
+    train: `clean`, or `sample`: every epoch takes one of each row's views, the clean one among them.
+    test: `clean`, or `average`: the mean of the probabilities over all views of a row.
+    Validation and the standardisation of frames are on clean rows either way.
+    """
+
+    train: Literal["clean", "sample"] = "clean"
+    test: Literal["clean", "average"] = "clean"
+
+
 class EarlyStopping(Config):
     """Stop when `metric` on the validation rows has not improved for `patience` epochs; keep the best."""
 
@@ -100,6 +112,7 @@ class Recipe(Config):
     classes: list[str] | None = Field(None, min_length=2)
     head: SegmentHead
     augment: Augment | None = None
+    views: Views = Views()
     train: Train = Train()
 
     @model_validator(mode="after")

@@ -45,7 +45,13 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
     found = 0
     # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        here = Path(folder).resolve()
+        # A link to a folder that it lies in would come round for ever.
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and not here.is_relative_to(Path(folder, name).resolve())
+        )
         for name in sorted(names):
             path = Path(folder, name)
             # A leading dot is the operating system's (.DS_Store, ._name.wav), never a recording.

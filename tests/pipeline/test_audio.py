@@ -1,7 +1,6 @@
 """Decoding, resampling, and every reason to refuse a file."""
 
 import hashlib
-import io
 import pickle
 import struct
 from fractions import Fraction
@@ -11,26 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio import REASONS, BadAudio, decode, load_waveform, resample, resampled_length
-
-RATE = 16_000
-
-
-def tone(seconds: float = 1.0, rate: int = RATE, hz: float = 440.0, amplitude: float = 0.5) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+from tests.zoo import RATE, encode, tone
 
 
-def encode(samples: np.ndarray, rate: int = RATE, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, **options)
-    return buffer.getvalue()
-
-
-def reason(source: bytes | Path, **limits: float) -> str:
+def reason(source: bytes | Path, **limits: Any) -> str:
     with pytest.raises(BadAudio) as caught:
         decode(source, **limits)
     assert caught.value.reason in REASONS
@@ -89,6 +76,29 @@ def test_channels_are_averaged() -> None:
     left, right = tone(hz=300), tone(hz=500)
     decoded, _ = decode(encode(np.stack([left, right, -left], axis=1), format="WAV", subtype="FLOAT"))
     np.testing.assert_allclose(decoded, right / 3, atol=1e-7)
+
+
+def test_two_channels_are_kept_and_any_other_number_becomes_two_equal_ones() -> None:
+    left, right = tone(hz=300), tone(hz=500)
+    wav: dict[str, Any] = {"format": "WAV", "subtype": "FLOAT"}
+    stereo, rate = decode(encode(np.stack([left, right], axis=1), **wav), channels=2)
+    assert (stereo.dtype, rate) == (np.float32, RATE)
+    np.testing.assert_array_equal(stereo, np.stack([left, right], axis=1))
+    mono, _ = decode(encode(left, **wav), channels=2)
+    np.testing.assert_array_equal(mono, np.stack([left, left], axis=1))
+    three, _ = decode(encode(np.stack([left, right, -left], axis=1), **wav), channels=2)
+    np.testing.assert_allclose(three, np.stack([right, right], axis=1) / 3, atol=1e-7)
+
+
+def test_stereo_is_refused_as_mono_is() -> None:
+    samples = np.stack([tone(), tone(hz=500)], axis=1)
+    samples[7] = np.nan
+    samples[9, 1] = np.inf
+    with pytest.raises(BadAudio, match="2 of 16000 samples are NaN or infinite"):
+        decode(encode(samples, format="WAV", subtype="FLOAT"), channels=2)
+    assert reason(encode(samples[:800], format="WAV"), min_duration_s=0.06, channels=2) == "too_short"
+    with pytest.raises(ValueError, match="channels 3: waveforms have 1 or 2"):
+        decode(encode(tone(), format="WAV"), channels=3)
 
 
 CUTTABLE = [
@@ -198,6 +208,15 @@ def test_a_resampled_sine_keeps_frequency_amplitude_and_phase(rate_in: int) -> N
     np.testing.assert_allclose(resampled[middle], tone(1.0)[middle], atol=2e-3)
 
 
+@pytest.mark.parametrize("rate_in", [11025, 44100, 48000])
+def test_channels_are_resampled_each_by_itself(rate_in: int) -> None:
+    left, right = tone(0.31, rate=rate_in, hz=300), tone(0.31, rate=rate_in, hz=500)
+    stereo = resample(np.stack([left, right], axis=1), rate_in, 24_000)
+    assert stereo.shape == (resampled_length(len(left), rate_in, 24_000), 2)
+    for channel, expected in zip(stereo.T, (left, right), strict=True):
+        np.testing.assert_allclose(channel, resample(expected, rate_in, 24_000), atol=1e-6)
+
+
 def test_resampling_removes_what_the_lower_rate_cannot_hold() -> None:
     resampled = resample(tone(1.0, rate=48_000, hz=15_000), 48_000, RATE)
     assert np.abs(resampled[RATE // 8 : -RATE // 8]).max() < 1e-3
@@ -220,6 +239,7 @@ def test_load_waveform_checks_that_the_file_is_the_manifests(tmp_path: Path) -> 
     waveform = load_waveform(path, RATE, sha256)
     assert waveform.shape == (16_000,)
     np.testing.assert_array_equal(waveform, load_waveform(path, RATE))
+    np.testing.assert_array_equal(load_waveform(path, RATE, channels=2), np.stack([waveform] * 2, axis=1))
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BadAudio, match=r"changed: .*tone\.wav.*run `stillwave prepare` again") as caught:
         load_waveform(path, RATE, sha256)

@@ -12,17 +12,22 @@ import pandas as pd
 import pytest
 import torch
 
-from cache import EmbeddingStore, FingerprintMismatch, ledger
+from cache import EmbeddingStore, FingerprintMismatch, StoreError, ledger
+from cache.storage import open_storage
 from cache.verify import repair
 from pipeline.audio import load_waveform
-from pipeline.backbones import build_backbone
+from pipeline.augment import apply, draw
+from pipeline.backbones import Frames, build_backbone
+from pipeline.backbones.fbank import Fbank
 from pipeline.config.backbone import BackboneConfig, FbankConfig, MbertConfig, Wav2Vec2Config
+from pipeline.config.views import GaussianEffect, SpeedEffect, ViewsConfig
 from pipeline.extract import extract, quarantine_path
 from pipeline.manifest import read_manifest
 from pipeline.prepare import prepare
 from tests.fakes import files_of, speech_config, write_speech, write_wave
 
 FBANK = FbankConfig(kind="fbank", deltas=0)
+VIEWS = ViewsConfig(count=2, speed=SpeedEffect(probability=0.7), gaussian=GaussianEffect(probability=0.7))
 TINY = {"weights": "random", "size": "tiny"}
 CONFIGS: dict[str, BackboneConfig] = {
     "fbank": FBANK,
@@ -210,8 +215,9 @@ def _units_done(out: Path, total: int) -> int:
     """Units that a killed run has recorded as done, or all of a complete store."""
     if (out / "zarr.json").exists() and '"complete": true' in (out / "zarr.json").read_text():
         return total
-    plan = ledger.load_plan(out)
-    return 0 if plan is None else len(plan.kept | ledger.load_records(out, plan).keys())
+    storage = open_storage(out)
+    plan = ledger.load_plan(storage)
+    return 0 if plan is None else len(plan.kept | ledger.load_records(storage, plan).keys())
 
 
 def _run_child(
@@ -226,3 +232,91 @@ def _run_child(
     if child.is_alive():
         os.kill(child.pid, signal.SIGKILL)
         child.join()
+
+
+def test_views_are_stored_beside_the_clean_rows_and_computed_once(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    out, few = tmp_path / "a.zarr", manifest[:8]
+    assert extract(FBANK, few, out).forwards == 8
+    config = FBANK.model_copy(update={"views": VIEWS})
+    added = extract(config, few, out)
+    assert (added.rows, added.forwards) == (24, 16)  # the clean rows are there
+    assert extract(config, few, out).forwards == 0
+    store, backbone = EmbeddingStore(out), build_backbone(FBANK)
+    for id_, path, sha256 in zip(few["id"], few["path"], few["sha256"], strict=True):
+        for view in (1, 2):
+            effects = draw(VIEWS, sha256, view)
+            waveform = torch.from_numpy(apply(load_waveform(path, 16000), 16000, effects))
+            expected = backbone(waveform[None], torch.tensor([len(waveform)])).values[0].numpy()
+            frames = store[store.rows([id_], view=view)[0]]
+            assert frames.shape == expected.shape
+            np.testing.assert_allclose(frames, expected, rtol=2e-3, atol=2e-2)
+    assert extract(FBANK, few, out).rows == 8  # asked for no more, they leave
+
+
+def test_a_clip_too_short_for_a_frame_has_no_views_either(tmp_path: Path) -> None:
+    """Slowed down it might have one: then it would be both stored and quarantined."""
+    folder = write_speech(tmp_path / "speech", count=12)
+    write_wave(folder / "wav/000.wav", 395 / 16000, 100, seed=1)
+    prepare(speech_config(), folder, folder / "manifest.parquet")
+    slow = ViewsConfig(count=2, speed=SpeedEffect(probability=1, low=0.5, high=0.5))
+    config = FBANK.model_copy(update={"views": slow, "max_bad_fraction": 0.1})
+    result = extract(config, read_manifest(folder / "manifest.parquet"), tmp_path / "a.zarr")
+    assert [(row.id, row.reason) for row in result.quarantined] == [("wav/000", "too_short")]
+    assert result.rows == 3 * 11
+
+
+def test_what_a_view_fails_of_is_said(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    manifest.loc[2, "path"] = "gone.wav"
+    config = FBANK.model_copy(update={"views": VIEWS, "max_bad_fraction": 0.1})
+    result = extract(config, manifest, tmp_path / "a.zarr")
+    assert [row.reason for row in result.quarantined] == ["missing"] * 3
+    assert [row.detail.startswith("view ") for row in result.quarantined] == [False, True, True]
+    assert result.rows == 3 * (len(manifest) - 1)
+
+
+def test_nan_out_of_a_model_is_quarantined_and_never_stored(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose weights hold one NaN in a place that only long items reach."""
+    forward = Fbank.forward
+
+    def sick(self: Fbank, batch: torch.Tensor, lengths: torch.Tensor) -> Frames:
+        frames = forward(self, batch, lengths)
+        frames.values[:, 80:, 3] = float("nan")
+        return frames
+
+    monkeypatch.setattr(Fbank, "forward", sick)
+    long = [build_backbone(FBANK).num_frames(n) > 80 for n in manifest["num_samples"]]
+    config = FBANK.model_copy(update={"max_bad_fraction": 0.9})
+    result = extract(config, manifest, tmp_path / "a.zarr")
+    assert {row.id for row in result.quarantined} == set(manifest["id"][long])
+    assert {row.reason for row in result.quarantined} == {"non_finite"}
+    assert all(np.isfinite(frames).all() for frames in EmbeddingStore(tmp_path / "a.zarr"))
+
+
+def test_overflow_to_float16_is_quarantined_with_its_remedy(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Fbank.forward
+
+    def loud(self: Fbank, batch: torch.Tensor, lengths: torch.Tensor) -> Frames:
+        frames = forward(self, batch, lengths)
+        return Frames(1e6 * frames.values, frames.lengths)
+
+    monkeypatch.setattr(Fbank, "forward", loud)
+    with pytest.raises(ValueError, match=r"36 overflow.*does not fit float16; set storage_dtype: float32"):
+        extract(FBANK, manifest, tmp_path / "a.zarr")
+    assert (
+        extract(FBANK.model_copy(update={"storage_dtype": "float32"}), manifest, tmp_path / "b.zarr").rows
+        == 36
+    )
+
+
+def test_a_path_that_cannot_be_written_is_an_error_before_any_model_runs(
+    manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fbank, "forward", None)
+    with pytest.raises(StoreError, match=r"/proc/stillwave.*"):
+        extract(FBANK, manifest, "/proc/stillwave/a.zarr")

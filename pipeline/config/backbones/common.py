@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.config.base import Config
+from pipeline.config.views import ViewsConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)]
@@ -13,17 +14,22 @@ Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)
 class CommonConfig(Config):
     """Fields of every backbone.
 
-    max_batch_frames: frames per batch, padding included; bounds memory. Numbers change only as far as the
-        same item differs between batches: 1e-5 in fp32, more in half precision.
+    max_batch_frames: frames per batch, padding included; bounds memory. `auto` suits the device. Numbers
+        change only as far as the same item differs between batches: 1e-5 in fp32, more in half precision.
     max_bad_fraction: extraction fails when more than this part of the rows cannot be encoded.
+    views: augmented versions to store beside the clean one; of speech only.
     """
 
     storage_dtype: Literal["float16", "float32"] = "float16"
-    max_batch_frames: int = Field(4000, ge=1)
+    max_batch_frames: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
+    views: ViewsConfig | None = None
 
-    # Fields that leave the frames as they are, or that the sha256 of the weights stands for.
-    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"max_batch_frames", "max_bad_fraction"})
+    # Fields that leave the frames as they are, or that the sha256 of the weights stands for; and views, which
+    # enter the key of each view's row instead, so that adding them to a store leaves its clean rows.
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset(
+        {"max_batch_frames", "max_bad_fraction", "views"}
+    )
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The fields that the stored numbers depend on, JSON-ready."""
@@ -38,6 +44,7 @@ class PretrainedConfig(CommonConfig):
     download: whether the network may be used when the hub id is not in the local cache.
     layers: `last`, `all`, or indexes; 0 is the input of the first transformer layer, negatives count
         from the end. Several give (frames, layers, dim).
+    compile: whether torch.compile makes kernels for the model: minutes at first, and last bits may differ.
     seed, size: of `random` weights only.
     """
 
@@ -46,8 +53,10 @@ class PretrainedConfig(CommonConfig):
     revision: str | None = None
     download: bool = True
     layers: Layers = "last"
+    compile: bool = False
     seed: int = 0
 
+    local_weights: ClassVar[str] = "a local folder with config.json and model.safetensors"
     not_in_fingerprint: ClassVar[frozenset[str]] = CommonConfig.not_in_fingerprint | {
         "weights", "revision", "download", "seed", "size",
     }  # fmt: skip

@@ -15,6 +15,7 @@ class MbertConfig(PretrainedConfig):
     """
 
     kind: Literal["mbert"]
+    views: None = None  # a text has no waveform to change
     weights: str = Field("bert-base-multilingual-cased", min_length=1)
     size: Literal["tiny", "base"] = "base"
     long_text: Literal["truncate", "quarantine"] = "truncate"

@@ -3,13 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.backbones import Backbone
+from pipeline.backbones.conformer import Architecture, Conformer
+from pipeline.backbones.nemo import import_nemo, quiet
+from pipeline.backbones.nemo_file import to_nemo
+from pipeline.backbones.parakeet import build_parakeet
+from pipeline.backbones.weights import random_weights
 
 SMALL_WAV2VEC2 = {
     "conv_dim": (24,) * 7,
@@ -20,6 +27,34 @@ SMALL_WAV2VEC2 = {
     "num_conv_pos_embeddings": 32,
     "num_conv_pos_embedding_groups": 4,
 }
+SMALL_AST = {  # windows of 128 mel frames: 12 steps of 12 patches, 1.2 s from one window to the next
+    "max_length": 128,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16}
+ENCODEC_48KHZ = {  # transformers' defaults are the 24 kHz model
+    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+    "sampling_rate": 48000,
+    "audio_channels": 2,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "norm_type": "time_group_norm",
+    "use_causal_conv": False,
+}
+PACKAGE_NAMES = {  # transformers' names in EnCodec's encoder and quantizer, and the encodec package's
+    "encoder.layers.": "encoder.model.",
+    ".conv.": ".conv.conv.",
+    ".norm.": ".conv.norm.",
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+    "quantizer.layers.": "quantizer.vq.layers.",
+    ".codebook.": "._codebook.",
+}
+SMALL_CONFORMER = Architecture(d_model=48, num_layers=3, num_heads=4, ff_dim=96, subsampling_channels=16)
 WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "ja", "nein", "Haus", "##es", "##en", ",", ".", "!"]
 
 
@@ -34,9 +69,34 @@ def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
+def _save_encodec(root: Path, model: str, **settings: Any) -> list[str]:
+    """One small EnCodec in two folders, as transformers and as the encodec package name its weights."""
+    config = transformers.EncodecConfig(**SMALL_ENCODEC, **settings)
+    codec = _seeded(lambda: random_weights(7, lambda: transformers.EncodecModel(config)))
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            if name.endswith("weight.original0"):  # untrained, the sound fades from layer to layer
+                parameter.mul_(2.5)
+    for name, buffer in codec.quantizer.named_buffers():
+        if name.endswith(".embed"):  # zeros until they are trained
+            buffer.normal_(std=0.3, generator=generator)
+    names = [f"encodec-{model}", f"encodec-{model}-package"]
+    codec.save_pretrained(root / names[0])
+    package = {}
+    for name, tensor in codec.state_dict().items():
+        for ours, theirs in PACKAGE_NAMES.items():
+            name = name.replace(ours, theirs)
+        if not name.startswith("decoder."):
+            package[name] = tensor
+    (root / names[1]).mkdir()
+    save_file(package, root / names[1] / "model.safetensors")
+    return names
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name -> folder of a saved model: group and layer norm wav2vec2, and a BERT with its tokenizer."""
+    """Name -> folder of a saved model: wav2vec2 with group or layer norm, AST, Parakeet, EnCodec, BERT."""
     root = tmp_path_factory.mktemp("models")
     transformers.utils.logging.disable_progress_bar()
     layer_norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -44,6 +104,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         config = transformers.Wav2Vec2Config(**SMALL_WAV2VEC2, **extra)
         _seeded(lambda config=config: transformers.Wav2Vec2Model(config)).save_pretrained(root / name)
         (root / name / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
+    config = transformers.ASTConfig(**SMALL_AST)
+    _seeded(lambda: transformers.ASTModel(config)).save_pretrained(root / "ast")
+    (root / "ast" / "preprocessor_config.json").write_text(json.dumps({"mean": -6.5, "std": 5.5}))
+    parakeet = build_parakeet(SMALL_CONFORMER, small_conformer().state_dict())
+    parakeet.model.save_pretrained(root / "parakeet")
+    transformers.ParakeetFeatureExtractor().save_pretrained(root / "parakeet")
     vocab = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     tokenizer = transformers.BertTokenizer(vocab=vocab, do_lower_case=False)
     tokenizer.save_pretrained(root / "bert")
@@ -55,7 +121,58 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         intermediate_size=64,
     )
     _seeded(lambda: transformers.BertModel(config)).save_pretrained(root / "bert")
-    return {name: root / name for name in ("group", "layer", "bert")}
+    encodec = [*_save_encodec(root, "24khz"), *_save_encodec(root, "48khz", **ENCODEC_48KHZ)]
+    return {name: root / name for name in (*encodec, "group", "layer", "ast", "parakeet", "bert")}
+
+
+def small_conformer() -> Conformer:
+    """A seeded Conformer, with statistics in its batch norms that are not those of a new one."""
+    model = _seeded(lambda: random_weights(6, lambda: Conformer(SMALL_CONFORMER)))
+    generator = torch.Generator().manual_seed(8)
+    for layer in model.layers:
+        layer.conv.norm.running_mean.normal_(0, 0.2, generator=generator)
+        layer.conv.norm.running_var.uniform_(0.5, 2, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def nemo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .nemo file of NeMo's own saving: a character CTC model with the small Conformer's weights."""
+    labels = list("abc ")
+    config = {
+        "sample_rate": 16000,
+        "labels": labels,
+        "preprocessor": {
+            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+            "sample_rate": 16000, "normalize": "per_feature", "window_size": 0.025, "window_stride": 0.01,
+            "window": "hann", "features": 80, "n_fft": 512, "frame_splicing": 1, "dither": 1e-5, "pad_to": 0,
+        },
+        "spec_augment": {
+            "_target_": "nemo.collections.asr.modules.SpectrogramAugmentation",
+            "freq_masks": 0, "time_masks": 0, "freq_width": 1, "time_width": 0.05,
+        },
+        "encoder": {
+            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
+            "feat_in": 80, "feat_out": -1, "n_layers": 3, "d_model": 48, "n_heads": 4,
+            "ff_expansion_factor": 2, "subsampling": "dw_striding", "subsampling_factor": 8,
+            "subsampling_conv_channels": 16, "self_attention_model": "rel_pos",
+            "att_context_size": [-1, -1], "xscaling": True,
+            "untie_biases": True, "conv_kernel_size": 9, "conv_norm_type": "batch_norm",
+        },
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+            "feat_in": 48, "num_classes": len(labels), "vocabulary": labels,
+        },
+        "optim": {"name": "adamw", "lr": 0.001},
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("nemo") / "small.nemo"
+    with quiet():
+        from omegaconf import OmegaConf
+
+        model = import_nemo().models.EncDecCTCModel(OmegaConf.create(config))
+        model.encoder.load_state_dict(to_nemo(small_conformer().state_dict()))
+        model.save_to(str(path))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,119 @@
+"""Every backbone at its true size: do its frames depend on the batch, and what does bf16 cost?
+
+    python benchmarks/invariance.py [--only NAME ...]
+
+Random weights, so nothing is downloaded. error: worst max |a - b| / max |b| over the items of a padded batch
+of mixed lengths, `a` from the batch and `b` from the item alone, fp32. cosine: of the worst frame of 3 s of
+noise, bf16 against fp32. Prints rows for docs/backbones.md, and ends with one line of JSON.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones import Backbone, build_backbone
+from pipeline.config.backbone import BackboneConfig
+from pipeline.config.base import parse_config
+
+RANDOM = {"weights": "random"}
+MODELS: dict[str, dict[str, Any]] = {
+    "fbank": {"kind": "fbank"},
+    "fbank, Kaldi": {"kind": "fbank", "kaldi": True, "deltas": 0},
+    "encodec 24 kHz, transformers": {"kind": "encodec", **RANDOM},
+    "encodec 24 kHz, encodec": {"kind": "encodec", "implementation": "encodec", **RANDOM},
+    "encodec 48 kHz, transformers": {"kind": "encodec", "model": "48khz", **RANDOM},
+    "encodec 48 kHz, encodec": {"kind": "encodec", "model": "48khz", "implementation": "encodec", **RANDOM},
+    "wav2vec2 base, group norm": {"kind": "wav2vec2", **RANDOM},
+    "wav2vec2 large, layer norm (XLS-R)": {"kind": "wav2vec2", "size": "large", **RANDOM},
+    "mbert": {"kind": "mbert", **RANDOM},
+    "fastconformer large, nemo": {"kind": "fastconformer", "implementation": "nemo", **RANDOM},
+    "fastconformer large, transformers": {
+        "kind": "fastconformer",
+        "implementation": "transformers",
+        **RANDOM,
+    },
+    "fastconformer large, custom": {"kind": "fastconformer", "implementation": "custom", **RANDOM},
+    "ast": {"kind": "ast", **RANDOM},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", help="Parts of names.")
+    wanted = parser.parse_args().only or [""]
+    figures = {}
+    for name, raw in MODELS.items():
+        if any(part in name for part in wanted):
+            figures[name] = row = measure(raw)
+            cells = (f"{row['frames_per_s']:g}", f"{row['parameters']:.2f} M", f"{row['error']:.1e}")
+            print(
+                "|",
+                name,
+                "|",
+                row["dim"],
+                "|",
+                *(f"{cell} |" for cell in cells),
+                row["cosine"],
+                "|",
+                flush=True,
+            )
+    print(json.dumps(figures))
+
+
+def measure(raw: dict[str, Any]) -> dict[str, Any]:
+    """Size, rate, and both errors of one backbone."""
+    model = build_backbone(parse_config(raw, BackboneConfig, "benchmark"))
+    items = [noise(model, length) for length in mixed_lengths(model)]
+    lengths = torch.tensor([len(item) for item in items])
+    with torch.inference_mode():
+        batch = model(nn.utils.rnn.pad_sequence(items, batch_first=True), lengths)
+        alone = [frames_of(model, item) for item in items]
+        errors = [
+            float((row[: len(b)] - b).abs().max() / b.abs().max())
+            for row, b in zip(batch.values, alone, strict=True)
+        ]
+        cosine: float | str = "fp32 only"
+        if raw["kind"] != "fbank":
+            half = build_backbone(parse_config({**raw, "precision": "bf16"}, BackboneConfig, "benchmark"))
+            a, b = frames_of(half, items[-1]), alone[-1]
+            cosine = round(float(nn.functional.cosine_similarity(a, b, dim=-1).min()), 5)
+    audio = model.modality == "audio"
+    return {
+        "dim": model.dim,
+        "frames_per_s": round(model.sample_rate / model.hop_length, 2) if audio and model.sample_rate else 0,
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "error": max(errors),
+        "cosine": cosine,
+    }
+
+
+def mixed_lengths(model: Backbone) -> list[int]:
+    """The shortest item there can be, ten times that, 1 s and 3 s; or tokens."""
+    least = next(n for n in range(1, 10_000) if model.num_frames(n) > 0)
+    if model.sample_rate is None:
+        return [least, 10 * least, 77, 400]
+    return [least, 10 * least, model.sample_rate, 3 * model.sample_rate + 1]
+
+
+def noise(model: Backbone, length: int) -> Tensor:
+    """Quiet noise, or token ids."""
+    generator = torch.Generator().manual_seed(length)
+    if model.modality == "text":
+        return torch.tensor(model.tokenize("the cat sat on a mat and so on " * length)[:length])
+    shape = (length, 2) if model.channels == 2 else (length,)
+    return 0.1 * torch.randn(shape, generator=generator)
+
+
+def frames_of(model: Backbone, item: Tensor) -> Tensor:
+    """The frames of an item that is alone in its batch."""
+    frames = model(item[None], torch.tensor([len(item)]))
+    return frames.values[0, : frames.lengths[0]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Where a store's files lie: one contract for a local folder and for a prefix of an object store.
+
+A *key* is a file's path below the store, with slashes: "frames/c/0/0". A file is put in place whole or not at
+all, and what has been put is there for every later reader. All else that a store promises is built on this.
+"""
+
+import mmap
+import os
+import re
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cache import folders
+from cache.errors import StoreError
+
+
+class Storage(ABC):
+    """The files of one store. Its methods raise FileNotFoundError for a key that is not there."""
+
+    path: Path | str  # the folder or URL, as given; messages name it
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @abstractmethod
+    def read(self, key: str) -> bytes: ...
+
+    @abstractmethod
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Several whole files by key; those that are not there are left out."""
+
+    @abstractmethod
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Bytes `start` to `stop` of a file, for each (key, start, stop)."""
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO:
+        """A file to seek and read in."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Put a file in place in one step, on the disk. Raises StoreError when it cannot be written."""
+
+    @abstractmethod
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Put a file in place unless there is one; returns whether it did."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool: ...
+
+    @abstractmethod
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Keys of all files below a folder, in order, and their sizes in bytes; empty when there is none."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete a file, if it is there."""
+
+    @abstractmethod
+    def delete_tree(self, prefix: str) -> None:
+        """Delete all files below a folder, if there are any."""
+
+    @abstractmethod
+    def map(self, key: str) -> mmap.mmap | None:
+        """The file as a read-only memory map, or None where there is no such thing."""
+
+    @abstractmethod
+    def zarr_store(self) -> Any:
+        """What Zarr reads the store through."""
+
+    @abstractmethod
+    def resolve(self) -> "Storage":
+        """The same place under its one name: what a symbolic link points to."""
+
+    @abstractmethod
+    def recover(self) -> None:
+        """Finish, or undo, what was killed while it replaced the store as a whole."""
+
+    @abstractmethod
+    def interrupted(self) -> bool:
+        """Whether recover() has to be called before there is a store to read."""
+
+    @abstractmethod
+    def is_foreign(self) -> bool:
+        """Whether something lies here that no writer of ours leaves without a zarr.json."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Delete what killed writers left half-written."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Delete the store. Killed at any moment, no part of it is left that could pass for a whole one."""
+
+
+def open_storage(path: str | Path) -> Storage:
+    """The storage at a local path, or at a URL that fsspec knows: "s3://bucket/a.zarr", "memory://a.zarr".
+
+    Endpoint and credentials come from where fsspec and its file systems look for them: the environment
+    (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, FSSPEC_S3_...) and ~/.config/fsspec. A relative path may be given as
+    file://a.zarr.
+    """
+    text = str(path)
+    if isinstance(path, Path) or "://" not in text:
+        if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", text):
+            raise StoreError(f"{text}: a URL that went through Path() has lost a slash; pass it as text")
+        return LocalFolder(Path(path))
+    if text.startswith("file://"):
+        return LocalFolder(Path(text.removeprefix("file://")))
+    from cache.remote import RemotePrefix
+
+    return RemotePrefix(text)
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether `path` names something on another machine."""
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def split(path: str | Path) -> tuple[Storage, str]:
+    """The folder or prefix that a file lies in, and the file's name there."""
+    storage = open_storage(path)
+    if isinstance(storage.path, Path):
+        return LocalFolder(storage.path.parent), storage.path.name
+    parent, _, name = storage.path.rpartition("/")
+    return open_storage(f"{parent}/" if parent.endswith("/") else parent), name
+
+
+class LocalFolder(Storage):
+    """A folder of the local file system."""
+
+    path: Path
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, key: str) -> bytes:
+        return (self.path / key).read_bytes()
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        found = {}
+        for key in keys:
+            with suppress(FileNotFoundError):
+                found[key] = self.read(key)
+        return found
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        pieces = []
+        for key, start, stop in ranges:
+            with self.open(key) as file:
+                file.seek(start)
+                pieces.append(file.read(stop - start))
+        return pieces
+
+    def open(self, key: str) -> BinaryIO:
+        return (self.path / key).open("rb")
+
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        target = self.path / key
+        # A name of its own for every attempt: two workers may write the same unit for a while.
+        temporary = target.with_suffix(f".{uuid.uuid4().hex}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise cannot_write(target, error.strerror or str(error)) from error
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        raise NotImplementedError("a folder is locked by filelock, not by a file that is put once")
+
+    def exists(self, key: str) -> bool:
+        return (self.path / key).exists()
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        found = {}
+        for folder, _, names in os.walk(self.path / prefix):
+            for name in names:
+                file = Path(folder, name)
+                found[file.relative_to(self.path).as_posix()] = file.stat().st_size
+        return dict(sorted(found.items()))
+
+    def delete(self, key: str) -> None:
+        (self.path / key).unlink(missing_ok=True)
+
+    def delete_tree(self, prefix: str) -> None:
+        shutil.rmtree(self.path / prefix, ignore_errors=True)
+
+    def map(self, key: str) -> mmap.mmap | None:
+        with self.open(key) as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def zarr_store(self) -> Any:
+        return self.path
+
+    def resolve(self) -> "LocalFolder":
+        return LocalFolder(self.path.resolve())
+
+    def recover(self) -> None:
+        folders.recover(self.path)
+
+    def interrupted(self) -> bool:
+        return not self.path.exists() and folders.beside(self.path, "old").exists()
+
+    def is_foreign(self) -> bool:
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(not folders.is_partial(entry) for entry in self.path.iterdir())
+
+    def sweep(self) -> None:
+        for leftover in self.path.rglob("*.partial"):
+            leftover.unlink()
+
+    def discard(self) -> None:
+        if self.path.exists():
+            folders.discard(self.path)
+
+
+def cannot_write(target: Path | str, why: str, remedy: str = "make room, or give another path") -> StoreError:
+    return StoreError(
+        f"{target}: cannot be written ({why}); {remedy}, then run the same command again: a store goes on "
+        "where it stopped"
+    )

@@ -1,0 +1,1 @@
+"""Other names of modules that live in `pipeline` and `heads`."""

@@ -1,0 +1,161 @@
+"""Audio Spectrogram Transformer frames (arXiv 2104.01778), stitched from windows of fixed length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.fbank import Fbank
+from pipeline.backbones.layers import resolve_layers, select_layers
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
+from pipeline.config.backbone import AstConfig, FbankConfig
+
+WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory
+
+# True geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 192,
+    },
+    "base": {},
+}
+
+# The fields of the model's own config that alter numbers without showing in the weights' shapes.
+ARCHITECTURE = (
+    "num_attention_heads", "hidden_act", "layer_norm_eps",
+    "frequency_stride", "time_stride", "max_length", "num_mel_bins",
+)  # fmt: skip
+
+# As transformers' ASTFeatureExtractor where no preprocessor_config.json says otherwise: AudioSet's moments.
+MEAN, STD = -4.2677393, 4.5689974
+
+
+class AstFbank(Fbank):
+    """What AST was trained on: Kaldi's filter bank, but samples in [-1, 1], and a hann window as it is."""
+
+    scale = 1.0
+    hann_power = 1.0
+    empty_filters = True  # the fourth of 128
+
+
+class Ast(Backbone):
+    """Hidden states of an Audio Spectrogram Transformer, one frame per step in time of its patches.
+
+    The model takes 1024 mel frames (10.24 s) and makes 101 steps of 12 patches, each 16 mel frames wide, one
+    every 10. Windows start 1010 mel frames apart, so that step k of window w is step 101 * w + k of the clip:
+    one every 100 ms throughout, none missing, none double. Windows share 14 mel frames and nothing else.
+    The last one is padded as transformers pads a short clip, with a mel energy of 0 before normalisation
+    (0.467 after), which the model attends to. A step counts when its patches lie within the clip; a clip
+    shorter than a patch (2800 samples) gives one step. The two special tokens are left out.
+    """
+
+    modality = "audio"
+    libraries = ("torch", "transformers")
+    version = 1
+
+    def __init__(self, config: AstConfig) -> None:
+        super().__init__()
+        model, preprocessor = _load(config)
+        self.config = config
+        self.architecture = model.config
+        self.do_normalize = bool(preprocessor.get("do_normalize", True))
+        self.mean = float(preprocessor.get("mean", MEAN))
+        self.std = float(preprocessor.get("std", STD))
+        self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
+        self.mel = AstFbank(
+            FbankConfig(
+                kind="fbank",
+                sample_rate=self.sample_rate,
+                num_mels=model.config.num_mel_bins,
+                deltas=0,
+                kaldi=True,
+            )
+        )
+        self.embeddings = model.embeddings
+        self.blocks = model.layers
+        self.layernorm = model.layernorm
+        self.num_bands, self.num_steps = model.embeddings.get_shape(model.config)
+        self.hop_length = self.mel.hop_length * model.config.time_stride
+        self.first_centre = self.mel.first_centre + self.mel.hop_length * (model.config.patch_size - 1) / 2
+        self.layers = resolve_layers(config.layers, model.config.num_hidden_layers)
+        self.num_layers = len(self.layers)
+        self.mean_over_bands = config.frequency == "mean"
+        self.dim = model.config.hidden_size * (1 if self.mean_over_bands else self.num_bands)
+
+    def num_frames(self, length: int) -> int:
+        num_mels = self.mel.num_frames(length)
+        whole = (num_mels - self.architecture.patch_size) // self.architecture.time_stride + 1
+        return max(whole, 1) if num_mels else 0
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        counts = [self.num_frames(length) for length in lengths.tolist()]
+        if min(counts) < 1:
+            raise ValueError(
+                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
+                "whose num_frames is 0"
+            )
+        with compute_in("fp32", batch.device):
+            mels, num_mels = self.mel(batch, lengths)
+            cut = [self._windows(mel[:n], k) for mel, n, k in zip(mels, num_mels, counts, strict=True)]
+        with compute_in(self.config.precision, batch.device):
+            # Items meet in one list of windows, and each window is encoded as if it were alone.
+            encoded = [self._encode(part) for part in torch.cat(cut).split(WINDOWS_AT_ONCE)]
+        items = torch.cat(encoded).split([len(windows) for windows in cut])
+        frames = [item.flatten(0, 1)[:count] for item, count in zip(items, counts, strict=True)]
+        return Frames(
+            nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(counts, device=lengths.device)
+        )
+
+    def _windows(self, mel: Tensor, num_steps: int) -> Tensor:
+        """(mel frames, bands) -> (windows, `max_length`, bands), normalised, enough for `num_steps`."""
+        size = self.architecture.max_length
+        hop = self.num_steps * self.architecture.time_stride
+        total = size + hop * ((num_steps - 1) // self.num_steps)
+        mel = nn.functional.pad(mel, (0, 0, 0, total - len(mel)))  # cuts frames beyond the last step off, too
+        if self.do_normalize:
+            mel = (mel - self.mean) / (2 * self.std)
+        return mel.unfold(0, size, hop).transpose(1, 2)
+
+    def _encode(self, windows: Tensor) -> Tensor:
+        """(windows, `max_length`, bands) -> (windows, steps, [layers,] dim) fp32."""
+        hidden = self.embeddings(windows)
+        states = [self._pool(hidden)]
+        for block in self.blocks[: max(self.layers)]:
+            hidden = block(hidden)
+            states.append(self._pool(hidden))
+        if len(states) > len(self.blocks):
+            states[-1] = self._pool(self.layernorm(hidden))
+        return select_layers(states, self.layers)
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """(windows, 2 + bands * steps, size) -> (windows, steps, dim): bands averaged or side by side."""
+        patches = tokens[:, 2:].float().unflatten(1, (self.num_bands, self.num_steps))
+        pooled: Tensor = patches.mean(1) if self.mean_over_bands else patches.transpose(1, 2).flatten(2)
+        return pooled
+
+    def fingerprint(self) -> dict[str, Any]:
+        preprocessing = {
+            "do_normalize": self.do_normalize,
+            "mean": self.mean,
+            "std": self.std,
+            "sample_rate": self.sample_rate,
+            "fbank": self.mel.version,
+        }
+        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
+
+
+def _load(config: AstConfig) -> tuple[Any, dict[str, Any]]:
+    """The transformers model and its preprocessor's settings."""
+    import transformers
+
+    if config.weights == "random":
+        settings = {**SIZES[config.size], "attn_implementation": "sdpa"}
+        architecture = transformers.ASTConfig(**settings)
+        return random_weights(config.seed, lambda: transformers.ASTModel(architecture)), {}
+    model, folder = load_pretrained(config, transformers.ASTModel, "audio-spectrogram-transformer", ())
+    return model, read_json(folder / "preprocessor_config.json")

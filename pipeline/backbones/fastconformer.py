@@ -1,0 +1,186 @@
+"""FastConformer frames (arXiv 2305.05084): three implementations of one encoder behind one contract."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
+from pipeline.backbones.layers import resolve_layers, select_layers
+from pipeline.backbones.mel import LogMel, MelSettings
+from pipeline.backbones.nemo import build_nemo, restore_nemo
+from pipeline.backbones.nemo_file import read_nemo, to_nemo
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.parakeet import build_parakeet, read_parakeet
+from pipeline.backbones.weights import (
+    NEMO_WEIGHTS,
+    TRANSFORMERS_WEIGHTS,
+    find_folder,
+    random_weights,
+    weights_sha256,
+)
+from pipeline.config.backbone import FastConformerConfig
+from pipeline.config.backbones.fastconformer import Implementation
+
+# Architecture, and the size of a linear layer on top. True geometry at every size; 'large' is as published.
+SIZES: dict[str, tuple[Architecture, int | None]] = {
+    "tiny": (Architecture(d_model=48, num_layers=3, num_heads=4, ff_dim=96, subsampling_channels=16), 64),
+    "small": (Architecture(d_model=256, num_layers=4, num_heads=4, ff_dim=1024), 512),
+    "medium": (Architecture(d_model=256, num_layers=17, num_heads=4, ff_dim=1024), 512),
+    "large": (Architecture(d_model=512, num_layers=18, num_heads=8, ff_dim=2048), None),
+}
+
+LIBRARIES = {
+    "nemo": ("torch", "nemo_toolkit"),
+    "transformers": ("torch", "transformers"),
+    "custom": ("torch",),
+}
+MIN_MELS = 2  # the deviation of a single mel frame is undefined
+
+
+class Parts(NamedTuple):
+    """What a FastConformer is made of.
+
+    mel: (batch, samples), lengths -> (batch, mel frames, num_mels) and valid mel frames.
+    encoder: the same two -> list of states 0.., each (batch, frames, d_model); has `layers`, a ModuleList.
+    projected: size of a linear layer on top, or None.
+    """
+
+    mel: nn.Module
+    encoder: nn.Module
+    architecture: Architecture
+    settings: MelSettings
+    projected: int | None = None
+
+
+class FastConformer(Backbone):
+    """Hidden states of a FastConformer encoder, one frame per 1280 samples at 16 kHz.
+
+    Mel frames are centred on multiples of 160 samples, and frame t on mel frame 8t. Items of fewer than two
+    mel frames (320 samples) give none. Dropout acts in train mode; dither, layer drop and SpecAugment do not
+    exist here. Layers above the last one kept are given up.
+    """
+
+    modality = "audio"
+    version = 1
+    first_centre = 0.0
+
+    def __init__(self, config: FastConformerConfig, parts: Parts | None = None) -> None:
+        """parts: to use instead of what `config.weights` names."""
+        super().__init__()
+        if parts is None:
+            with torch.random.fork_rng(devices=[]):  # libraries draw weights before they load them
+                parts = _load(config)
+        self.config = config
+        self.libraries = LIBRARIES[config.implementation]
+        self.architecture = parts.architecture
+        self.settings = parts.settings
+        self.sample_rate = parts.settings.sample_rate
+        self.hop_length = parts.settings.hop_length * SUBSAMPLING
+        self.layers = resolve_layers(config.layers, parts.architecture.num_layers)
+        self.num_layers = len(self.layers)
+        self.mel = parts.mel
+        self.encoder = parts.encoder
+        del parts.encoder.layers[max(1, *self.layers) :]  # type: ignore[operator, union-attr]
+        self.dim = parts.projected or parts.architecture.d_model
+        self.projection = None
+        if parts.projected:
+            sizes = parts.architecture.d_model, parts.projected
+            self.projection = random_weights(config.seed, lambda: nn.Linear(*sizes))
+
+    def num_frames(self, length: int) -> int:
+        num_mels = length // self.settings.hop_length
+        return -(-num_mels // SUBSAMPLING) if num_mels >= MIN_MELS else 0
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        if self.num_frames(int(lengths.min())) < 1:
+            raise ValueError(
+                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
+                "whose num_frames is 0"
+            )
+        with compute_in("fp32", batch.device):
+            mels, num_mels = self.mel(batch, lengths)
+        with compute_in(self.config.precision, batch.device):
+            frames = select_layers(self.encoder(mels, num_mels), self.layers)
+            if self.projection is not None:
+                frames = self.projection(frames).float()
+        return Frames(frames, subsampled(num_mels))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields() | {"layers": self.layers},
+            "weights": weights_sha256(self),
+            "architecture": asdict(self.architecture),
+            "preprocessing": asdict(self.settings),
+        }
+
+
+def assemble(
+    implementation: Implementation,
+    architecture: Architecture,
+    settings: MelSettings,
+    state: dict[str, Tensor],
+) -> Parts:
+    """The parts of an encoder with the weights `state`, under our names; RuntimeError if they do not fit."""
+    mel: nn.Module = LogMel(settings)
+    encoder: nn.Module
+    if implementation == "nemo":
+        mel, encoder = build_nemo(architecture, settings, to_nemo(state))
+    elif implementation == "transformers":
+        encoder = build_parakeet(architecture, state)
+    else:
+        encoder = Conformer(architecture)
+        encoder.load_state_dict(state)
+    return Parts(mel, encoder, architecture, settings)
+
+
+def _load(config: FastConformerConfig) -> Parts:
+    if config.weights == "random":
+        # One drawing for all implementations, so that they can be compared where no weights can be had.
+        architecture, projected = SIZES[config.size]
+        state = random_weights(config.seed, lambda: Conformer(architecture)).state_dict()
+        parts = assemble(config.implementation, architecture, MelSettings(), state)
+        return parts._replace(projected=projected)
+    source = _find(config)
+    if config.implementation == "nemo":
+        return Parts(*restore_nemo(source))
+    if isinstance(source, Path) and source.is_file():
+        architecture, settings, state = read_nemo(source)
+    else:
+        architecture, settings, state = read_parakeet(config)
+    try:
+        return assemble(config.implementation, architecture, settings, state)
+    except RuntimeError as error:
+        raise ValueError(f"`weights` {config.weights}: its tensors do not fit its config: {error}") from error
+
+
+def _find(config: FastConformerConfig) -> Path | str:
+    """A .nemo file, a Parakeet folder, or a name of NeMo's catalogue."""
+    path = Path(config.weights).expanduser()
+    if path.suffix == ".nemo":
+        if path.is_file():
+            return path
+        raise ValueError(f"`weights` {config.weights}: there is no such file")
+    if config.implementation != "nemo":
+        folder = find_folder(config, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
+        if any(folder.glob("*.safetensors")) or not any(folder.glob("*.nemo")):
+            return folder
+    elif "/" not in config.weights and not path.is_dir():
+        if config.download:
+            return config.weights
+        raise ValueError(
+            f"`weights` {config.weights}: NeMo looks names without a slash up on the network, and `download` "
+            f"is false; set `weights` to {config.local_weights}"
+        )
+    else:
+        folder = find_folder(config, (NEMO_WEIGHTS,))
+    files = sorted(folder.glob("*.nemo"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(f"`weights` {config.weights}: several .nemo files ({names}); set `weights` to one")
+    return files[0]

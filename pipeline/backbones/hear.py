@@ -1,0 +1,168 @@
+"""Any module that speaks the HEAR API (arXiv 2203.03022) as a backbone."""
+
+import hashlib
+import importlib
+import inspect
+import threading
+from bisect import bisect_left
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.weights import random_weights, weights_sha256
+from pipeline.config.backbone import HearConfig
+
+# Nothing says that a module bears two threads at once. Reentrant: one may wrap another.
+_ONE_AT_A_TIME = threading.RLock()
+PROBE_S = 4  # seconds of silence that a module's frames are learnt from
+
+
+class Hear(Backbone):
+    """Timestamp embeddings of a HEAR module, its frames as they come.
+
+    Items go through it one by one and without padding, so whatever it does with a batch does not show. It
+    does not say how many frames it gives for a length, so that is learnt when it is loaded, from silence of
+    up to 4 s: the lengths at which the 1st to 4th frame appear. Where these are evenly spaced, all further
+    ones are taken to be, and every forward checks it; where they are not, each new length costs a run on
+    silence of that length. Weights that the module draws itself are drawn under a fixed seed.
+    """
+
+    modality = "audio"
+    version = 1
+
+    def __init__(self, config: HearConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.module = _import(config.module)
+        arguments = (config.model_file,) if config.model_file else ()
+        self.model: Any = random_weights(0, lambda: self.module.load_model(*arguments))
+        self.sample_rate: int = int(self.model.sample_rate)
+        self.dim = int(self.model.timestamp_embedding_size)
+        self.counts: dict[int, int] = {0: 0}  # samples -> frames, as far as tried
+        with torch.no_grad():
+            embeddings, times = self._run(self._silence(PROBE_S * self.sample_rate))
+        self.counts[PROBE_S * self.sample_rate] = count = embeddings.shape[1]
+        if count < 4:
+            raise ValueError(
+                f"HEAR module {config.module}: {count} timestamps in {PROBE_S} s; "
+                f"frames need at least 4, which is one per {PROBE_S / 4} s"
+            )
+        first_ms, last_ms = float(times[0, 0]), float(times[0, -1])
+        self.first_centre = first_ms * self.sample_rate / 1000
+        self.hop_length = (last_ms - first_ms) * self.sample_rate / 1000 / (count - 1)
+        # The least samples that give 1, 2, 3 and 4 frames.
+        self.steps = [
+            bisect_left(range(PROBE_S * self.sample_rate), k, key=self._count) for k in (1, 2, 3, 4)
+        ]
+        self.regular = self.steps[3] - self.steps[2] == self.steps[2] - self.steps[1] > 0
+        self.regular = self.regular and self.num_frames(PROBE_S * self.sample_rate) == count
+
+    def num_frames(self, length: int) -> int:
+        first, second, third, _ = self.steps
+        if length < second:
+            return int(length >= first)
+        if self.regular:
+            return 2 + (length - second) // (third - second)
+        return self._count(length)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        sizes = lengths.tolist()
+        frames: dict[int, Tensor] = {}
+        for length in sorted(set(sizes)):
+            rows = [row for row, size in enumerate(sizes) if size == length]
+            for start in range(0, len(rows), self.config.max_batch):
+                part = rows[start : start + self.config.max_batch]
+                embeddings, _ = self._run(batch[part, :length])
+                if embeddings.shape[1] != self.num_frames(length):
+                    raise ValueError(
+                        f"HEAR module {self.config.module}: {embeddings.shape[1]} timestamps for an item of "
+                        f"{length} samples; planned were {self.num_frames(length)}, from its counts for "
+                        "silence: they must depend on the length alone"
+                    )
+                frames.update(zip(part, embeddings, strict=True))
+        values = nn.utils.rnn.pad_sequence([frames[row] for row in range(len(sizes))], batch_first=True)
+        counts = [len(frames[row]) for row in range(len(sizes))]
+        return Frames(values, torch.tensor(counts, device=lengths.device))
+
+    def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples) -> the module's embeddings (batch, frames, dim) and timestamps, checked."""
+        with compute_in("fp32", waveforms.device), _ONE_AT_A_TIME:
+            embeddings, times = self.module.get_timestamp_embeddings(waveforms, self.model)
+        if not isinstance(embeddings, Tensor) or not isinstance(times, Tensor):
+            raise ValueError(
+                f"HEAR module {self.config.module}: it returns {type(embeddings).__name__}, not "
+                "torch.Tensor; modules of other frameworks cannot be used"
+            )
+        expected = (len(waveforms), times.shape[-1], self.dim)
+        if embeddings.shape != expected:
+            raise ValueError(
+                f"HEAR module {self.config.module}: embeddings of shape {tuple(embeddings.shape)}, but its "
+                f"timestamps and `timestamp_embedding_size` say {expected}"
+            )
+        return embeddings.float(), times
+
+    def _count(self, length: int) -> int:
+        """Frames for `length` samples of silence; 0 where the module fails on what is shorter than 4 s."""
+        if length not in self.counts:
+            try:
+                with torch.no_grad():
+                    embeddings, _ = self._run(self._silence(length))
+                self.counts[length] = embeddings.shape[1]
+            except Exception:  # each module has its own way to say that there is too little for a frame
+                if length > PROBE_S * self.sample_rate:
+                    raise
+                self.counts[length] = 0
+        return self.counts[length]
+
+    def _silence(self, length: int) -> Tensor:
+        """(1, length) zeros where the model is."""
+        tensors = self.model.state_dict().values() if isinstance(self.model, nn.Module) else ()
+        return torch.zeros(1, length, device=next((tensor.device for tensor in tensors), None))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The model, the module's file, and its package's version, which stands for what else it imports."""
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields(),
+            "weights": weights_sha256(self.model) if isinstance(self.model, nn.Module) else None,
+            "model_file": _content(self.config.model_file),
+            "preprocessing": {
+                "sample_rate": self.sample_rate,
+                "packages": _packages(self.config.module.partition(".")[0]),
+                "source": _content(inspect.getsourcefile(self.module) or ""),
+            },
+        }
+
+
+def _import(name: str) -> ModuleType:
+    """The module `name`; ValueError where there is none, or where it is not a HEAR module."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"`module` {name}: cannot be imported: {error}; install its package, or run where it is found"
+        ) from error
+    missing = [part for part in ("load_model", "get_timestamp_embeddings") if not hasattr(module, part)]
+    if missing:
+        raise ValueError(f"`module` {name}: it has no {' and no '.join(missing)}, so it is not a HEAR module")
+    return module
+
+
+@cache
+def _packages(top: str) -> dict[str, str]:
+    """Installed packages that have the module `top`, and their versions; looking takes half a second."""
+    return {name: version(name) for name in sorted(set(packages_distributions().get(top, [])))}
+
+
+def _content(path: str) -> str:
+    """sha256 of the file at `path`; where there is none (a folder, a hub's id, nothing) `path` itself."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else path

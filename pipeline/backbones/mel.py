@@ -1,0 +1,83 @@
+"""The log-mel front end of FastConformer: NeMo's numbers, whatever the batch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heads.masks import zero_padding
+from pipeline.backbones.numerics import item_moments
+
+LOG_GUARD = 2.0**-24  # added before the logarithm
+STD_GUARD = 1e-5  # added to the standard deviation
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """Hz, number of bands, and samples. The defaults are those of every published FastConformer."""
+
+    sample_rate: int = 16000
+    num_mels: int = 80
+    n_fft: int = 512
+    win_length: int = 400
+    hop_length: int = 160
+    preemphasis: float = 0.97
+
+
+class LogMel(nn.Module):
+    """Pre-emphasis, power spectrum of a symmetric hann window, Slaney mel bands, log, mean 0 and deviation 1.
+
+    Frame t is centred on sample t * hop_length, and the signal is 0 outside the clip. Each band is normalised
+    over the item's own valid frames, by the deviation with n - 1 below, so it takes two frames.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, settings: MelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        window = torch.hann_window(settings.win_length, periodic=False)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", slaney_filters(settings), persistent=False)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples), lengths -> (batch, frames, num_mels), 0 past an item's end, and valid frames."""
+        settings = self.settings
+        num_frames = lengths // settings.hop_length
+        batch = batch.float()
+        batch = torch.cat([batch[:, :1], batch[:, 1:] - settings.preemphasis * batch[:, :-1]], dim=1)
+        spectrum = torch.stft(
+            zero_padding(batch, lengths),  # or the sample after the last would hold the last one's echo
+            settings.n_fft,
+            settings.hop_length,
+            settings.win_length,
+            self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )[..., : int(num_frames.max())]
+        power = spectrum.real.square() + spectrum.imag.square()
+        bands = (self.filters @ power + LOG_GUARD).log()
+        mean, variance = item_moments(bands, num_frames)
+        count = num_frames[:, None, None]
+        deviation = (variance * count / (count - 1)).sqrt()
+        bands = (bands - mean) / (deviation + STD_GUARD)
+        return zero_padding(bands.transpose(1, 2), num_frames), num_frames
+
+
+def slaney_filters(settings: MelSettings) -> Tensor:
+    """(num_mels, n_fft // 2 + 1) float32: triangles in Hz between 0 and half the rate, each of area 1.
+
+    On the mel scale of Slaney's Auditory Toolbox (1998): linear below 1 kHz, logarithmic above.
+    """
+    nyquist = settings.sample_rate / 2
+    step, knee = 200 / 3, 15.0  # Hz per mel below 1 kHz, which is mel 15
+    octave = math.log(6.4) / 27
+    top = knee + math.log(nyquist / 1000) / octave if nyquist > 1000 else nyquist / step
+    mels = torch.linspace(0, top, settings.num_mels + 2, dtype=torch.float64)
+    corners = torch.where(mels < knee, mels * step, 1000 * torch.exp((mels - knee) * octave))
+    left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    hz = torch.linspace(0, nyquist, settings.n_fft // 2 + 1, dtype=torch.float64)
+    triangles = torch.minimum((hz - left) / (centre - left), (right - hz) / (right - centre)).clamp(min=0)
+    return (2 * triangles / (right - left)).float()

@@ -1,0 +1,68 @@
+"""How many frames fit into a batch, and what running out of memory looks like."""
+
+from typing import Literal
+
+import torch
+
+from pipeline.backbones import Backbone
+
+CPU_BATCH_FRAMES = (
+    1000  # per thread; larger batches are no faster there (benchmarks/extract.py --batch-frames)
+)
+SMALLEST, LARGEST = 1000, 16_384  # a unit of a store has no more
+_TRIAL_ROWS, _TRIAL_FRAMES = 4, 250
+_SHARE = 0.7  # of the free memory: allocators fragment, and attention takes more for longer items
+
+
+def batch_frames(
+    backbone: Backbone, wanted: int | Literal["auto"], device: torch.device, batches_at_once: int
+) -> int:
+    """The frame budget of a batch: as wanted, or what suits the device.
+
+    On a GPU two trial batches tell what a frame takes, and the free memory how many fit; the answer is a
+    power of two times SMALLEST at most LARGEST, so that it is the same in run after run.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda":
+        return CPU_BATCH_FRAMES
+    small, large = (_peak_bytes(backbone, rows, device) for rows in (_TRIAL_ROWS, 3 * _TRIAL_ROWS))
+    per_frame = max(1.0, (large - small) / (2 * _TRIAL_ROWS * _TRIAL_FRAMES))
+    free, _ = torch.cuda.mem_get_info(device)
+    return fitting(free * _SHARE / batches_at_once, per_frame)
+
+
+def fitting(free_bytes: float, bytes_per_frame: float) -> int:
+    """The largest SMALLEST * 2**n frames that fit, within [SMALLEST, LARGEST]."""
+    budget = SMALLEST
+    while 2 * budget <= LARGEST and 2 * budget * bytes_per_frame <= free_bytes:
+        budget *= 2
+    return budget
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or Python, says that memory has run out: on a CPU torch has no error type for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _peak_bytes(backbone: Backbone, rows: int, device: torch.device) -> int:
+    """Bytes that a batch of `rows` items of _TRIAL_FRAMES frames takes at its peak."""
+    length = 1
+    while backbone.num_frames(length) < _TRIAL_FRAMES:
+        length *= 2
+    least = length // 2
+    while length - least > 1:  # bisect: frames never grow fewer with the length
+        middle = (length + least) // 2
+        length, least = (middle, least) if backbone.num_frames(middle) >= _TRIAL_FRAMES else (length, middle)
+    shape = (rows, length, 2) if backbone.channels == 2 else (rows, length)
+    dtype = torch.int64 if backbone.modality == "text" else torch.float32
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with torch.inference_mode():
+        backbone(torch.zeros(shape, dtype=dtype, device=device), torch.full((rows,), length, device=device))
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

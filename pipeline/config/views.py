@@ -1,0 +1,75 @@
+"""Config of the views: which seeded changes of a waveform are extracted beside the clean one."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Config
+
+
+class Effect(Config):
+    """A change that a view has with `probability`, independently of the others."""
+
+    probability: float = Field(gt=0, le=1)
+
+
+class SpeedEffect(Effect):
+    """Play faster or slower: tempo and pitch change together. The factor is uniform in [low, high]."""
+
+    low: float = Field(0.9, ge=0.5, le=2)
+    high: float = Field(1.1, ge=0.5, le=2)
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> "SpeedEffect":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} must be at most high {self.high}")
+        return self
+
+
+class PitchEffect(Effect):
+    """Shift the pitch by up to `semitones` either way, uniformly; the length stays."""
+
+    semitones: float = Field(2.0, gt=0, le=12)
+
+
+class NoiseEffect(Effect):
+    """Add generated noise at a signal-to-noise ratio that is uniform in [low_db, high_db].
+
+    color: `white`, or `pink` (power falls by 3 dB per octave).
+    """
+
+    low_db: float = Field(10.0, ge=-20, le=100)
+    high_db: float = Field(20.0, ge=-20, le=100)
+    color: Literal["white", "pink"] = "white"
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> "NoiseEffect":
+        if self.low_db > self.high_db:
+            raise ValueError(f"low_db {self.low_db} must be at most high_db {self.high_db}")
+        return self
+
+
+class GaussianEffect(Effect):
+    """Add white noise of standard deviation `sigma`, where full scale is 1, however loud the signal is."""
+
+    sigma: float = Field(0.005, gt=0, le=1)
+
+
+class ViewsConfig(Config):
+    """Augmented versions of every recording, stored as views 1 to `count` beside the clean view 0.
+
+    seed: what changes the draws of all views. More views leave those that are there as they are.
+    """
+
+    count: int = Field(ge=1, le=100)
+    seed: int = Field(0, ge=0)
+    speed: SpeedEffect | None = None
+    pitch: PitchEffect | None = None
+    noise: NoiseEffect | None = None
+    gaussian: GaussianEffect | None = None
+
+    @model_validator(mode="after")
+    def _something_changes(self) -> "ViewsConfig":
+        if not (self.speed or self.pitch or self.noise or self.gaussian):
+            raise ValueError("views without an effect are copies: give speed, pitch, noise or gaussian")
+        return self

@@ -1,0 +1,168 @@
+"""Units as Dask tasks: the store of one process, to the bit, whoever writes it and whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from cache import Spec
+from cache.verify import verify
+from pipeline import scale
+from pipeline.backbones import build_backbone
+from pipeline.config.backbone import FbankConfig, Wav2Vec2Config
+from pipeline.extract import extract
+from pipeline.fingerprint import fingerprint
+from tests.fakes import files_of
+
+FBANK = FbankConfig(kind="fbank", deltas=0)
+TINY = Wav2Vec2Config(kind="wav2vec2", weights="random", size="tiny", max_batch_frames=100)
+
+# distributed leaves sockets and loops to the garbage collector when its processes go
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A scheduler with two workers, as a user's own cluster would be."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def expected(manifest: pd.DataFrame, tmp_path: Path) -> dict[str, bytes]:
+    """The store that one process makes with TINY."""
+    extract(TINY, manifest, tmp_path / "one.zarr", shard_frames=256)
+    return files_of(tmp_path / "one.zarr")
+
+
+def test_workers_of_our_own_make_the_same_store(
+    manifest: pd.DataFrame, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    seen: list[int] = []
+    result = extract(
+        TINY,
+        manifest,
+        tmp_path / "a.zarr",
+        workers=2,
+        shard_frames=256,
+        progress=lambda progress: seen.append(progress.done.items),
+    )
+    assert files_of(tmp_path / "a.zarr") == expected
+    assert (result.rows, result.forwards, seen[-1]) == (len(manifest),) * 3
+    assert len(seen) == result.units > 4
+    assert extract(TINY, manifest, tmp_path / "a.zarr", workers=2, shard_frames=256).units == 0
+
+
+def test_a_cluster_makes_the_same_store(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    scheduler = cluster.scheduler_address
+    extract(TINY, manifest[:20], tmp_path / "a.zarr", scheduler=scheduler, shard_frames=256)
+    with Client(cluster) as client:
+        assert client.submit(_engines).result() == [1]  # the model is built once per process
+    extract(FBANK, manifest, tmp_path / "b.zarr", scheduler=scheduler, shard_frames=256)
+    extract(TINY, manifest, tmp_path / "c.zarr", scheduler=scheduler, shard_frames=256)
+    extract(FBANK, manifest, tmp_path / "d.zarr", shard_frames=256)
+    assert files_of(tmp_path / "b.zarr") == files_of(tmp_path / "d.zarr")
+    assert files_of(tmp_path / "c.zarr") == expected
+
+
+def _engines() -> list[int]:
+    return [len(scale._engines)]
+
+
+def test_a_worker_killed_mid_unit_loses_nothing(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """kill -9 of each worker in turn, while it has a unit: the unit is given to another one."""
+    killed: list[int] = []
+
+    def kill(progress: Any) -> None:
+        if len(killed) < 2:
+            killed.append(cluster.workers[len(killed)].pid)
+            os.kill(killed[-1], signal.SIGKILL)
+
+    out, scheduler = tmp_path / "a.zarr", cluster.scheduler_address
+    result = extract(TINY, manifest, out, scheduler=scheduler, shard_frames=256, progress=kill)
+    assert len(set(killed)) == 2
+    assert result.rows == result.forwards == len(manifest)
+    assert files_of(out) == expected
+    assert verify(out).problems == ()
+
+
+COORDINATOR = """
+import sys
+from pipeline.extract import extract
+from pipeline.manifest import read_manifest
+from tests.pipeline.test_scale import TINY
+if __name__ == "__main__":
+    extract(TINY, read_manifest(sys.argv[1]), sys.argv[2], scheduler=sys.argv[3], shard_frames=256)
+"""
+
+
+def test_a_coordinator_killed_is_taken_over_by_the_next_run(
+    cluster: LocalCluster,
+    speech: Path,
+    manifest: pd.DataFrame,
+    tmp_path: Path,
+    expected: dict[str, bytes],
+    request: pytest.FixtureRequest,
+) -> None:
+    """What the workers had written is kept, and the end is the same store."""
+    out = tmp_path / "a.zarr"
+    script = tmp_path / "coordinator.py"
+    script.write_text(COORDINATOR)
+    child = subprocess.Popen(
+        [sys.executable, script, speech / "manifest.parquet", out, cluster.scheduler_address],
+        env=os.environ | {"PYTHONPATH": str(request.config.rootpath), "OMP_NUM_THREADS": "1"},
+    )
+    while len(list(out.glob("units/*/*.json"))) < 2:
+        assert child.poll() is None
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    result = extract(TINY, manifest, out, scheduler=cluster.scheduler_address, shard_frames=256)
+    assert result.forwards < len(manifest)
+    assert files_of(out) == expected
+
+
+def test_a_worker_that_would_compute_other_numbers_is_refused(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Other weights under the same name, say, or another release of torch."""
+    backbone = build_backbone(FBANK)
+    made_by = fingerprint(backbone)
+    there = made_by | {"libraries": made_by["libraries"] | {"torch": "1.13"}}
+    job = scale.Job(FBANK, there, "cpu", 1, str(tmp_path / "a.zarr"), Spec(dim=80))
+    with Client(cluster) as client, pytest.raises(ValueError, match=r"libraries.torch: stored '1.13', now"):
+        client.submit(scale._write_unit, job, None, {}, pure=False).result()
+
+
+def test_no_scheduler_there(manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "_ANSWER_S", 2)
+    with pytest.raises(ValueError, match=r"--scheduler tcp://127.0.0.1:1: no Dask scheduler answers there"):
+        extract(FBANK, manifest, tmp_path / "a.zarr", scheduler="tcp://127.0.0.1:1")
+
+
+def test_workers_or_a_scheduler_not_both(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give a number >= 1, or an address"):
+        extract(FBANK, manifest, tmp_path / "a.zarr", workers=2, scheduler="tcp://127.0.0.1:1")
+
+
+def test_threads_of_workers_fill_the_machine_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    assert [scale.threads_per_worker(n) for n in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
