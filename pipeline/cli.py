@@ -59,7 +59,7 @@ def options(
 @app.command()
 def prepare(
     corpus: Corpus,
-    out: Annotated[Path, typer.Option(help="Manifest to write; quarantine.csv goes beside it.")],
+    out: Annotated[str, typer.Option(help="Manifest to write; quarantine.csv goes beside it.")],
     root: Root = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes a list of its own
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cache.storage import is_url, split
 
-__all__ = ["is_url", "read_file", "write_if_changed"]
+__all__ = ["beside", "is_url", "read_file", "write_if_changed"]
 
 
 def read_file(path: str | Path) -> bytes:
@@ -23,3 +23,9 @@ def write_if_changed(path: str | Path, data: bytes) -> bool:
         pass
     storage.put(name, data)
     return True
+
+
+def beside(path: str | Path, name: str) -> str:
+    """The file called `name` in the folder, or under the URL, that `path` lies in."""
+    folder, slash, _ = str(path).rpartition("/")
+    return f"{folder}{slash}{name}"

@@ -16,7 +16,8 @@ from pipeline.config import corpus as config_module
 from pipeline.config.corpus import CorpusConfig
 from pipeline.corpora import IMPORTERS
 from pipeline.corpora.base import Imported, Rejected, Row
-from pipeline.manifest import RESERVED, write_if_changed, write_manifest
+from pipeline.files import beside, write_if_changed
+from pipeline.manifest import RESERVED, write_manifest
 from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
 Progress = Callable[[int, int], None]  # (files done, files in all)
@@ -28,8 +29,8 @@ _DECODERS = 2  # threads; libsndfile and hashing release the interpreter lock
 class PrepareResult:
     """What `prepare` did, in counts. Nothing that was found under the root is missing from them."""
 
-    manifest: Path
-    quarantine: Path
+    manifest: str
+    quarantine: str
     rows: int
     hours: float
     speakers: int
@@ -41,15 +42,14 @@ class PrepareResult:
 
 
 def prepare(
-    config: CorpusConfig, root: Path | None, out: Path, progress: Progress | None = None
+    config: CorpusConfig, root: Path | None, out: str | Path, progress: Progress | None = None
 ) -> PrepareResult:
-    """Import, decode, filter and split the corpus of `config`; write the manifest to `out`.
+    """Import, decode, filter and split the corpus of `config`; write the manifest to `out`, a path or URL.
 
     `root` overrides `config.root`. `quarantine.csv` is written beside `out`, always, and before any failure
     that it explains. The same input gives byte-identical files. Raises ValueError for a folder, column, class
     or split that cannot be used, and when more than `max_bad_fraction` of the files are unusable.
     """
-    out = Path(out)
     imported = _import(config, root)
     if not imported.rows and not imported.rejected:
         raise ValueError(
@@ -60,7 +60,7 @@ def prepare(
     decoded, bad_audio = _decode_all(rows, config, progress)
     quarantined = sorted(quarantined + bad_audio)
 
-    quarantine_path = out.parent / "quarantine.csv"
+    quarantine_path = beside(out, "quarantine.csv")
     write_if_changed(quarantine_path, quarantine_csv(quarantined))
     check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
 
@@ -69,7 +69,7 @@ def prepare(
     changed = write_manifest(frame, out)
     speakers = frame["speaker"].nunique() if "speaker" in frame.columns else 0
     return PrepareResult(
-        manifest=out,
+        manifest=str(out),
         quarantine=quarantine_path,
         rows=len(frame),
         hours=float(frame["duration_s"].sum()) / 3600,

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import soundfile
 
 from pipeline.config.base import load_config, parse_config
 from pipeline.config.corpus import CorpusConfig
+from pipeline.files import read_file
 from pipeline.manifest import read_manifest
 from pipeline.prepare import prepare
 
@@ -90,6 +92,16 @@ def test_the_same_input_leaves_the_outputs_untouched(corpus: Path, tmp_path: Pat
     assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == before
     write_tone(corpus / "sad" / "bob_1.wav", seed=99)
     assert prepare(config(), corpus, out).changed
+
+
+def test_the_manifest_may_lie_at_a_url(corpus: Path, tmp_path: Path) -> None:
+    url = f"memory://{uuid.uuid4().hex}/manifest.parquet"
+    result = prepare(config(), corpus, url)
+    prepare(config(), corpus, tmp_path / "manifest.parquet")
+    assert read_file(url) == (tmp_path / "manifest.parquet").read_bytes()
+    assert (result.manifest, result.quarantine) == (url, url.replace("manifest.parquet", "quarantine.csv"))
+    assert read_file(result.quarantine) == (tmp_path / "quarantine.csv").read_bytes()
+    assert not prepare(config(), corpus, url).changed
 
 
 def test_classes_are_filtered_and_the_rest_is_counted(corpus: Path, tmp_path: Path) -> None:
