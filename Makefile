@@ -12,7 +12,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  f"Stillwave needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps encodec==0.1.1  # asks for torchaudio
+	@# Without what they ask for: encodec torchaudio, hearvalidator TensorFlow. Neither is needed here.
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps encodec==0.1.1 hearvalidator==2021.0.2
 	@touch $@
 
 demo: setup

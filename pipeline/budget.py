@@ -6,9 +6,8 @@ import torch
 
 from pipeline.backbones import Backbone
 
-CPU_BATCH_FRAMES = (
-    1000  # per thread; larger batches are no faster there (benchmarks/extract.py --batch-frames)
-)
+# Per thread; larger batches are no faster there (benchmarks/extract.py --batch-frames).
+CPU_BATCH_FRAMES = 500
 SMALLEST, LARGEST = 1000, 16_384  # a unit of a store has no more
 _TRIAL_ROWS, _TRIAL_FRAMES = 4, 250
 _SHARE = 0.7  # of the free memory: allocators fragment, and attention takes more for longer items
