@@ -16,7 +16,11 @@ from cache.storage import Storage, open_storage
 
 
 def write_unit(
-    path: str | Path, spec: Spec, unit: Unit, frames: Iterable[tuple[Item, NDArray[Any] | str]]
+    path: str | Path,
+    spec: Spec,
+    unit: Unit,
+    frames: Iterable[tuple[Item, NDArray[Any] | str]],
+    plan: str | None = None,
 ) -> Record:
     """Write a unit's shards, then mark the unit done.
 
@@ -25,9 +29,11 @@ def write_unit(
     second attempt at the same unit, even at the same time, puts the same bytes. Raises StoreError when they
     cannot be written, or when the store has been planned anew meanwhile. Holds the unit's frames and one
     encoded shard in memory.
+
+    plan: name of the plan that the unit is of, for writers who may be late; without it, the present one's.
     """
     storage = open_storage(path)
-    plan = ledger.plan_name(storage)
+    plan = plan or ledger.plan_name(storage)
     place = {item: (o, n) for item, o, n in zip(unit.items, unit.offsets, unit.lengths, strict=True)}
     start = unit.first_shard * spec.shard_frames
     buffer = np.full((unit.num_shards * spec.shard_frames, *spec.frame_shape), np.nan, dtype=spec.dtype)
@@ -49,14 +55,23 @@ def write_unit(
             slot[:] = 0  # not NaN: a chunk of fill values would leave a hole in the shard's run of chunks
             failed[item] = _why_not_finite(values, spec.dtype)
     assert not place, f"unit {unit.number} got no frames for {len(place)} of its items"
-    if ledger.plan_name(storage) != plan:
-        raise StoreError(
-            f"{storage}: planned anew by another run while unit {unit.number} was computed, which is not "
-            "kept; stop one of the two"
-        )
+    _check_plan(storage, plan, unit)
     record = Record(shard_sha256=_put_shards(storage, spec, unit, buffer), failed=failed)
+    _check_plan(storage, plan, unit)
     ledger.save_record(storage, plan, unit.number, record)
     return record
+
+
+def _check_plan(storage: Storage, plan: str, unit: Unit) -> None:
+    try:
+        there = ledger.plan_name(storage)
+    except FileNotFoundError:
+        there = "none: the store is complete, or gone"
+    if there != plan:
+        raise StoreError(
+            f"{storage}: planned anew by another run while unit {unit.number} was computed, which is not "
+            "kept; stop one of the two, and run `stillwave verify` when the other one is done"
+        )
 
 
 def _put_shards(storage: Storage, spec: Spec, unit: Unit, buffer: NDArray[Any]) -> dict[int, str]:

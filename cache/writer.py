@@ -70,6 +70,12 @@ class StoreWriter:
             arrays.resize_frames(self.storage, max(end, arrays.frames_length(self.storage)))
         return pending
 
+    @property
+    def plan_name(self) -> str:
+        """Name of the plan that the units of `plan()` are of."""
+        assert self._plan is not None, "plan() comes first"
+        return self._plan.name
+
     def finish(self) -> dict[Item, str]:
         """Write the index and mark the store complete; returns the items that gave no frames, and why."""
         assert self._plan is not None, "plan() comes before finish()"
@@ -90,6 +96,7 @@ class StoreWriter:
         table = [live.shard_sha256.get(shard, "") for shard in shards]
         arrays.set_complete(self.storage, arrays.write_index(self.storage, index, table))
         ledger.clear(self.storage)
+        self.storage.sweep()  # what workers that were killed left
         return failed
 
     def _open_or_create(self) -> None:

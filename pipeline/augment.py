@@ -7,6 +7,7 @@ result may leave [-1, 1], as decoded float audio may.
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Literal
 
@@ -75,9 +76,14 @@ def view_key(content_sha256: str, view: int, views: ViewsConfig) -> str:
         "view": view,
         "settings": views.model_dump(mode="json", exclude={"count"}),
         "augment_version": AUGMENT_VERSION,
-        "libraries": {name: ".".join(version(name).split(".")[:2]) for name in _LIBRARIES},
+        "libraries": _versions(),
     }
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: ".".join(version(name).split(".")[:2]) for name in _LIBRARIES}
 
 
 def length_after(num_samples: int, effects: Effects) -> int:

@@ -1,5 +1,6 @@
 """How many frames fit into a batch, and what running out of memory looks like."""
 
+from bisect import bisect_left
 from typing import Literal
 
 import torch
@@ -9,8 +10,13 @@ from pipeline.backbones import Backbone
 # Per thread; larger batches are no faster there (benchmarks/extract.py --batch-frames).
 CPU_BATCH_FRAMES = 500
 SMALLEST, LARGEST = 1000, 16_384  # a unit of a store has no more
-_TRIAL_ROWS, _TRIAL_FRAMES = 4, 250
+_TRIAL_ROWS, _TRIAL_FRAMES = 4, 128
 _SHARE = 0.7  # of the free memory: allocators fragment, and attention takes more for longer items
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def batch_frames(
@@ -40,21 +46,16 @@ def fitting(free_bytes: float, bytes_per_frame: float) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, or Python, says that memory has run out: on a CPU torch has no error type for it."""
+    """Whether torch, or Python, says that memory has run out; not every part of torch has a type for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _peak_bytes(backbone: Backbone, rows: int, device: torch.device) -> int:
     """Bytes that a batch of `rows` items of _TRIAL_FRAMES frames takes at its peak."""
-    length = 1
-    while backbone.num_frames(length) < _TRIAL_FRAMES:
-        length *= 2
-    least = length // 2
-    while length - least > 1:  # bisect: frames never grow fewer with the length
-        middle = (length + least) // 2
-        length, least = (middle, least) if backbone.num_frames(middle) >= _TRIAL_FRAMES else (length, middle)
+    length = next(n for n in (2**power for power in range(30)) if backbone.num_frames(n) >= _TRIAL_FRAMES)
+    length = bisect_left(range(length), _TRIAL_FRAMES, key=backbone.num_frames)
     shape = (rows, length, 2) if backbone.channels == 2 else (rows, length)
     dtype = torch.int64 if backbone.modality == "text" else torch.float32
     torch.cuda.synchronize(device)

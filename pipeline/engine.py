@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from cache import Item, Spec, Unit, write_unit
 from cache.batches import length_bucketed, pad
 from pipeline.backbones import Backbone
-from pipeline.backbones.numerics import hold_weights
 from pipeline.budget import batch_frames, is_out_of_memory
 from pipeline.config.backbone import BackboneConfig
 from pipeline.memory import flat_memory
@@ -34,6 +33,7 @@ from pipeline.rows import Source, load
 log = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 256
+Loaded = tuple[Item, NDArray[Any]]  # samples or tokens of an item
 Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it has none
 
 
@@ -74,23 +74,27 @@ class Engine:
     ) -> None:
         self.backbone = backbone.to(device)
         self.device = device
-        self.threads = 2 if device.type == "cuda" else threads or torch.get_num_threads()
-        hold_weights(backbone, config.precision)
+        self.threads = _threads(backbone, device, threads)
+        backbone.hold_weights(config.precision)
         self.max_frames = batch_frames(backbone, config.max_batch_frames, device, self.threads)
         if getattr(config, "compile", False):
             backbone.compile(dynamic=True)
         self._precision = config.precision
-        self._limit = threading.Lock()
+        self._limit, self._exclusive = threading.Lock(), threading.Lock()
+        self._permits = threading.Semaphore(self.threads)
+        self._streams = threading.local()
         self._stack = ExitStack()
 
     def __enter__(self) -> "Engine":
         enter, cuda = self._stack.enter_context, self.device.type == "cuda"
         enter(flat_memory())
-        if cuda and self._precision == "fp32":
-            # The flag is the process's: set once here, not by one thread while another is computing.
-            enter(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        if cuda:
+            torch.cuda.synchronize(self.device)  # the weights are there before other streams want them
+            if self._precision == "fp32":
+                # The flag is the process's: set once here, not by one thread while another is computing.
+                enter(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
-        one_each = None if cuda else _one_thread
+        one_each = None if cuda or not self.backbone.concurrent else _one_thread
         # One reader suffices for a CPU's forward pass; and tokenizers bear no second one.
         readers = min(8, os.cpu_count() or 1) if cuda and self.backbone.modality == "audio" else 1
         self._ahead = self.threads + 2 * readers
@@ -111,8 +115,9 @@ class Engine:
         units: Sequence[Unit],
         sources: Mapping[Item, Source],
         report: Callable[[Tally], None] = lambda tally: None,
+        plan: str | None = None,
     ) -> Tally:
-        """Encode and write units; `report` is told what each batch and each write added.
+        """Encode and write units (of `plan`); `report` is told what each batch and each write added.
 
         A unit is written while the next one is computed. May be called from several threads at once.
         """
@@ -126,7 +131,7 @@ class Engine:
         for unit, frames in self._units(units, sources, count):
             if writing is not None:
                 count(writing.result())
-            writing = self._writer.submit(_write, out, spec, unit, frames)
+            writing = self._writer.submit(_write, out, spec, unit, frames, plan)
         if writing is not None:
             count(writing.result())
         return total
@@ -184,24 +189,49 @@ class Engine:
         started = time.perf_counter()
         encoded: Encoded = [(item, values) for item, values in loaded if isinstance(values, str)]
         good = [(item, values) for item, values in loaded if not isinstance(values, str)]
-        if good:
-            with torch.inference_mode():
-                encoded += self._forward(good)
-            tally.batches = 1
+        with self._permits, torch.inference_mode():
+            for part in self._fitting(good):
+                encoded += self._forward(part)
+                tally.batches += 1
         tally.failed = sum(isinstance(values, str) for _, values in encoded)
         tally.seconds["forward"] = time.perf_counter() - started
         return encoded, tally
 
-    def _forward(self, items: list[tuple[Item, NDArray[Any]]]) -> Encoded:
+    def _fitting(self, items: list[Loaded]) -> list[list[Loaded]]:
+        """Items as one batch; as several where memory has run out with smaller ones since it was planned."""
+        if not items:
+            return []
+        size = max(1, self.max_frames // self._longest(items))
+        return [items[first : first + size] for first in range(0, len(items), size)]
+
+    def _longest(self, items: list[Loaded]) -> int:
+        return self.backbone.num_frames(max(len(values) for _, values in items))
+
+    def _forward(self, items: list[Loaded]) -> Encoded:
         """Frames of items as one batch; as smaller ones where the memory does not suffice."""
+        if (encoded := self._run(items)) is not None:
+            return encoded
+        if len(items) > 1:
+            self._halve(items)
+            middle = len(items) // 2
+            return self._forward(items[:middle]) + self._forward(items[middle:])
+        with self._alone():
+            if (encoded := self._run(items)) is not None:
+                return encoded
+        length = len(items[0][1])
+        return [(items[0][0], f"out_of_memory: {length} samples or tokens alone do not fit {self.device}")]
+
+    def _run(self, items: list[Loaded]) -> Encoded | None:
+        """Frames of items as one batch, or None where the memory does not suffice."""
         try:
             values, lengths = (torch.from_numpy(part) for part in pad([values for _, values in items]))
-            if self.device.type == "cuda":
-                values = values.pin_memory()
-            frames = self.backbone(
-                values.to(self.device, non_blocking=True), lengths.to(self.device, non_blocking=True)
-            )
-            rows = frames.values.float().cpu().numpy()
+            with self._stream():
+                if self.device.type == "cuda":
+                    values = values.pin_memory()  # so that the copy does not wait for the other thread's work
+                frames = self.backbone(
+                    values.to(self.device, non_blocking=True), lengths.to(self.device, non_blocking=True)
+                )
+                rows = frames.values.float().cpu().numpy()
             return [
                 (item, row[:length])
                 for row, length, (item, _) in zip(rows, frames.lengths.tolist(), items, strict=True)
@@ -209,21 +239,34 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside of the handler: the error's traceback holds on to what did not fit.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(items) == 1:
-            length = len(items[0][1])
-            return [
-                (items[0][0], f"out_of_memory: {length} samples or tokens alone do not fit {self.device}")
-            ]
-        self._halve(items)
-        middle = len(items) // 2
-        return self._forward(items[:middle]) + self._forward(items[middle:])
+        return None
 
-    def _halve(self, items: list[tuple[Item, NDArray[Any]]]) -> None:
-        """From here on plan smaller batches than the one that did not fit."""
-        frames = len(items) * self.backbone.num_frames(max(len(values) for _, values in items))
+    def _stream(self) -> Any:
+        """This thread's own CUDA stream: on a shared one, its copies would wait for the other's kernels."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self.device)
+        return torch.cuda.stream(self._streams.own)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other thread is computing. The caller has a permit, and has it again afterwards."""
+        self._permits.release()
+        with self._exclusive:
+            for _ in range(self.threads):
+                self._permits.acquire()
+        try:
+            yield
+        finally:
+            self._permits.release(self.threads)
+            self._permits.acquire()
+
+    def _halve(self, items: list[Loaded]) -> None:
+        """From here on make smaller batches than the one that did not fit."""
+        frames = len(items) * self._longest(items)
         with self._limit:
             if frames <= self.max_frames:
                 self.max_frames = max(1, frames // 2)
@@ -234,9 +277,15 @@ class Engine:
                 )  # fmt: skip
 
 
-def _write(out: str | Path, spec: Spec, unit: Unit, frames: Encoded) -> Tally:
+def _threads(backbone: Backbone, device: torch.device, wanted: int) -> int:
+    if not backbone.concurrent:
+        return 1
+    return 2 if device.type == "cuda" else wanted or torch.get_num_threads()
+
+
+def _write(out: str | Path, spec: Spec, unit: Unit, frames: Encoded, plan: str | None) -> Tally:
     started = time.perf_counter()
-    record = write_unit(out, spec, unit, frames)
+    record = write_unit(out, spec, unit, frames, plan)
     reasons = sum(isinstance(values, str) for _, values in frames)
     tally = Tally(failed=len(record.failed) - reasons)  # not finite, or too large for the stored type
     tally.seconds["write"] = time.perf_counter() - started

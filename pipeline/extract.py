@@ -1,22 +1,23 @@
 """Stage one: run a frozen backbone over a manifest once, and store its frames."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from cache import Item, Row, Spec, StoreWriter, Unit
-from pipeline.backbones import Backbone, build_backbone
+from cache import Row, Spec, StoreWriter
+from pipeline.backbones import build_backbone
 from pipeline.config.backbone import BackboneConfig
 from pipeline.device import pick_device
 from pipeline.engine import Engine, Tally
+from pipeline.files import absolute, write_if_changed
 from pipeline.fingerprint import fingerprint
-from pipeline.manifest import write_if_changed
 from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
-from pipeline.rows import Source, in_view, plan_rows
-from pipeline.scale import Job, threads_per_worker, write_on_workers
+from pipeline.rows import in_view, plan_rows
+from pipeline.scale import Job, connect, start_workers, threads_per_worker, write_on_workers
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def extract(
     started = time.perf_counter()
     if workers < 0 or (workers and scheduler is not None):
         raise ValueError(f"workers {workers} with scheduler {scheduler}: give a number >= 1, or an address")
+    target = pick_device(device) if scheduler is None else None  # known to be there before a store is touched
     backbone = build_backbone(config)
     rows, sources, quarantined = plan_rows(backbone, manifest, config.views)
     considered = len(rows) + len(quarantined)
-    _check(quarantined, considered, config, out)  # before any file is read
+    _check(quarantined, manifest, config, out)  # before any file is read
     spec = Spec(
         dim=backbone.dim,
         layers=backbone.num_layers if backbone.num_layers > 1 else 0,
@@ -84,23 +86,28 @@ def extract(
         shard_frames=shard_frames,
     )
     made_by = fingerprint(backbone)
-    with StoreWriter(out, spec, made_by, rebuild=rebuild) as writer:
+    with ExitStack() as stack:
+        client = stack.enter_context(connect(scheduler)) if scheduler is not None else None
+        writer = stack.enter_context(StoreWriter(out, spec, made_by, rebuild=rebuild))
         pending = writer.plan(rows)
         watch = _Watch(progress, sum(len(unit.items) for unit in pending), len(quarantined))
         if not pending:
             tally = Tally()
-        elif workers or scheduler is not None:
-            threads = threads_per_worker(workers) if workers else 0
-            job = Job(config, made_by, device, threads, str(out), spec)
-            tally = write_on_workers(job, pending, sources, watch, workers=workers, scheduler=scheduler)
+        elif target is not None and not workers:
+            engine = stack.enter_context(Engine(backbone, config, target))
+            tally = engine.write(out, spec, pending, sources, watch)
         else:
-            tally = _write_here(config, backbone, device, out, spec, pending, sources, watch)
+            threads = threads_per_worker(workers) if workers else 0
+            client = client or stack.enter_context(start_workers(workers))
+            job = Job(config, made_by, device, absolute(out), spec, writer.plan_name, threads)
+            there = {item: source._replace(path=absolute(source.path)) for item, source in sources.items()}
+            tally = write_on_workers(client, job, pending, there, watch)
         failed = writer.finish()
     quarantined += [
         _quarantined(row, sources[row.item].path, failed[row.item]) for row in rows if row.item in failed
     ]
     write_if_changed(quarantine_path(out), quarantine_csv(quarantined))
-    _check(quarantined, considered, config, out)
+    _check(quarantined, manifest, config, out)
     planning = {"plan": watch.started - started, "wall": time.perf_counter() - started}
     return ExtractResult(
         rows=considered - len(quarantined),
@@ -132,30 +139,18 @@ class _Watch:
         if self._progress is not None:
             seconds = time.perf_counter() - self.started
             quarantined = self._quarantined + self._done.failed
-            self._progress(Progress(self._done, self._items, seconds, quarantined))
-
-
-def _write_here(
-    config: BackboneConfig,
-    backbone: Backbone,
-    device: str,
-    out: str | Path,
-    spec: Spec,
-    units: Sequence[Unit],
-    sources: Mapping[Item, Source],
-    watch: _Watch,
-) -> Tally:
-    with Engine(backbone, config, pick_device(device)) as engine:
-        return engine.write(out, spec, units, sources, watch)
+            done = replace(self._done, seconds=dict(self._done.seconds))
+            self._progress(Progress(done, self._items, seconds, quarantined))
 
 
 def _check(
-    quarantined: Sequence[Quarantined], considered: int, config: BackboneConfig, out: str | Path
+    quarantined: Sequence[Quarantined], manifest: pd.DataFrame, config: BackboneConfig, out: str | Path
 ) -> None:
-    """Raise ValueError when too much is quarantined, with the list of it in its place."""
-    path = quarantine_path(out)
+    """Raise ValueError when too many recordings are quarantined, in any view; the list is in its place."""
+    path, bad = quarantine_path(out), {row.id: row for row in reversed(quarantined)}
+    recordings = list(reversed(bad.values()))
     try:
-        check_bad_fraction(quarantined, considered - len(quarantined), config.max_bad_fraction, path)
+        check_bad_fraction(recordings, len(manifest) - len(bad), config.max_bad_fraction, path)
     except ValueError:
         write_if_changed(path, quarantine_csv(quarantined))
         raise

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cache.storage import is_url, split
 
-__all__ = ["beside", "is_url", "read_file", "write_if_changed"]
+__all__ = ["absolute", "beside", "is_url", "read_file", "write_if_changed"]
 
 
 def read_file(path: str | Path) -> bytes:
@@ -29,3 +29,8 @@ def beside(path: str | Path, name: str) -> str:
     """The file called `name` in the folder, or under the URL, that `path` lies in."""
     folder, slash, _ = str(path).rpartition("/")
     return f"{folder}{slash}{name}"
+
+
+def absolute(path: str | Path) -> str:
+    """The path as other processes, with working folders of their own, find it; a URL as it is."""
+    return str(path) if is_url(path) else str(Path(path).absolute())

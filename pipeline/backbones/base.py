@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.numerics import hold_weights
+
 
 class Frames(NamedTuple):
     """Frame-level embeddings of a batch.
@@ -27,6 +29,7 @@ class Backbone(nn.Module):
     modality: ClassVar[Literal["audio", "text"]]
     libraries: tuple[str, ...] = ("torch",)  # installed packages whose versions the numbers depend on
     version: ClassVar[int]  # raise it when a code change alters the numbers: it is in the fingerprint
+    concurrent: ClassVar[bool] = True  # whether several threads may be in it at once
     dim: int
     num_layers: int = 1  # layers stored per frame; 1 means frames are (frames, dim)
     sample_rate: int | None = None  # Hz; None for text
@@ -60,6 +63,10 @@ class Backbone(nn.Module):
         lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame.
         """
         raise NotImplementedError
+
+    def hold_weights(self, precision: str) -> None:
+        """Make the weights ready for many frozen batches; the frames stay: see numerics.hold_weights."""
+        hold_weights(self, precision)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the numbers depend on, JSON-ready and the same in every process.

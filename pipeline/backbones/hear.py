@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import inspect
-import threading
 from bisect import bisect_left
 from functools import cache
 from importlib.metadata import packages_distributions, version
@@ -19,8 +18,6 @@ from pipeline.backbones.numerics import compute_in
 from pipeline.backbones.weights import random_weights, weights_sha256
 from pipeline.config.backbone import HearConfig
 
-# Nothing says that a module bears two threads at once. Reentrant: one may wrap another.
-_ONE_AT_A_TIME = threading.RLock()
 PROBE_S = 4  # seconds of silence that a module's frames are learnt from
 
 
@@ -36,6 +33,7 @@ class Hear(Backbone):
 
     modality = "audio"
     version = 1
+    concurrent = False  # nothing says that a foreign module bears it
 
     def __init__(self, config: HearConfig) -> None:
         super().__init__()
@@ -43,6 +41,8 @@ class Hear(Backbone):
         self.module = _import(config.module)
         arguments = (config.model_file,) if config.model_file else ()
         self.model: Any = random_weights(0, lambda: self.module.load_model(*arguments))
+        if isinstance(self.model, nn.Module):
+            self.model.eval()  # before it is probed: a batch norm that trains would take silence in
         self.sample_rate: int = int(self.model.sample_rate)
         self.dim = int(self.model.timestamp_embedding_size)
         self.counts: dict[int, int] = {0: 0}  # samples -> frames, as far as tried
@@ -93,7 +93,7 @@ class Hear(Backbone):
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, samples) -> the module's embeddings (batch, frames, dim) and timestamps, checked."""
-        with compute_in("fp32", waveforms.device), _ONE_AT_A_TIME:
+        with compute_in("fp32", waveforms.device):
             embeddings, times = self.module.get_timestamp_embeddings(waveforms, self.model)
         if not isinstance(embeddings, Tensor) or not isinstance(times, Tensor):
             raise ValueError(
@@ -126,6 +126,9 @@ class Hear(Backbone):
         tensors = self.model.state_dict().values() if isinstance(self.model, nn.Module) else ()
         return torch.zeros(1, length, device=next((tensor.device for tensor in tensors), None))
 
+    def hold_weights(self, precision: str) -> None:
+        """Nothing: a foreign module sees to its own arithmetic."""
+
     def fingerprint(self) -> dict[str, Any]:
         """The model, the module's file, and its package's version, which stands for what else it imports."""
         return {
@@ -148,7 +151,8 @@ def _import(name: str) -> ModuleType:
         module = importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"`module` {name}: cannot be imported: {error}; install its package, or run where it is found"
+            f"`module` {name}: cannot be imported: {error}; install its package, or put its folder "
+            "on PYTHONPATH"
         ) from error
     missing = [part for part in ("load_model", "get_timestamp_embeddings") if not hasattr(module, part)]
     if missing:

@@ -24,6 +24,10 @@ class MelSettings:
     hop_length: int = 160
     preemphasis: float = 0.97
 
+    def __post_init__(self) -> None:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} must be at most n_fft {self.n_fft} samples")
+
 
 class LogMel(nn.Module):
     """Pre-emphasis, power spectrum of a symmetric hann window, Slaney mel bands, log, mean 0 and deviation 1.

@@ -1,6 +1,6 @@
 """Statistics over valid samples and arithmetic precision, shared by the backbones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -48,15 +48,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def hold_weights(module: nn.Module, precision: str) -> None:
+def hold_weights(module: nn.Module, precision: str, keep: Sequence[nn.Module] = ()) -> None:
     """Keep the weights of a frozen module's matrix products and convolutions in `precision`, for good.
 
     Autocast gives the same frames, but casts every weight anew for every batch: a tenth of the time of
     wav2vec2-base on a CPU. Weight norms are folded for the same reason. Norms and embeddings stay fp32. Take
-    the fingerprint first: it is that of the weights as loaded.
+    the fingerprint first: it is that of the weights as loaded. keep: parts to leave as they are.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d) and part not in keep:
             if parametrize.is_parametrized(part, "weight"):
                 with one_thread():
                     parametrize.remove_parametrizations(part, "weight")

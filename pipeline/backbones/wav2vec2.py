@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from heads.masks import valid_mask
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in, item_moments
+from pipeline.backbones.numerics import compute_in, hold_weights, item_moments
 from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
 from pipeline.config.backbone import Wav2Vec2Config
 
@@ -122,6 +122,12 @@ class Wav2Vec2(Backbone):
         if stable and len(states) > len(encoder.layers):
             states[-1] = encoder.layer_norm(states[-1])  # so that the last of `all` is `last`
         return states
+
+    def hold_weights(self, precision: str) -> None:
+        """As the base class; but weights that a norm still scales are rounded after it."""
+        first = self.feature_extractor.conv_layers[0]
+        normed = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
+        hold_weights(self, precision, keep=[first.conv] if normed else [])
 
     def fingerprint(self) -> dict[str, Any]:
         preprocessing = {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate}

@@ -1,5 +1,6 @@
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_real_exhaustion_of_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as info:
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert not budget.is_out_of_memory(info.value)
+    assert budget.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +167,11 @@ def test_a_full_disk_stops_the_run_at_once_and_the_next_one_goes_on(
 ) -> None:
     write, written = engine.write_unit, []
 
-    def full(out: Any, spec: Any, unit: Any, frames: Any) -> Any:
+    def full(out: Any, spec: Any, unit: Any, frames: Any, plan: Any) -> Any:
         if len(written) == 2:
             raise OSError(28, "No space left on device", str(out))
         written.append(unit.number)
-        return write(out, spec, unit, frames)
+        return write(out, spec, unit, frames, plan)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "write_unit", full)
@@ -231,3 +233,37 @@ def test_compiled_frames_are_those_of_the_plain_model(manifest: pd.DataFrame, tm
     plain, compiled = EmbeddingStore(tmp_path / "plain.zarr"), EmbeddingStore(tmp_path / "compiled.zarr")
     for expected, frames in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(frames, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_an_item_is_tried_alone_before_it_is_given_up(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device with memory for any one item, but not while another thread is using it."""
+    forward, using = Fbank.forward, threading.Lock()
+
+    def crowded(self: Fbank, batch: torch.Tensor, lengths: torch.Tensor) -> Frames:
+        if len(batch) > 1 or not using.acquire(blocking=False):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        try:
+            time.sleep(0.01)
+            return forward(self, batch, lengths)
+        finally:
+            using.release()
+
+    monkeypatch.setattr(Fbank, "forward", crowded)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        result = extract(FBANK, manifest, tmp_path / "a.zarr")
+    finally:
+        torch.set_num_threads(before)
+    assert (result.rows, result.quarantined) == (len(manifest), ())
+
+
+def test_batches_planned_before_memory_ran_out_are_cut_too(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(Fbank, "forward", failing_above(300, seen))
+    extract(FBANK, manifest, tmp_path / "a.zarr")
+    assert sum(frames > 300 for frames in seen) <= 2  # once, and as often as batches were under way

@@ -267,6 +267,13 @@ def test_a_clip_too_short_for_a_frame_has_no_views_either(tmp_path: Path) -> Non
     assert result.rows == 3 * 11
 
 
+def test_views_do_not_dilute_the_bound_on_bad_recordings(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    manifest.loc[:3, "num_samples"] = 100  # 4 of 36: 11 %, of all rows with 20 views 0.6 %
+    many = FBANK.model_copy(update={"views": VIEWS.model_copy(update={"count": 20})})
+    with pytest.raises(ValueError, match=r"4 of 36 rows are unusable \(4 too_short\)"):
+        extract(many, manifest, tmp_path / "a.zarr")
+
+
 def test_what_a_view_fails_of_is_said(manifest: pd.DataFrame, tmp_path: Path) -> None:
     manifest.loc[2, "path"] = "gone.wav"
     config = FBANK.model_copy(update={"views": VIEWS, "max_bad_fraction": 0.1})

@@ -6,17 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import transformers
 from distributed import Client, LocalCluster
 
-from cache import Spec
+from cache import EmbeddingStore, Spec
 from cache.verify import verify
 from pipeline import scale
-from pipeline.backbones import build_backbone
+from pipeline.backbones import build_backbone, wav2vec2
+from pipeline.backbones.weights import random_weights
 from pipeline.config.backbone import FbankConfig, Wav2Vec2Config
 from pipeline.extract import extract
 from pipeline.fingerprint import fingerprint
@@ -140,6 +143,93 @@ def test_a_coordinator_killed_is_taken_over_by_the_next_run(
     assert files_of(out) == expected
 
 
+def test_a_worker_never_uses_old_weights_for_a_new_fingerprint(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    """The same config, but what its `weights` folder holds has changed since the worker built its model."""
+    config = TINY.model_copy(update={"weights": str(tmp_path / "model")})
+    for name, seed in (("old", 0), ("new", 1)):
+        save_small_wav2vec2(tmp_path / "model", seed)
+        extract(config, manifest[:6], tmp_path / f"{name}.zarr", scheduler=cluster.scheduler_address)
+    extract(config, manifest[:6], tmp_path / "here.zarr")
+    assert files_of(tmp_path / "new.zarr") == files_of(tmp_path / "here.zarr")
+    assert files_of(tmp_path / "new.zarr") != files_of(tmp_path / "old.zarr")
+
+
+def save_small_wav2vec2(folder: Path, seed: int) -> None:
+    settings = wav2vec2.SIZES["tiny"]
+    model = random_weights(seed, lambda: transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**settings)))
+    model.save_pretrained(folder)
+
+
+def test_two_coordinators_may_share_a_cluster(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    configs = {"a": TINY, "b": FBANK, "c": FBANK.model_copy(update={"num_mels": 40})}
+
+    def run(name: str) -> int:
+        out = tmp_path / f"{name}.zarr"
+        return extract(
+            configs[name], manifest, out, scheduler=cluster.scheduler_address, shard_frames=256
+        ).rows
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, configs)) == [len(manifest)] * 3
+    assert files_of(tmp_path / "a.zarr") == expected
+
+
+def test_relative_paths_are_those_of_the_coordinator(
+    cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(manifest["path"][0]).parents[1]
+    monkeypatch.chdir(folder)
+    manifest["path"] = [str(Path(path).relative_to(folder)) for path in manifest["path"]]
+    out = os.path.relpath(tmp_path / "a.zarr")
+    assert extract(FBANK, manifest, out, scheduler=cluster.scheduler_address).rows == len(manifest)
+    assert (tmp_path / "a.zarr/zarr.json").exists()
+
+
+def test_a_scheduler_lost_on_the_way_is_named_and_what_is_done_is_kept(
+    manifest: pd.DataFrame, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
+    cluster = LocalCluster(n_workers=1, **options)
+    out = tmp_path / "a.zarr"
+    with pytest.raises(ValueError, match="the Dask scheduler was lost; what is done is kept"):
+        extract(
+            TINY,
+            manifest,
+            out,
+            scheduler=cluster.scheduler_address,
+            shard_frames=256,
+            progress=lambda _: cluster.close(),
+        )
+    assert extract(TINY, manifest, out, shard_frames=256).forwards < len(manifest)
+    assert files_of(out) == expected
+
+
+def test_what_cannot_start_leaves_a_complete_store_as_it_is(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "_ANSWER_S", 1)
+    out = tmp_path / "a.zarr"
+    extract(FBANK, manifest[:10], out)
+    with pytest.raises(ValueError, match="no Dask scheduler answers"):
+        extract(FBANK, manifest, out, scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used"):
+        extract(FBANK, manifest, out, device="cuda:99")
+    assert len(EmbeddingStore(out)) == 10
+
+
+def test_a_scheduler_without_workers_is_named(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "_ANSWER_S", 2)
+    words = "it has no workers after 2 s; start some with `dask worker"
+    with LocalCluster(n_workers=0, dashboard_address=":0") as empty, pytest.raises(ValueError, match=words):
+        extract(FBANK, manifest, tmp_path / "a.zarr", scheduler=empty.scheduler_address)
+
+
 def test_a_worker_that_would_compute_other_numbers_is_refused(
     cluster: LocalCluster, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -147,7 +237,7 @@ def test_a_worker_that_would_compute_other_numbers_is_refused(
     backbone = build_backbone(FBANK)
     made_by = fingerprint(backbone)
     there = made_by | {"libraries": made_by["libraries"] | {"torch": "1.13"}}
-    job = scale.Job(FBANK, there, "cpu", 1, str(tmp_path / "a.zarr"), Spec(dim=80))
+    job = scale.Job(FBANK, there, "cpu", str(tmp_path / "a.zarr"), Spec(dim=80), "plan", 0)
     with Client(cluster) as client, pytest.raises(ValueError, match=r"libraries.torch: stored '1.13', now"):
         client.submit(scale._write_unit, job, None, {}, pure=False).result()
 

@@ -60,3 +60,7 @@ class PretrainedConfig(CommonConfig):
     not_in_fingerprint: ClassVar[frozenset[str]] = CommonConfig.not_in_fingerprint | {
         "weights", "revision", "download", "seed", "size",
     }  # fmt: skip
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        fields = super().fingerprint_fields()
+        return fields if self.compile else {name: fields[name] for name in fields if name != "compile"}

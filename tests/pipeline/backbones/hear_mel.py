@@ -15,7 +15,8 @@ class Spectra(nn.Module):
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         self.sample_rate = sample_rate
-        self.linear = nn.Linear(WINDOW // 2 + 1, 12)  # no seed of its own
+        self.norm = nn.BatchNorm1d(WINDOW // 2 + 1)  # left in train mode, as modules come
+        self.linear = nn.Linear(WINDOW // 2 + 1, 12).double()  # no seed of its own
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         times = torch.arange(0, audio.shape[1] / self.sample_rate * 1000, HOP_MS)
@@ -24,7 +25,8 @@ class Spectra(nn.Module):
         )  # fails on <= 512 samples
         starts = (times * self.sample_rate / 1000).long()
         windows = padded[:, starts[:, None] + torch.arange(WINDOW)] * torch.hann_window(WINDOW)
-        values = self.linear(torch.fft.rfft(windows).abs().add(1e-4).log())
+        spectra = self.norm(torch.fft.rfft(windows).abs().add(1e-4).log().transpose(1, 2)).transpose(1, 2)
+        values = self.linear(spectra.double()).float()
         return values - values.mean((0, 1)) / 2, times.expand(len(audio), -1)
 
 

@@ -1,0 +1,52 @@
+"""The files that dvc.yaml lists for extraction are those that its numbers come from."""
+
+import ast
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+# Modules that extraction imports and that change no frame: bookkeeping, checks, and where things lie.
+NO_NUMBERS = {
+    "pipeline/backbones/__init__.py", "pipeline/backbones/base.py", "pipeline/containers.py",
+    "pipeline/device.py", "pipeline/extract.py", "pipeline/files.py", "pipeline/fingerprint.py",
+    "pipeline/manifest.py", "pipeline/memory.py", "pipeline/quarantine.py", "pipeline/scale.py",
+    "pipeline/splits.py",
+}  # fmt: skip
+
+
+def imported(start: Path) -> set[str]:
+    """Our modules that `start` imports, directly or not, whether at the top or within functions."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        name = str(path.relative_to(ROOT))
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in names:
+                file = ROOT / (module.replace(".", "/") + ".py")
+                folder = ROOT / module.replace(".", "/") / "__init__.py"
+                waiting += [found for found in (file, folder) if found.exists()]
+    return seen
+
+
+def test_every_module_that_makes_numbers_is_a_dependency_of_extract() -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["extract"]
+    listed = {name for name in stage["deps"] if name.endswith(".py")}
+    modules = {
+        name
+        for name in imported(ROOT / "pipeline" / "extract.py")
+        if name.startswith("pipeline/") and not name.startswith("pipeline/config/")
+    }
+    assert "pipeline/backbones/encodec_models.py" in modules
+    modules.add("pipeline/hear.py")  # what configs/backbones/hear.yaml names
+    assert modules - NO_NUMBERS == {name for name in listed if name.startswith("pipeline/")}
+    assert {name for name in listed if not name.startswith("pipeline/")} == {
+        "cache/batches.py",
+        "heads/masks.py",
+    }
