@@ -5,7 +5,9 @@
 
 Seeded random weights of the true size. The sides take turns; each one's fastest turn counts.
   extract   `pipeline.extract`, from the planned rows to the complete store; loading the model is left out
-  bare      model(batch) over the same batches, decoded and padded beforehand, in the same precision
+  bare      model(batch) over the same batches, decoded and padded beforehand, in the same precision, one
+            after the other with all of torch's threads
+  side      the same, as many at once as extraction computes, each with one thread    (CPU only)
   one       transformers, one file at a time, fp32: decode, normalise, forward, np.save   (wav2vec2 only)
   padded    transformers, batches of 16 in the order of the files, zero-padded, fp32      (wav2vec2 only)
   workers   one process of one thread, and two such processes, on Dask                    (CPU only)
@@ -18,6 +20,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from cache import Spec
 from cache.batches import pad
 from cache.layout import plan_units
 from pipeline.backbones import build_backbone
+from pipeline.backbones.weights import random_weights
 from pipeline.config.backbone import BackboneConfig
 from pipeline.config.base import load_config
 from pipeline.config.corpus import CorpusConfig
@@ -100,11 +104,14 @@ class Bench:
               f"{len(self.manifest)} files, {self.audio_s:.0f} s of speech")  # fmt: skip
         batches = self.batches()
         sides: dict[str, Callable[[], float]] = {"extract": self.extract, "bare": lambda: self.bare(batches)}
+        if self.device.type == "cpu":
+            sides["side"] = lambda: self.side_by_side(batches)
         users = self.config.kind == "wav2vec2" and "users" not in skip
         if users:
             sides |= {"one": self.one_at_a_time, "padded": self.padded}
-        seconds = {name: [side() for _ in range(1)] for name, side in sides.items()}  # warms up
-        seconds = {name: [] for name in sides}
+        for side in sides.values():
+            side()  # warms up
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(repeats):
             for name, side in sides.items():
                 seconds[name].append(side())
@@ -146,6 +153,26 @@ class Bench:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
+    def side_by_side(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """model(batch) in threads, as the engine does it, and nothing else."""
+
+        def forward(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+            with torch.inference_mode():
+                self.model(*batch)
+
+        threads = torch.get_num_threads()
+        started = time.perf_counter()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(forward, batches))
+        torch.set_num_threads(threads)
+        return time.perf_counter() - started
+
+    def gpu_busy(self) -> float:
+        """Part of an extraction's time in which a kernel or a copy ran on the GPU."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            seconds = self.extract()
+        return min(1.0, sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds)
+
     def one_at_a_time(self) -> float:
         """What is written first: a loop over the files."""
         model = self.transformers_model()
@@ -175,7 +202,8 @@ class Bench:
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
         if not hasattr(self, "_theirs"):
-            self._theirs = Wav2Vec2Model(Wav2Vec2Config()).eval().to(self.device)
+            model = random_weights(0, lambda: Wav2Vec2Model(Wav2Vec2Config()))
+            self._theirs = model.eval().to(self.device)
         return self._theirs
 
     def padding_error(self) -> float:
@@ -221,11 +249,14 @@ class Bench:
             "precision": self.config.precision,
             "per_s": round(amount / best["extract"], 2),
             "extract_over_bare": round(best["extract"] / best["bare"], 3),
-            "busy": round(best["bare"] / best["extract"], 3),
             "tflops": round(flops / best["extract"] / 1e12, 3),
             "bf16_matmul_peak_tflops": round(peak / 1e12, 3),
             "of_peak": round(flops / best["extract"] / peak, 3),
         }
+        if "side" in best:
+            figures["extract_over_side"] = round(best["extract"] / best["side"], 3)
+        if self.device.type == "cuda":
+            figures["gpu_busy"] = round(self.gpu_busy(), 3)
         if users:
             figures["one_over_extract"] = round(best["one"] / best["extract"], 3)
             figures["padded_over_extract"] = round(best["padded"] / best["extract"], 3)

@@ -19,9 +19,11 @@ def flat_memory() -> Iterator[None]:
     peak of ten times the rows was twice as high. Afterwards the bound is 32 MiB: for the small batches of
     training, asking the system costs too much. Elsewhere than on glibc nothing is changed.
 
-    oneDNN keeps 128 compiled kernels, not 1,024. It reads the setting once, at its first use.
+    oneDNN keeps 128 compiled kernels, and each thread that computes 32, not 1,024. The settings are read
+    once, at their first use.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # not in musl
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
