@@ -31,7 +31,7 @@ def recipe(store: str, epochs: int = 2) -> str:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A DVC repository with this project's dvc.yaml and code, and a corpus and recipes of its own."""
-    for name in ("pipeline", "heads"):
+    for name in ("pipeline", "heads", "cache"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "configs").mkdir()
     shutil.copytree(PROJECT / "configs/backbones", tmp_path / "configs/backbones")

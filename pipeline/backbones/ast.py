@@ -93,12 +93,8 @@ class Ast(Backbone):
         return max(whole, 1) if num_mels else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        self.check_lengths(lengths)
         counts = [self.num_frames(length) for length in lengths.tolist()]
-        if min(counts) < 1:
-            raise ValueError(
-                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
-                "whose num_frames is 0"
-            )
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, lengths)
             cut = [self._windows(mel[:n], k) for mel, n, k in zip(mels, num_mels, counts, strict=True)]

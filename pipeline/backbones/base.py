@@ -64,6 +64,15 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def check_lengths(self, lengths: Tensor) -> None:
+        """Raise ValueError where an item is too short for a frame."""
+        least = int(lengths.min())
+        if self.num_frames(least) < 1:
+            raise ValueError(
+                f"an item of {least} samples is too short for one frame: leave out items "
+                "whose num_frames is 0"
+            )
+
     def hold_weights(self, precision: str) -> None:
         """Make the weights ready for many frozen batches; the frames stay: see numerics.hold_weights."""
         hold_weights(self, precision)

@@ -96,11 +96,7 @@ class FastConformer(Backbone):
         return -(-num_mels // SUBSAMPLING) if num_mels >= MIN_MELS else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        if self.num_frames(int(lengths.min())) < 1:
-            raise ValueError(
-                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
-                "whose num_frames is 0"
-            )
+        self.check_lengths(lengths)
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, lengths)
         with compute_in(self.config.precision, batch.device):

@@ -79,11 +79,7 @@ class Wav2Vec2(Backbone):
         return max(0, length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        if self.num_frames(int(lengths.min())) < 1:
-            raise ValueError(
-                f"an item of {int(lengths.min())} samples is too short for one frame: leave out items "
-                "whose num_frames is 0"
-            )
+        self.check_lengths(lengths)
         with compute_in(self.config.precision, batch.device):
             if self.do_normalize:
                 mean, variance = item_moments(batch, lengths)

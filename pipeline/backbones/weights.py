@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,9 +119,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+_DRAWING = threading.RLock()  # the generator is the process's; reentrant, for one model may build another
+
+
 def random_weights(seed: int, build: Callable[[], M]) -> M:
     """`build()` under `seed`, the same in every process; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
 

@@ -374,7 +374,8 @@ def test_the_key_follows_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.add(view_key(CONTENT, 1, views(**{name: None})))
     monkeypatch.setattr(augment_module, "AUGMENT_VERSION", 2)
     keys.add(view_key(CONTENT, 1, views()))
-    monkeypatch.setattr(augment_module, "version", lambda name: f"99.{len(name)}.0")
+    versions = {name: f"99.{len(name)}" for name in augment_module._versions()}
+    monkeypatch.setattr(augment_module, "_versions", lambda: versions)
     keys.add(view_key(CONTENT, 1, views()))
     assert len(keys) == 3 + len(CHANGES) + 4 + 2
     assert all(len(key) == 64 and key != CONTENT for key in keys)

