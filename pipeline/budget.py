@@ -25,7 +25,7 @@ def batch_frames(
     """The frame budget of a batch: as wanted, or what suits the device.
 
     On a GPU two trial batches tell what a frame takes, and the free memory how many fit; the answer is a
-    power of two times SMALLEST at most LARGEST, so that it is the same in run after run.
+    power of two times SMALLEST, at most LARGEST, so that a little more or less free memory does not show.
     """
     if wanted != "auto":
         return wanted

@@ -103,10 +103,10 @@ def extract(
             there = {item: source._replace(path=absolute(source.path)) for item, source in sources.items()}
             tally = write_on_workers(client, job, pending, there, watch)
         failed = writer.finish()
-    quarantined += [
-        _quarantined(row, sources[row.item].path, failed[row.item]) for row in rows if row.item in failed
-    ]
-    write_if_changed(quarantine_path(out), quarantine_csv(quarantined))
+        quarantined += [
+            _quarantined(row, sources[row.item].path, failed[row.item]) for row in rows if row.item in failed
+        ]
+        write_if_changed(quarantine_path(out), quarantine_csv(quarantined))  # the lock guards it too
     _check(quarantined, manifest, config, out)
     planning = {"plan": watch.started - started, "wall": time.perf_counter() - started}
     return ExtractResult(

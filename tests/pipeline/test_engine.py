@@ -96,12 +96,13 @@ def test_the_budget_is_the_largest_step_that_fits(free: float, per_frame: float,
     assert budget.fitting(free, per_frame) == frames
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_frames_do_not_depend_on_the_number_of_threads(
-    threads: int, manifest: pd.DataFrame, tmp_path: Path
+    threads: int, precision: str, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     """To the bit: every batch is computed by one thread, however many batches are computed at once."""
-    config = TINY.model_copy(update={"max_batch_frames": 100})
+    config = TINY.model_copy(update={"max_batch_frames": 100, "precision": precision})
     extract(config, manifest, tmp_path / "one.zarr", shard_frames=256)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
