@@ -1,0 +1,106 @@
+"""Losses of logits and labels. A head's own losses, such as its anchors', are its method `losses`."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+FocalKind = Literal["softmax", "sigmoid"]
+
+
+class LabelSmoothingCrossEntropy(nn.Module):
+    """Cross-entropy to a target that is 1 - smoothing on the label and smoothing / classes on every class.
+
+    After Szegedy et al. (CVPR 2016). weight: (classes,), of each class; the loss is then divided by the sum
+    of the weights of the batch's labels, as in torch.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing is {smoothing}; it is a part of the target, 0 to below 1")
+        self.smoothing = smoothing
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(batch, classes), labels (batch,) -> scalar, at least in float32."""
+        logits = _wide(logits)
+        weight = None if self.weight is None else self.weight.to(logits.dtype)
+        return nn.functional.cross_entropy(logits, labels, weight, label_smoothing=self.smoothing)
+
+
+class ClassBalancedFocalLoss(nn.Module):
+    """Focal loss (Lin et al., ICCV 2017) weighted by the effective number of rows (Cui et al., CVPR 2019).
+
+    counts: training rows of each class. A row of class c weighs w_c = (1 - beta) / (1 - beta^counts_c),
+        scaled so that the weights of the classes sum to their number. beta = 0 weighs all rows alike, beta
+        close to 1 by 1 / counts.
+    gamma: how much easy rows are turned down; 0 leaves weighted cross-entropy.
+    kind:
+        sigmoid: the loss of Cui et al. One binary problem per class, w of the label * sum_c
+            -(1 - p_c)^gamma log p_c with p_c = sigmoid(z_c) for the label and sigmoid(-z_c) for the others,
+            summed over classes and rows, divided by the number of positives, which is that of the rows.
+            They start the last layer's bias at `prior_bias()`.
+        softmax: a variant, not in their paper: w * -(1 - p)^gamma log p with p the label's softmax
+            probability, averaged over rows. Its probabilities are those that the classifier predicts with.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        counts: Sequence[int] | Tensor,
+        beta: float = 0.9999,
+        gamma: float = 2.0,
+        kind: FocalKind = "softmax",
+    ) -> None:
+        super().__init__()
+        rows = torch.as_tensor(counts, dtype=torch.float64)
+        if rows.ndim != 1 or len(rows) < 2:
+            raise ValueError(
+                f"counts has the shape {tuple(rows.shape)}; give one count for each of 2 classes or more"
+            )
+        if (rows <= 0).any():
+            empty = ", ".join(str(i) for i in torch.nonzero(rows <= 0)[:, 0].tolist())
+            raise ValueError(
+                f"classes without training rows: {empty} (counts {rows.long().tolist()}); their weight would "
+                "be infinite: leave them out of the classes, or split the rows otherwise"
+            )
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta is {beta}; it must be at least 0 and below 1")
+        if gamma < 0:
+            raise ValueError(f"gamma is {gamma}; it must be at least 0")
+        if kind not in get_args(FocalKind):
+            raise ValueError(f"kind is {kind!r}; choose one of {', '.join(get_args(FocalKind))}")
+        self.gamma, self.kind = gamma, kind
+        # expm1, because beta^n is close to 1 for beta near 1
+        effective = -torch.expm1(rows * math.log(beta)) if beta else torch.ones_like(rows)
+        self.register_buffer("weight", (len(rows) / (1 / effective).sum() / effective).float())
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(batch, classes), labels (batch,) -> scalar, at least in float32."""
+        logits = _wide(logits)
+        own = nn.functional.one_hot(labels, len(self.weight)).bool()
+        if self.kind == "sigmoid":
+            signed = torch.where(own, logits, -logits)
+            # (1 - p)^gamma from its logarithm: the gradient stays finite however certain the row is
+            log_p, log_rest = nn.functional.logsigmoid(signed), nn.functional.logsigmoid(-signed)
+            each = -((self.gamma * log_rest).exp() * log_p).sum(1)
+        else:
+            total = logits.logsumexp(1)
+            log_p, log_rest = logits[own] - total, logits.masked_fill(own, -torch.inf).logsumexp(1) - total
+            each = -(self.gamma * log_rest).exp() * log_p
+        return (self.weight.to(logits.dtype)[labels] * each).mean()
+
+    def prior_bias(self) -> float:
+        """-log(classes - 1), of the last layer, for `sigmoid`: every probability starts at 1 / classes."""
+        return -math.log(len(self.weight) - 1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half precision, as autocast gives it, is too coarse for a loss."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

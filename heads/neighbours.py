@@ -1,0 +1,60 @@
+"""How far the nearest training rows are."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from heads.outputs import Outputs
+from heads.scores import Score
+
+# Rows compared at once: bounds the memory, rows x training rows x 8 bytes.
+CHUNK = 1024
+
+
+class Neighbours(Score):
+    """Distance to the k-th nearest training row, features normalised to length 1: 0 to 2.
+
+    After Sun et al., "Out-of-distribution detection with deep nearest neighbors" (ICML 2022). All training
+    rows count, whatever the head made of them. With fewer than k rows it is the farthest of them.
+    """
+
+    bank: Tensor
+    k: Tensor
+
+    def __init__(self, k: int = 10) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1, the nearest training row")
+        self.register_buffer("bank", torch.empty(0, 0))  # (rows, dim), of length 1
+        self.register_buffer("k", torch.tensor(k))
+
+    @torch.no_grad()
+    def fit(self, outputs: Outputs, labels: Tensor, output: nn.Linear) -> Self:
+        """Keeps the features of all rows, in their type."""
+        if not len(outputs.features):
+            raise ValueError("the score 'knn' got no training rows; it needs at least one")
+        self.bank = _normalise(outputs.features).to(outputs.features.dtype)
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        if not len(self.bank):
+            raise ValueError("the score 'knn' is not fitted; call fit with training rows")
+        bank = self.bank.double()
+        kth = min(int(self.k), len(bank))
+        return torch.cat(
+            [_kth_distance(part, bank, kth) for part in _normalise(outputs.features).split(CHUNK)]
+        )
+
+
+def _kth_distance(items: Tensor, bank: Tensor, kth: int) -> Tensor:
+    """(rows, dim) to (bank rows, dim), all of length 1 -> (rows,)."""
+    which = (items @ bank.T).topk(kth, dim=1).indices[:, -1]
+    # The product says who it is; a small distance taken from it would lose its digits to cancellation.
+    distance: Tensor = torch.linalg.vector_norm(items - bank[which], dim=1)
+    return distance
+
+
+def _normalise(features: Tensor) -> Tensor:
+    return nn.functional.normalize(features.double(), dim=1)

@@ -1,0 +1,40 @@
+"""Every open-set score by its name, and fitted ones from their tensors."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from heads.cac import CACScore
+from heads.neighbours import Neighbours
+from heads.openmax import OpenMaxScore
+from heads.scores import Energy, MaximumLogit, MaximumProbability, Score, Uncertainty
+from heads.vim import VirtualLogit
+
+SCORES: dict[str, type[Score]] = {
+    "msp": MaximumProbability,
+    "mls": MaximumLogit,
+    "energy": Energy,
+    "openmax": OpenMaxScore,
+    "knn": Neighbours,
+    "vim": VirtualLogit,
+    "cac": CACScore,
+    "uncertainty": Uncertainty,
+}
+
+
+def load_scorer(name: str, tensors: Mapping[str, Tensor]) -> Score:
+    """A fitted score from the `state_dict()` of one.
+
+    ValueError for an unknown name, and for missing or further tensors.
+    """
+    if name not in SCORES:
+        raise ValueError(f"score is {name!r}; choose one of {', '.join(SCORES)}")
+    score = SCORES[name]()
+    expected = set(score.state_dict())
+    if expected != set(tensors):
+        raise ValueError(f"the score {name!r} has tensors {sorted(expected)}, got {sorted(tensors)}")
+    for key, tensor in tensors.items():
+        # Replaced, not copied into: how large they are is known only now.
+        module, _, buffer = key.rpartition(".")
+        score.get_submodule(module).register_buffer(buffer, tensor)
+    return score

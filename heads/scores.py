@@ -1,0 +1,73 @@
+"""Open-set scores that need nothing but a head's outputs, and the contract of all scores."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from heads.outputs import Outputs
+
+
+class Score(nn.Module):
+    """How little an item looks like the known classes: higher = more outlying.
+
+    A score has no parameters; what `fit` takes from the training rows is in buffers. An item's score does
+    not depend on its batch, and is float64: sorted by it, items do not tie by rounding.
+    """
+
+    def fit(self, outputs: Outputs, labels: Tensor, output: nn.Linear) -> Self:
+        """outputs, labels (rows,): of training rows of known classes; output: the head's last layer.
+
+        Scores that need no training rows ignore them.
+        """
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,), float64."""
+        raise NotImplementedError
+
+
+class MaximumProbability(Score):
+    """1 - the largest softmax probability (Hendrycks & Gimpel, ICLR 2017), 0 to 1."""
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        probabilities = outputs.logits.double().softmax(1)
+        return one_minus(probabilities, probabilities.argmax(1))
+
+
+class MaximumLogit(Score):
+    """The largest logit, negated (Hendrycks et al., ICML 2022; Vaze et al., ICLR 2022)."""
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        return -outputs.logits.double().amax(1)
+
+
+class Energy(Score):
+    """-log sum exp of the logits (Liu et al., NeurIPS 2020), at temperature 1."""
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        return -torch.logsumexp(outputs.logits.double(), 1)
+
+
+class Uncertainty(Score):
+    """What the head itself estimates, 0 to 1."""
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        if outputs.uncertainty is None:
+            raise ValueError(
+                "the score 'uncertainty' needs a head that estimates one, and this head does not; "
+                "train the fusion head, or choose another score"
+            )
+        return outputs.uncertainty.double()
+
+
+def one_minus(probabilities: Tensor, chosen: Tensor) -> Tensor:
+    """1 - the chosen of (batch, classes), chosen (batch,) -> (batch,).
+
+    As the sum of the others: the difference is 0 for every item that a head is sure of.
+    """
+    return probabilities.scatter(1, chosen[:, None], 0).sum(1)

@@ -1,0 +1,66 @@
+"""Virtual-logit matching: features outside the directions that the training rows span most."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from heads.outputs import Outputs
+from heads.scores import Score
+
+
+class VirtualLogit(Score):
+    """Log-odds of a virtual class whose logit grows with the part of the features in the residual space.
+
+    After Wang et al., "ViM: out-of-distribution with virtual-logit matching" (CVPR 2022):
+    score = scale * |R^T (features - origin)| - log sum exp(logits). The origin is where the logits are least,
+    -pinv(W) b; R are the directions without the principal ones of the training rows, about the origin, not
+    their mean; the scale makes the virtual logit as large as the largest logit, on average over those rows.
+
+    Principal are half of the dimensions, as 512 of 1024 would be (the authors take 512 of 768 and 1000 of
+    2048), and at most half of the training rows: as many directions as rows would leave them no residual.
+    Where the training rows have none all the same, or no positive largest logit on average, the scale is 0
+    and the score is the energy.
+    """
+
+    origin: Tensor
+    residual: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.empty(0, dtype=torch.float64))
+        self.register_buffer("residual", torch.empty(0, 0, dtype=torch.float64))  # (dim, directions)
+        self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit(self, outputs: Outputs, labels: Tensor, output: nn.Linear) -> Self:
+        """Labels are not used."""
+        features = outputs.features.double()
+        rows, dim = features.shape
+        if not rows:
+            raise ValueError("the score 'vim' got no training rows; it needs at least one")
+        weight = output.weight.double()
+        bias = weight.new_zeros(len(weight)) if output.bias is None else output.bias.double()
+        self.origin = -torch.linalg.pinv(weight) @ bias
+        centred = features - self.origin
+        directions = torch.linalg.eigh(centred.T @ centred / rows).eigenvectors  # the smallest first
+        principal = min(dim // 2, rows // 2)
+        self.residual = directions[:, : dim - principal].contiguous()
+        norms = self._norms(features)
+        largest = outputs.logits.double().amax(1).mean().clamp(min=0)
+        # Below this the residual is rounding.
+        smallest = 1e-9 * torch.linalg.vector_norm(centred, dim=1).mean()
+        self.scale = torch.where(norms.mean() > smallest, largest / norms.mean(), 0.0)
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """-> (batch,)."""
+        if not len(self.origin):
+            raise ValueError("the score 'vim' is not fitted; call fit with training rows")
+        virtual = self.scale * self._norms(outputs.features.double())
+        return virtual - torch.logsumexp(outputs.logits.double(), 1)
+
+    def _norms(self, features: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm((features - self.origin) @ self.residual, dim=1)
+        return norms
