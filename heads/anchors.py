@@ -1,0 +1,44 @@
+"""Learnable class anchors on the unit sphere."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from heads.init import xavier_uniform
+
+TEMPERATURE = 0.1  # at the start: cosines of -1..1 become -10..10
+TEMPERATURE_BOUNDS = (0.01, 1.0)  # colder, fp16 gradients overflow; warmer, no class can be told apart
+
+
+class ClassAnchorClustering(nn.Module):
+    """Cosine similarity of projected features to one learnable anchor per class, over a learned temperature.
+
+    Not the class anchor clustering of Miller et al. (WACV 2021), whose anchors are fixed in the space of the
+    logits and whose distances are euclidean: that is `heads.cac`.
+    The temperature is learned as its logarithm and held within TEMPERATURE_BOUNDS.
+    """
+
+    def __init__(self, feature_dim: int = 256, num_classes: int = 4, anchor_dim: int = 128) -> None:
+        super().__init__()
+        self.projection = nn.Linear(feature_dim, anchor_dim)
+        self.anchors = nn.Parameter(torch.empty(num_classes, anchor_dim))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
+        self.apply(xavier_uniform)
+        nn.init.orthogonal_(self.anchors)  # no two classes start close to each other
+
+    @property
+    def temperature(self) -> Tensor:
+        """What cosines are divided by, a scalar."""
+        low, high = TEMPERATURE_BOUNDS
+        return self.log_temperature.clamp(math.log(low), math.log(high)).exp()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, feature_dim) -> similarities (batch, classes), at most 1 / temperature in size."""
+        projected = normalize(self.projection(features), dim=-1)
+        return projected @ normalize(self.anchors, dim=-1).T / self.temperature
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the similarities, a scalar: to the own class's anchor, away from the others."""
+        return cross_entropy(self(features), labels)

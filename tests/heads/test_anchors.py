@@ -1,0 +1,72 @@
+"""Learnable anchors: cosines and cross-entropy by loop, and where the anchors start and go."""
+
+import math
+
+import pytest
+import torch
+
+from heads.anchors import TEMPERATURE, ClassAnchorClustering
+
+
+def make() -> ClassAnchorClustering:
+    torch.manual_seed(0)
+    module = ClassAnchorClustering(6, 3, 5).double()
+    torch.nn.init.normal_(module.anchors)
+    torch.nn.init.normal_(module.projection.bias)
+    return module
+
+
+def test_similarities_and_loss_equal_a_loop():
+    module = make()
+    with torch.no_grad():
+        module.log_temperature.fill_(math.log(0.3))
+    features, labels = torch.randn(4, 6, dtype=torch.float64), torch.tensor([2, 0, 1, 2])
+    similarities, losses = module(features), []
+    for item, label in enumerate(labels):
+        point = module.projection.weight @ features[item] + module.projection.bias
+        row = []
+        for anchor in module.anchors:
+            cosine = (point @ anchor) / (point.square().sum().sqrt() * anchor.square().sum().sqrt())
+            row.append(cosine / 0.3)
+        torch.testing.assert_close(similarities[item], torch.stack(row))
+        losses.append(sum(s.exp() for s in row).log() - row[label])
+    torch.testing.assert_close(module.loss(features, labels), sum(losses) / 4)
+
+
+def test_similarities_ignore_the_scale_of_projection_and_anchors():
+    module, features = make(), torch.randn(2, 6, dtype=torch.float64)
+    before = module(features)
+    with torch.no_grad():
+        module.anchors.mul_(7)
+        module.projection.weight.mul_(3)
+        module.projection.bias.mul_(3)
+    torch.testing.assert_close(module(features), before)
+
+
+@pytest.mark.parametrize(("wanted", "held"), [(1e-9, 0.01), (1e9, 1.0), (0.5, 0.5)])
+def test_the_temperature_is_held_within_its_bounds(wanted, held):
+    module = make()
+    with torch.no_grad():
+        module.log_temperature.fill_(math.log(wanted))
+    assert module.temperature.item() == pytest.approx(held)
+    assert module(torch.randn(9, 6).double()).abs().max() <= 1 / held * (1 + 1e-9)
+
+
+def test_anchors_start_orthogonal_and_every_parameter_gets_a_gradient():
+    module = ClassAnchorClustering()
+    assert module.anchors.shape == (4, 128)
+    torch.testing.assert_close(module.anchors @ module.anchors.T, torch.eye(4))
+    assert module.temperature.item() == pytest.approx(TEMPERATURE)
+    module.loss(torch.rand(8, 256), torch.arange(8) % 4).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    assert sum(p.numel() for p in module.parameters()) == 256 * 128 + 128 + 4 * 128 + 1
+
+
+def test_a_step_pulls_to_the_own_anchor_and_pushes_from_the_others():
+    module = make()
+    features = torch.randn(1, 6, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(module.loss(features, torch.tensor([1])), features)
+    before, after = module(features)[0], module(features - 0.01 * gradient)[0]
+    assert after[1] > before[1]
+    others = torch.tensor([0, 2])
+    assert after[others].logsumexp(0) < before[others].logsumexp(0)
