@@ -16,9 +16,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     (ICML 2017). The loss is convex in 1 / T, so its slope's only zero is found by halving, in float64; and
     since T = 1 is among the candidates, the result is never worse than none.
 
-    Where all rows are right with any margin, as one row that is right, the loss falls for ever as T does:
-    LOWEST. Where certainty only costs, as with one row that is wrong: HIGHEST. Where T changes nothing: 1.
-    Raises ValueError when there are no rows, or logits are not finite.
+    Where every row is right, as few validation rows easily are, the loss falls for ever as T does: the rows
+    say nothing of how sure to be, and T is 1. So it is where T changes nothing. Where certainty only costs, as
+    with one row that is wrong: HIGHEST. Raises ValueError when there are no rows, or logits are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(logits) == 0:
         raise ValueError(
@@ -31,16 +31,15 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
             f"{bad} of {len(logits)} rows have logits that are not finite; no temperature can mend them"
         )
     logits = logits.double()
-    margins = logits - logits.gather(
-        1, labels.long()[:, None]
-    )  # above the label's logit, which softmax keeps
+    own = logits.gather(1, labels.long()[:, None])
+    margins = logits - own  # softmax is the same
 
     def slope(log_inverse: float) -> float:
         """The derivative of the mean loss by 1 / T, at 1 / T = exp(log_inverse)."""
         probabilities = (margins * math.exp(log_inverse)).softmax(1)
         return float((probabilities * margins).sum(1).mean())
 
-    if slope(0.0) == 0:
+    if slope(0.0) == 0 or bool((logits.argmax(1) == labels).all()):
         return 1.0
     low, high = -math.log(HIGHEST), -math.log(LOWEST)
     if slope(low) >= 0:

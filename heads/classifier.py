@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from heads.layers import LayerMix, Standardise
 from heads.masks import zero_padding
+from heads.outputs import Outputs
 from heads.pooling import PoolingType, SegmentAttentionPooling
 from heads.temporal import TemporalConv
 
@@ -64,8 +65,28 @@ class SegmentClassifier(nn.Module):
             nn.Linear(hidden, num_classes),
         )
 
+    @property
+    def standardisers(self) -> tuple[Standardise, ...]:
+        """What is fitted on the training rows' frames, one per modality."""
+        return (self.standardise,)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer: features to logits."""
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Losses of the head's own: none."""
+        return {}
+
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, [layers,] dim), lengths (batch,) >= 1 -> logits (batch, num_classes)."""
+        return self.outputs(frames, lengths).logits
+
+    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:
+        """As `forward`; the features are the hidden layer's."""
         x: Tensor = self.layer_mix(self.standardise(frames))
         if self.mean_removal:
             mean = zero_padding(x, lengths).sum(1, keepdim=True) / lengths[:, None, None]
@@ -77,5 +98,5 @@ class SegmentClassifier(nn.Module):
         # which a one-frame item reaches.
         mean = segments.mean(1)
         deviation = (segments - mean[:, None]).square().mean(1).add(1e-6).sqrt()
-        logits: Tensor = self.mlp(torch.cat([mean, deviation], -1))
-        return logits
+        features = self.mlp[:-1](torch.cat([mean, deviation], -1))
+        return Outputs(self.output(features), features)

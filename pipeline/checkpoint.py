@@ -45,14 +45,15 @@ def restore_training(
     state: dict[str, Tensor], head: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Put a training_state back into `head` and `optimizer`; returns the moving average."""
-    head.load_state_dict(_under("head.", state))
+    head.load_state_dict(tensors_under("head.", state))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("optimizer.", state).items():
+    for name, tensor in tensors_under("optimizer.", state).items():
         number, _, key = name.partition(".")
         moments.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    return _under("average.", state)
+    return tensors_under("average.", state)
 
 
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def tensors_under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pipeline import store_commands
 from pipeline.config.base import ConfigError, load_config, overrides_of
 
 app = typer.Typer(
@@ -38,7 +39,6 @@ Scheduler = Annotated[
     str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work, tcp://HOST:8786.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Store = Annotated[str, typer.Argument(help="An embedding store, for example data/embeddings/fbank.zarr.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -142,14 +142,39 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Report folder; default: RUN/report.")] = None,
     manifest: Annotated[str | None, typer.Option(help="The manifest, if it was moved since.")] = None,
     embeddings: Annotated[str | None, typer.Option(help="The stores' folder, if it was moved since.")] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Predict every test row out of fold; write metrics, predictions and plots."""
     from pipeline import console
-    from pipeline.evaluate import evaluate
+    from pipeline.evaluate import evaluate, report_folder
 
-    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, device=device)
-    console.show_metrics(metrics, out or run / "report")
+    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device)
+    console.show_metrics(metrics, report_folder(run, out, ensemble))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run or report folder that `evaluate` wrote.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are B - A.")],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare the rows that both have, instead of stopping.")
+    ] = False,
+    group: Annotated[
+        str | None, typer.Option(help="Draw all rows of a group together: a column, for example speaker.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Draws of each interval and test.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Two runs on the same rows: scores, differences with 95 % intervals, and paired tests."""
+    from pipeline import console
+    from pipeline.compare import compare
+
+    result = compare(a, b, common=common, group=group, resamples=resamples, seed=seed)
+    console.show_comparison(result, as_json)
 
 
 @app.command()
@@ -182,9 +207,10 @@ def run(
     head = load_config(recipe, Recipe, overrides_of(overrides, "recipe", _GROUPS))
     speech = load_config(corpus, CorpusConfig, overrides_of(overrides, "corpus", _GROUPS))
     ours = overrides_of(overrides, "backbones", _GROUPS)
+    names = list(head.stores().values())
     models = {
-        name: load_config(folder / f"{name}.yaml", BackboneConfig, overrides_of(ours, name, head.backbones))
-        for name in head.backbones
+        name: load_config(folder / f"{name}.yaml", BackboneConfig, overrides_of(ours, name, names))
+        for name in names
     }
     with console.Watch() as watch:
         metrics = run(
@@ -204,44 +230,8 @@ def run(
 _GROUPS = ("corpus", "recipe", "backbones")
 
 
-@app.command()
-def info(
-    store: Store,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """What a store holds, and what made it."""
-    from pipeline import console
-
-    console.show_store(store, as_json)
-
-
-@app.command()
-def verify(
-    store: Store,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Give up damaged units, so that the next `extract` redoes them.")
-    ] = False,
-) -> None:
-    """Check every shard's checksum and every row's place; exit 1 on damage."""
-    from cache.verify import repair as repair_store
-    from cache.verify import verify
-
-    damage, count = repair_store(store) if repair else (verify(store), 0)
-    for problem in damage.problems:
-        typer.echo(problem, err=True)
-    if count:
-        typer.echo(f"{store}: {count} items to be redone by the next `stillwave extract`")
-    if damage.problems:
-        raise typer.Exit(1)
-    typer.echo(f"{store}: sound")
-
-
-@app.command()
-def compact(store: Store) -> None:
-    """Give back the space of removed rows and half-filled shards."""
-    from cache.compact import compact
-
-    typer.echo(f"{store}: {compact(store) / 2**20:.1f} MiB freed")
+for _command in (store_commands.info, store_commands.verify, store_commands.compact):
+    app.command()(_command)
 
 
 @app.command()

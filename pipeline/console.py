@@ -117,13 +117,62 @@ def _took(result: ExtractResult) -> str:
 def show_metrics(metrics: dict[str, Any], report: Path) -> None:
     """The headline of a report, and where the rest of it is."""
     folds = metrics["folds"]
-    table = Table("metric", "all rows", f"mean of {len(folds['each'])} folds", "deviation")
+    table = Table("metric", "all rows", "95 % interval", f"mean of {len(folds['each'])} folds", "deviation")
     for name in ("accuracy", "uar", "weighted_f1", "macro_f1"):
-        row = (metrics[name], folds["mean"][name], folds["std"][name])
-        table.add_row(name, *(f"{value:.3f}" for value in row))
+        low, high = metrics["intervals"]["rows"][name]
+        mean, deviation = folds["mean"][name], folds["std"][name]
+        table.add_row(
+            name, f"{metrics[name]:.3f}", f"{low:.3f} to {high:.3f}", f"{mean:.3f}", f"{deviation:.3f}"
+        )
     console.print(table)
+    before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
+    scaled = "" if before == after else f" ({before['ece']:.3f} before temperature scaling)"
+    console.print(f"calibration error {after['ece']:.3f}{scaled}")
+    if "open_set" in metrics:
+        _show_open_set(metrics["open_set"])
+    for name, count in metrics["absent"].items():
+        if count:
+            console.print(f"{count} rows without {name}")
     missing = f", {metrics['n_missing']} without frames left out" if metrics["n_missing"] else ""
     console.print(f"{metrics['n']} rows{missing}; report in {report}")
+
+
+def _show_open_set(report: dict[str, Any]) -> None:
+    """Every score's power to tell unknown classes, the recipe's own score first."""
+    table = Table("score", "AUROC", "FPR at 95 % TPR", "AUPR", "OSCR", title_justify="left")
+    table.title = f"unknown: {', '.join(report['unknown'])}"
+    for name in sorted(report["scores"], key=lambda name: name != report["score"]):
+        one = report["scores"][name]
+        table.add_row(name, *(f"{one[key]:.3f}" for key in ("auroc", "fpr_at_95_tpr", "aupr", "oscr")))
+    console.print(table)
+
+
+def show_comparison(result: dict[str, Any], as_json: bool) -> None:
+    """What `stillwave compare` prints."""
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    table = Table("metric", "A", "B", "B - A", f"{result['level']:.0%} interval", "p")
+    for name, line in result["metrics"].items():
+        low, high = line["interval"]
+        values = (f"{line['a']:.3f}", f"{line['b']:.3f}", f"{line['difference']:+.3f}")
+        table.add_row(name, *values, f"{low:+.3f} to {high:+.3f}", _p(line["p"]))
+    console.print(f"A: {result['a']}\nB: {result['b']}")
+    console.print(table)
+    unknown = f" and {result['unknown_rows']} of unknown classes" if result["unknown_rows"] else ""
+    drawn = "rows" if result["group"] is None else f"{result['groups']} groups by {result['group']}"
+    console.print(
+        f"{result['rows']} rows{unknown}; {drawn} drawn {result['resamples']} times; "
+        f"McNemar's exact test of accuracy, by rows: p {_p(result['mcnemar'])}"
+    )
+    if result["group"] is not None and (least := 2.0 ** (1 - result["groups"])) > 0.01:
+        console.print(f"p of {result['groups']} groups is never below {least:.3f}; look at the interval")
+    if any(left := result["left_out"].values()):
+        console.print("left out: {} rows of A, {} of B".format(*left))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def show_store(path: str, as_json: bool) -> None:

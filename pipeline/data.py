@@ -1,8 +1,10 @@
 """What a recipe trains and tests on: labelled rows of the manifest, their frames, and their folds."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,11 @@ from numpy.typing import NDArray
 from cache import EmbeddingStore
 from pipeline.config.recipe import Recipe, Views
 from pipeline.device import pick_device
-from pipeline.features import CachedFeatures
+from pipeline.features import ABSENT, CachedFeatures, JoinedFeatures
 from pipeline.splits import holdout
 
 Rows = NDArray[np.int64]
+UNKNOWN = -1  # the label of rows of an unknown class
 
 
 @dataclass(frozen=True)
@@ -35,77 +38,122 @@ class Data:
     """
 
     manifest: pd.DataFrame
-    features: CachedFeatures
+    features: CachedFeatures | JoinedFeatures
+    parts: dict[str, CachedFeatures]  # of `features`, by the modality that they stand for
     classes: tuple[str, ...]
-    labels: Rows  # class numbers, per row of `features`
+    labels: Rows  # class numbers, per row of `features`; UNKNOWN for classes that are not trained
     views: tuple[Rows, ...]  # of each row of the manifest: its rows of `features`, the clean one first
     missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract
 
     def digest(self) -> str:
         """sha256 of the contents, labels, speakers and folds of all rows: what a run was trained on."""
         columns = [name for name in ("id", "fold", "split", "speaker") if name in self.manifest]
-        keys = self.features.store.content_key[self.features.rows].tolist()
-        table = self.manifest[columns].assign(
-            label=self.labels[: len(self.manifest)],
-            content=[" ".join(keys[row] for row in views) for views in self.views],
-        )
+        keys = {name: _content(part) for name, part in self.parts.items()}
+        content = [" ".join(key[row] for key in keys.values() for row in views) for views in self.views]
+        table = self.manifest[columns].assign(label=self.labels[: len(self.manifest)], content=content)
         return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
+    def stores(self) -> dict[str, dict[str, Any]]:
+        """Of each modality, the fingerprint of its store and the shape of its frames: JSON-ready."""
+        return {
+            name: {"fingerprint": part.store.fingerprint, "frame_shape": list(part.frame_shape)}
+            for name, part in self.parts.items()
+        }
 
-def load_data(recipe: Recipe, manifest: pd.DataFrame, embeddings: str | Path, device: str = "auto") -> Data:
-    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few."""
+    def absent(self) -> dict[str, int]:
+        """Of each modality, how many rows of the manifest lack it."""
+        return {
+            name: int((part.rows[: len(self.manifest)] == ABSENT).sum()) for name, part in self.parts.items()
+        }
+
+
+def _content(part: CachedFeatures) -> list[str]:
+    """The content key of each row; empty where there are no frames."""
+    keys = part.store.content_key.tolist()
+    return ["" if row == ABSENT else keys[row] for row in part.rows.tolist()]
+
+
+def load_data(
+    recipe: Recipe,
+    manifest: pd.DataFrame,
+    embeddings: str | Path,
+    device: str = "auto",
+    *,
+    trained: Sequence[str] | None = None,
+) -> Data:
+    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few.
+
+    trained: the classes of a run that is there already; this manifest need not have rows of all of them.
+    """
     if recipe.label not in manifest.columns:
         raise ValueError(
             f"label {recipe.label!r} is not a column of the manifest, which has {', '.join(manifest.columns)}"
         )
     labelled = manifest[manifest[recipe.label].notna()]
-    classes = tuple(recipe.classes or sorted(labelled[recipe.label].unique()))
-    if unknown := sorted(set(classes) - set(labelled[recipe.label])):
-        raise ValueError(f"classes {unknown} do not occur in the manifest's column {recipe.label!r}")
-    labelled = labelled[labelled[recipe.label].isin(classes)]
-    store = EmbeddingStore(f"{embeddings}/{recipe.backbones[0]}.zarr")
-    there = store.row_of()
-    has_frames = np.array([(id_, 0) in there for id_ in labelled["id"]], dtype=bool)
+    unknown = recipe.open_set.unknown
+    classes = tuple(trained or recipe.classes or sorted(set(labelled[recipe.label]) - set(unknown)))
+    if trained is None and (absent := sorted({*classes, *unknown} - set(labelled[recipe.label]))):
+        raise ValueError(f"classes {absent} do not occur in the manifest's column {recipe.label!r}")
+    labelled = labelled[labelled[recipe.label].isin([*classes, *unknown])]
+    stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
+    tables = [store.row_of() for store in stores.values()]
+    has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)
-    if len(classes) < 2 or used.empty:
+    known = int(used[recipe.label].isin(classes).sum())
+    if len(classes) < 2 or not known:
+        paths = " and ".join(str(store.path) for store in stores.values())
         raise ValueError(
-            f"{store.path} has frames for {len(used)} labelled rows of {len(classes)} classes; a head needs "
+            f"{paths} has frames for {known} labelled rows of {len(classes)} classes; a head needs "
             "two. Extract with the manifest that you train with"
         )
-    clean = store.rows(used["id"])
-    _check_fresh(store, clean, used)
-    labels = np.array([classes.index(label) for label in used[recipe.label]], dtype=np.int64)
-    owner, augmented = _views(store, used["id"].tolist(), recipe)
-    features = CachedFeatures(store, np.concatenate([clean, augmented]), pick_device(device))
-    parts = np.split(len(clean) + np.arange(len(owner)), np.searchsorted(owner, np.arange(1, len(clean))))
-    views = tuple(np.concatenate([[row], part]) for row, part in enumerate(parts))
-    missing = tuple(labelled["id"][~has_frames])
-    return Data(used, features, classes, np.concatenate([labels, labels[owner]]), views, missing)
+    labels = np.array([classes.index(x) if x in classes else UNKNOWN for x in used[recipe.label]], np.int64)
+    ids = used["id"].tolist()
+    owner, views = _views(list(stores.values()), ids, recipe)
+    parts = {}
+    for name, store in stores.items():
+        clean = np.array([store.row_of().get((id_, 0), ABSENT) for id_ in ids], dtype=np.int64)
+        _check_fresh(store, clean, used)
+        augmented = [
+            store.row_of().get((ids[number], view), clean[number])
+            for number, view in zip(owner.tolist(), views.tolist(), strict=True)
+        ]
+        rows = np.concatenate([clean, np.array(augmented, dtype=np.int64)])
+        parts[name] = CachedFeatures(store, rows, pick_device(device))
+    split = np.split(len(used) + np.arange(len(owner)), np.searchsorted(owner, np.arange(1, len(used))))
+    return Data(
+        manifest=used,
+        features=JoinedFeatures(list(parts.values())) if len(parts) > 1 else next(iter(parts.values())),
+        parts=parts,
+        classes=classes,
+        labels=np.concatenate([labels, labels[owner]]),
+        views=tuple(np.concatenate([[row], part]) for row, part in enumerate(split)),
+        missing=tuple(labelled["id"][~has_frames]),
+    )
 
 
-def _views(store: EmbeddingStore, ids: list[str], recipe: Recipe) -> tuple[Rows, Rows]:
-    """The augmented views that the recipe uses: numbers in `ids`, ascending, and rows of the store."""
+def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tuple[Rows, Rows]:
+    """The augmented views that the recipe uses: numbers in `ids`, ascending, and the views' own numbers."""
     if recipe.views == Views():
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     number = {id_: i for i, id_ in enumerate(ids)}
     found = sorted(
-        (number[id_], view, row) for (id_, view), row in store.row_of().items() if view and id_ in number
+        {(number[id_], view) for store in stores for id_, view in store.row_of() if view and id_ in number}
     )
     if not found:
         raise ValueError(
-            f"{store.path} has no views of these rows, but the recipe's `views` asks for them: extract with "
-            "`views` in the backbone's config, or take `views` out of the recipe"
+            f"{' and '.join(str(store.path) for store in stores)} has no views of these rows, but the "
+            "recipe's `views` asks for them: extract with `views` in the backbone's config, or take `views` "
+            "out of the recipe"
         )
     table = np.array(found, dtype=np.int64)
-    return table[:, 0], table[:, 2]
+    return table[:, 0], table[:, 1]
 
 
 def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
     """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
-    for key, id_, sha256, text in zip(
-        store.content_key[rows].tolist(), manifest["id"], manifest["sha256"], texts, strict=True
-    ):
+    for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
+        key = str(store.content_key[row]) if row != ABSENT else sha256
         if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
             raise ValueError(
                 f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
@@ -117,6 +165,7 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
     """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
 
     Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
+    Rows of unknown classes are tested, and in no training or validation rows.
     """
     folds = _all_folds(data, recipe)
     for fold in folds:
@@ -135,17 +184,17 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
 
 
 def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
+    known = data.labels[: len(data.manifest)] != UNKNOWN
     if "split" in data.manifest.columns:
-        train, valid, test = (
-            np.flatnonzero(data.manifest["split"] == side) for side in ("train", "valid", "test")
-        )
+        side = data.manifest["split"].to_numpy()
+        train, valid = np.flatnonzero((side == "train") & known), np.flatnonzero((side == "valid") & known)
         if not len(valid):
             train, valid = _hold_out(data, train, recipe, 0)
-        return [Fold(0, train, valid, test)]
+        return [Fold(0, train, valid, np.flatnonzero(side == "test"))]
     numbers = data.manifest["fold"].to_numpy()
     folds = []
     for number in np.unique(numbers).tolist():
-        train, valid = _hold_out(data, np.flatnonzero(numbers != number), recipe, number)
+        train, valid = _hold_out(data, np.flatnonzero((numbers != number) & known), recipe, number)
         folds.append(Fold(int(number), train, valid, np.flatnonzero(numbers == number)))
     return folds
 

@@ -1,6 +1,6 @@
 """Frames for the training loop, which does not ask where they come from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,38 +13,70 @@ from heads.masks import valid_mask
 from pipeline.backbones.base import Frames
 
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
+ABSENT = -1  # in place of a store's row: this modality is not there
 
 
 class Features(Protocol):
-    """Rows of a data set as Frames. `lengths` is (rows,), in frames."""
+    """Rows of a data set as a head takes them. `lengths` is (rows,), in frames, of all modalities."""
 
     lengths: NDArray[np.int64]
-    frame_shape: tuple[int, ...]
     device: torch.device
 
-    def batch(self, rows: NDArray[np.int64]) -> Frames:
-        """The rows, zero-padded, on `device`: values (batch, frames, [layers,] dim)."""
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Of each modality in turn, on `device`: values (batch, frames, [layers,] dim), lengths (batch,)."""
         ...
 
 
 class CachedFeatures:
-    """Rows of a store, held in memory on `device` when they fit, else read through the memory map."""
+    """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
+
+    A row of ABSENT has no frames: its length is 0.
+    """
 
     def __init__(self, store: EmbeddingStore, rows: NDArray[np.int64], device: torch.device) -> None:
         self.store, self.rows, self.device = store, rows, device
-        self.lengths = store.lengths[rows]
+        present = rows != ABSENT
+        self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
         self.frame_shape = store.spec.frame_shape
         fits = int(self.lengths.sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
-        self._resident = store.resident(str(device), rows) if fits else None
+        self._resident = store.resident(str(device), rows[present]) if fits else None
+        self._place = np.cumsum(present) - 1  # of a present row in the resident tensor
+        self._all_present = bool(present.all())
 
     def batch(self, rows: NDArray[np.int64]) -> Frames:
+        if self._all_present:
+            return self._read(rows)
+        there = np.flatnonzero(self.rows[rows] != ABSENT)
+        dtype = torch.float16 if self.store.spec.dtype == "float16" else torch.float32
+        if not len(there):
+            values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
+            return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
+        found = self._read(rows[there])
+        index = torch.from_numpy(there).to(self.device)
+        values = found.values.new_zeros(len(rows), *found.values.shape[1:])
+        lengths = found.lengths.new_zeros(len(rows))
+        return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+
+    def _read(self, rows: NDArray[np.int64]) -> Frames:
         if self._resident is not None:
-            return Frames(*self._resident.batch(torch.from_numpy(rows).to(self.device)))
+            return Frames(*self._resident.batch(torch.from_numpy(self._place[rows]).to(self.device)))
         values, lengths = self.store.batch(self.rows[rows])
         return Frames(torch.from_numpy(values).to(self.device), torch.from_numpy(lengths).to(self.device))
 
 
-def valid_frames(features: Features, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
+class JoinedFeatures:
+    """The same rows in several modalities, each of which may lack some of them."""
+
+    def __init__(self, parts: Sequence[CachedFeatures]) -> None:
+        self.parts = tuple(parts)
+        self.device = parts[0].device
+        self.lengths = np.sum([part.lengths for part in parts], axis=0)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        return tuple(tensor for part in self.parts for tensor in part.batch(rows))
+
+
+def valid_frames(features: CachedFeatures, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
     """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on."""
     for start in range(0, len(rows), batch_size):
         values, lengths = features.batch(rows[start : start + batch_size])

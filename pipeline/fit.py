@@ -2,8 +2,8 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from cache.batches import length_bucketed
 from heads.augment import FrameAugment
+from heads.objective import Objective
 from pipeline.checkpoint import load_tensors, restore_training, save_tensors, training_state
-from pipeline.config.recipe import Train
+from pipeline.config.train import Losses, Train
 from pipeline.features import Features
+from pipeline.inference import autocast, predict
 from pipeline.metrics import scores
+from pipeline.optimizer import build_optimizer, schedule, set_rate
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINT_EVERY_S = 10.0
+WEIGHTS = ("cross_entropy", "focal", "cac", "anchor", "uncertainty", "prototype")
 
 Log = Callable[[int, dict[str, float]], None]  # epochs done, figures of the last
 
@@ -45,6 +48,7 @@ def fit(
     valid_rows: NDArray[np.int64],
     config: Train,
     *,
+    losses: Losses = Losses(),  # noqa: B008 - frozen
     augment: FrameAugment | None = None,
     views: Sequence[NDArray[np.int64]] | None = None,
     seed: tuple[int, ...] = (0,),
@@ -54,7 +58,9 @@ def fit(
     """Train `head` in place on `train_rows`; returns one dict of figures per epoch.
 
     labels: class number per row of `features`. views: per training row, the rows of `features` that may stand
-    for it; each epoch draws one. Without them each row stands for itself.
+    for it; each epoch draws one. Without them each row stands for itself. losses: what is added up; the
+    figures hold the sum as `train_loss` and every loss, not weighted, as `loss_<name>`. augment: of the first
+    modality's frames.
 
     The head ends with its moving average where there is one, and with the best epoch's weights where early
     stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
@@ -63,9 +69,9 @@ def fit(
     """
     if config.early_stopping and not len(valid_rows):
         raise ValueError("early_stopping needs validation rows; set train.valid_fraction or a `valid` split")
-    optimizer = torch.optim.AdamW(_decay_groups(head, config.weight_decay), lr=config.learning_rate)
+    optimizer = build_optimizer(head, config)
     steps = math.ceil(len(train_rows) / config.batch_size)
-    schedule = _schedule(config, steps * config.epochs)
+    rate_at = schedule(config, steps * config.epochs)
     average = {name: tensor.clone() for name, tensor in head.state_dict().items()} if config.ema else {}
     best: dict[str, Tensor] = {}  # weights of the best epoch, kept for early stopping
     scaler = torch.amp.GradScaler(features.device.type, enabled=config.precision == "fp16")
@@ -76,7 +82,7 @@ def fit(
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
         best = {name.removeprefix("best."): t for name, t in state.items() if name.startswith("best.")}
-    weights = _class_weights(labels[train_rows], config, int(labels.max()) + 1).to(features.device)
+    objective = build_objective(labels[train_rows], int(labels.max()) + 1, config, losses).to(features.device)
     saved_at = time.monotonic()
     with torch.random.fork_rng(devices=[features.device] if features.device.type == "cuda" else []):
         for epoch in range(progress.epoch, config.epochs):
@@ -91,18 +97,20 @@ def fit(
                 max_rows=config.batch_size,
                 generator=np.random.default_rng(sequence),
             )
-            started, losses = time.monotonic(), []
+            started, sums = time.monotonic(), defaultdict[str, float](float)
             for number, batch in enumerate(batches):
-                rate = schedule(epoch * steps + number)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = rate_at(epoch * steps + number)
+                set_rate(optimizer, rate)
                 rows = rows_now[batch]
-                loss = _step(
-                    head, features, rows, labels, weights, optimizer, scaler, config, augment, generator
+                found = _step(
+                    head, features, rows, labels, objective, optimizer, scaler, config, augment, generator
                 )
-                losses.append(loss * len(rows))
+                for name, value in found.items():
+                    sums[name] += value * len(rows)
                 _update_average(average, head, config.ema)
-            figures = {"train_loss": sum(losses) / len(train_rows), "learning_rate": rate}
+            figures = {name: value / len(train_rows) for name, value in sums.items()} | {
+                "learning_rate": rate
+            }
             if len(valid_rows):
                 figures |= _validate(head, average, features, labels, valid_rows, config)
             figures["seconds"] = time.monotonic() - started
@@ -124,27 +132,21 @@ def fit(
     return progress.history
 
 
-@torch.inference_mode()
-def predict(
-    head: nn.Module,
-    features: Features,
-    rows: NDArray[np.int64],
-    *,
-    batch_size: int = 64,
-    precision: str = "fp32",
-) -> NDArray[np.float32]:
-    """Logits of `rows`, (rows, classes), in their order."""
-    head.eval()
-    logits: NDArray[np.float32] | None = None
-    for batch in length_bucketed(features.lengths[rows], max_rows=batch_size):
-        with _autocast(features.device, precision):
-            values = head(*features.batch(rows[batch])).float().cpu().numpy()
-        if logits is None:
-            logits = np.empty((len(rows), values.shape[1]), dtype=np.float32)
-        logits[batch] = values
-    if logits is None:
-        raise ValueError("no rows to predict")
-    return logits
+def build_objective(labels: NDArray[np.int64], num_classes: int, train: Train, losses: Losses) -> Objective:
+    """The recipe's losses for training rows of these labels. Raises ValueError when a class has no rows."""
+    counts = np.bincount(labels, minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(f"classes {np.flatnonzero(counts == 0).tolist()} have no training rows in this fold")
+    balanced = torch.from_numpy(len(labels) / (len(counts) * counts)).float()
+    options = losses.model_dump()
+    weights = {name: options.pop(name) for name in WEIGHTS}
+    return Objective(
+        weights,
+        torch.from_numpy(counts),
+        balanced if train.class_weights == "balanced" else torch.ones(num_classes),
+        label_smoothing=train.label_smoothing,
+        **options,
+    )
 
 
 def _step(
@@ -152,36 +154,39 @@ def _step(
     features: Features,
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
-    weights: Tensor,
+    objective: Objective,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     config: Train,
     augment: FrameAugment | None,
     generator: torch.Generator,
-) -> float:
+) -> dict[str, float]:
+    """One update; returns the loss and its components."""
     head.train()
-    frames, lengths = features.batch(rows)
-    frames = frames.float()
+    values, lengths, *others = features.batch(rows)
     if augment is not None:
-        frames, lengths = augment(frames, lengths, generator)
+        values, changed = augment(values.float(), lengths.clamp(min=1), generator)
+        lengths = torch.where(lengths > 0, changed, 0)  # what is absent stays absent
     target = torch.from_numpy(labels[rows]).to(features.device)
-    with _autocast(features.device, config.precision):
-        logits = head(frames, lengths)
-    loss = nn.functional.cross_entropy(
-        logits.float(), target, weights, label_smoothing=config.label_smoothing
-    )
-    if not torch.isfinite(loss):
+    with autocast(features.device, config.precision):
+        outputs = head.outputs(values, lengths, *others)  # type: ignore[operator]
+    losses = objective(head, outputs, target)
+    total = objective.total(losses)
+    if not torch.isfinite(total):
+        named = ", ".join(f"{name} {value.item()}" for name, value in losses.items())
         raise ValueError(
-            f"the loss became {loss.item()} on a batch of {len(rows)} rows; lower train.learning_rate "
-            f"(now {config.learning_rate}) or set train.precision: fp32 (now {config.precision})"
+            f"the loss became {total.item()} ({named}) on a batch of {len(rows)} rows; lower "
+            f"train.learning_rate (now {config.learning_rate}) or set train.precision: fp32 (now "
+            f"{config.precision})"
         )
     optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
+    scaler.scale(total).backward()
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(head.parameters(), config.grad_clip)
+    nn.utils.clip_grad_norm_(head.parameters(), config.grad_clip, foreach=True)
     scaler.step(optimizer)
     scaler.update()
-    return float(loss.item())
+    parts = {f"loss_{name}": float(value.item()) for name, value in losses.items()}
+    return {"train_loss": float(total.item())} | (parts if len(parts) > 1 else {})
 
 
 def _drawn(
@@ -225,45 +230,9 @@ def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> b
 
 
 def _update_average(average: dict[str, Tensor], head: nn.Module, decay: float) -> None:
+    learned = {name for name, _ in head.named_parameters()} if average else set()
     for name, tensor in head.state_dict().items() if average else ():
-        if tensor.is_floating_point():
+        if name in learned:
             average[name].lerp_(tensor, 1 - decay)
         else:
             average[name].copy_(tensor)
-
-
-def _decay_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and other vectors do not."""
-    parameters = [p for p in head.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _schedule(config: Train, total: int) -> Callable[[int], float]:
-    """Learning rate of a step: linear warm-up, then cosine to zero."""
-    warmup = config.warmup_fraction * total
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return config.learning_rate * (step + 1) / (warmup + 1)
-        return (
-            config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-        )
-
-    return rate
-
-
-def _class_weights(labels: NDArray[np.int64], config: Train, num_classes: int) -> Tensor:
-    """(classes,) weights of the loss. Raises ValueError when a class has no rows."""
-    counts = np.bincount(labels, minlength=num_classes)
-    if (counts == 0).any():
-        raise ValueError(f"classes {np.flatnonzero(counts == 0).tolist()} have no training rows in this fold")
-    if config.class_weights == "none":
-        return torch.ones(len(counts))
-    return torch.from_numpy(len(labels) / (len(counts) * counts)).float()
-
-
-def _autocast(device: torch.device, precision: str) -> Any:
-    return torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()

@@ -67,13 +67,13 @@ def run(
 ) -> dict[str, Any]:
     """prepare -> extract -> train -> evaluate; returns the metrics. Frames that are there are not redone.
 
-    backbones: the config of each of the recipe's backbones, by name.
+    backbones: the config of each backbone that the recipe reads, by name.
     """
     paths, watch = RunPaths(Path(out)), watcher or Watcher()
     watch.stage("prepare")
     watch.prepared(prepare(corpus, root, paths.manifest, watch.files))
     manifest = read_manifest(paths.manifest, columns=[recipe.label])
-    for name in recipe.backbones:
+    for name in recipe.stores().values():
         watch.stage(f"extract {name}")
         store = paths.embeddings / f"{name}.zarr"
         result = extract(

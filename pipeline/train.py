@@ -8,19 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from cache.folders import discard
 from heads.augment import FrameAugment
-from heads.classifier import SegmentClassifier
-from pipeline.checkpoint import load_tensors, save_tensors
-from pipeline.config.base import parse_config
+from pipeline.calibrate import calibrate
+from pipeline.checkpoint import save_tensors
 from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Fold, folds_of, load_data
 from pipeline.features import valid_frames
 from pipeline.fit import fit
+from pipeline.head import FORMAT, AnyHead, build_head
+from pipeline.optimizer import build_optimizer
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
@@ -44,17 +43,17 @@ def train(
     data = load_data(recipe, manifest, embeddings, device)
     folds = folds_of(data, recipe)
     config = {
+        "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(data.classes),
         "manifest": str(manifest_path),
         "embeddings": str(embeddings),
-        "frames": data.features.store.fingerprint,
-        "frame_shape": list(data.features.frame_shape),
+        "stores": data.stores(),
         "folds": [fold.number for fold in folds],
         "rows": data.digest(),
         "stillwave": version("stillwave"),
     }
-    build_head(recipe, data.features.frame_shape, len(data.classes))  # what it refuses must cost no old run
+    build_optimizer(_head(recipe, data, (0,)), recipe.train)  # what these refuse must cost no old run
     _start(out, config)
     for fold in folds:
         _train_fold(out / f"fold_{fold.number}", recipe, data, fold, progress)
@@ -62,45 +61,15 @@ def train(
     return out
 
 
-def build_head(
-    recipe: Recipe, frame_shape: tuple[int, ...], num_classes: int, seed: tuple[int, ...] = (0,)
-) -> SegmentClassifier:
-    """The recipe's head for frames of shape (dim,) or (layers, dim), its weights drawn from `seed`."""
-    *layers, dim = frame_shape
-    options = recipe.head.model_dump(exclude={"kind"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        return SegmentClassifier(dim, num_classes, num_layers=layers[0] if layers else 1, **options)
-
-
-def load_head(run: Path, fold: int) -> tuple[SegmentClassifier, dict[str, Any]]:
-    """A trained head of a run, in eval mode, and the run's config. Raises ValueError naming a bad file."""
-    config = read_run(run)
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
-    head = build_head(recipe, tuple(config["frame_shape"]), len(config["classes"]))
-    state, _ = load_tensors(run / f"fold_{fold}" / "model.safetensors")
-    head.load_state_dict(state)
-    return head.eval(), config
-
-
-def read_run(run: Path) -> dict[str, Any]:
-    """The config.json of a run. Raises ValueError when there is no complete run."""
-    if not (run / "config.json").exists():
-        raise ValueError(f"{run}: no run here; make it with `stillwave train`")
-    if not (run / "complete").exists():
-        raise ValueError(
-            f"{run}: training has not finished; run the same `stillwave train` again, it goes on"
-        )
-    return dict(json.loads((run / "config.json").read_text()))
-
-
 def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: Progress | None) -> None:
     if (folder / "model.safetensors").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed = (recipe.train.seed, fold.number)
-    head = build_head(recipe, data.features.frame_shape, len(data.classes), seed).to(data.features.device)
-    head.standardise.fit(valid_frames(data.features, fold.train))
+    head = _head(recipe, data, seed).to(data.features.device)
+    for standardise, part in zip(head.standardisers, data.parts.values(), strict=True):
+        if part.lengths[fold.train].any():
+            standardise.fit(valid_frames(part, fold.train))
     checkpoint = folder / "checkpoint.safetensors"
     history = fit(
         head,
@@ -109,15 +78,29 @@ def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: 
         fold.train,
         fold.valid,
         recipe.train,
-        augment=FrameAugment(**recipe.augment.model_dump()) if recipe.augment else None,
+        losses=recipe.losses,
+        augment=_augment(recipe, data),
         views=data.views if recipe.views.train == "sample" else None,
         seed=seed,
         checkpoint=checkpoint,
         log=None if progress is None else partial(progress, fold.number),
     )
     _write_curves(folder, history)
+    calibrate(head, data.features, data.labels, fold.train, fold.valid, recipe).save(folder)
     save_tensors(folder / "model.safetensors", head.state_dict(), {"classes": list(data.classes)})
     checkpoint.unlink(missing_ok=True)
+
+
+def _head(recipe: Recipe, data: Data, seed: tuple[int, ...]) -> AnyHead:
+    shapes = {name: part.frame_shape for name, part in data.parts.items()}
+    return build_head(recipe, shapes, len(data.classes), seed)
+
+
+def _augment(recipe: Recipe, data: Data) -> FrameAugment | None:
+    """Of the first modality's frames; a fusion head that is given text alone has none to change."""
+    if recipe.augment is None or next(iter(data.parts)) == "text":
+        return None
+    return FrameAugment(**recipe.augment.model_dump())
 
 
 def _write_curves(folder: Path, history: list[dict[str, float]]) -> None:

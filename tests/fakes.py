@@ -77,14 +77,14 @@ def write_wave(path: Path, seconds: float, hertz: float, seed: int, sample_rate:
     soundfile.write(path, 0.2 * tone + 0.01 * rng.standard_normal(len(time)), sample_rate)
 
 
-def write_speech(folder: Path, count: int = 36) -> Path:
+def write_speech(folder: Path, count: int = 36, seed: int = 0) -> Path:
     """`count` clips, low and high in turn, six speakers, prepared into `folder`/manifest.parquet."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     lines = []
     for i in range(count):
         label, speaker = ("low", "high")[i % 2], f"s{i // 2 % 6}"
         hertz = (120 if label == "low" else 240) * rng.uniform(0.9, 1.1)
-        write_wave(folder / "wav" / f"{i:03d}.wav", rng.uniform(0.3, 1.2), hertz, seed=i)
+        write_wave(folder / "wav" / f"{i:03d}.wav", rng.uniform(0.3, 1.2), hertz, seed=seed + i)
         lines.append(f"wav/{i:03d}.wav,{label},{speaker},the tone number {i % 4} is {label}")
     (folder / "table.csv").write_text("\n".join(["file_path,word,speaker,text", *lines, ""]))
     prepare(speech_config(), folder, folder / "manifest.parquet")

@@ -17,7 +17,7 @@ PARAMS = {
     "corpus": "tones",
     "root": "speech",
     "backbones": ["fbank", "mbert_tiny"],
-    "recipes": {"tones": "fbank", "words": "mbert_tiny"},
+    "recipes": {"tones": ["fbank", "fbank"], "words": ["mbert_tiny", "mbert_tiny"]},
 }
 HEAD = {"kind": "segment", "num_heads": 4, "hidden": 16}
 

@@ -1,122 +1,104 @@
 """What `train` reads: which backbones' frames, which head, and how it is trained."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Config
+from pipeline.config.heads import FusionHead, Head, SegmentHead
+from pipeline.config.train import Augment, EarlyStopping, Group, Losses, Train, Views
+
+__all__ = [
+    "Augment", "EarlyStopping", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Recipe", "SegmentHead",
+    "Train", "Views",
+]  # fmt: skip
+
+Modality = Literal["audio", "text"]
+Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "uncertainty"]
+PROBABILITY_SCORES = ("msp", "openmax", "uncertainty")  # 0 to 1: a fixed threshold means something
 
 
-class SegmentHead(Config):
-    """Segment attention pooling and a classifier; the fields are those of heads/classifier.py."""
+class OpenSet(Config):
+    """How a classifier tells what it does not know.
 
-    kind: Literal["segment"]
-    mean_removal: float = Field(0.0, ge=0, le=1)
-    channels: int = Field(128, ge=1)
-    strides: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    kernel_size: int = Field(5, ge=1)
-    encoder_dropout: float = Field(0.0, ge=0, lt=1)
-    num_segments: int = Field(8, ge=1)
-    pooling_type: Literal["attention", "max", "avg", "learnable"] = "attention"
-    num_heads: int = Field(8, ge=1)
-    pooling_dropout: float = Field(0.1, ge=0, lt=1)
-    use_temporal_encoding: bool = True
-    hidden: int = Field(128, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _convolutions_keep_their_place(self) -> "SegmentHead":
-        if self.kernel_size % 2 == 0 or any(stride > self.kernel_size for stride in self.strides):
-            raise ValueError(
-                f"kernel_size {self.kernel_size} must be odd, and no smaller than a stride of {self.strides}"
-            )
-        return self
-
-
-class Augment(Config):
-    """Random changes to the stored frames of training batches; the fields are those of heads/augment.py."""
-
-    stretch: float = Field(0.0, ge=0, lt=1)
-    time_masks: int = Field(0, ge=0)
-    time_mask_frames: int = Field(0, ge=0)
-    bands: int = Field(0, ge=0)
-    warp: float = Field(0.0, ge=0, lt=1)
-    gain: float = Field(0.0, ge=0)
-    tilt: float = Field(0.0, ge=0)
-    band_masks: int = Field(0, ge=0)
-    band_mask_width: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _bands_where_they_are_needed(self) -> "Augment":
-        if not self.bands and (self.warp or self.gain or self.tilt or self.band_masks):
-            raise ValueError(
-                "warp, gain, tilt and band_masks need `bands`, the number of ordered bands in a frame"
-            )
-        return self
-
-
-class Views(Config):
-    """What becomes of the views that a store holds beside the clean rows (`views` of the backbone's config).
-
-    train: `clean`, or `sample`: every epoch takes one of each row's views, the clean one among them.
-    test: `clean`, or `average`: the mean of the probabilities over all views of a row.
-    Validation and the standardisation of frames are on clean rows either way.
+    unknown: labels that no row is trained with; test rows that have them are to be found out.
+    score: what decides, higher = more outlying; every other score that the head allows is reported beside it.
+    threshold: rows above it are called unknown. `tuned`: so that `keep` of the known validation rows stay
+        below. null: 0.3 for scores that are probabilities (msp, openmax, uncertainty), else tuned.
+    tail_size, alpha, distance: of OpenMax. neighbours: the k of knn.
     """
 
-    train: Literal["clean", "sample"] = "clean"
-    test: Literal["clean", "average"] = "clean"
-
-
-class EarlyStopping(Config):
-    """Stop when `metric` on the validation rows has not improved for `patience` epochs; keep the best."""
-
-    metric: Literal["uar", "accuracy", "weighted_f1", "macro_f1", "loss"] = "uar"
-    patience: int = Field(10, ge=1)
-
-
-class Train(Config):
-    """The training loop.
-
-    valid_fraction: share of the training rows' speakers (`group`) held out for validation; 0 for none.
-        A manifest with a `valid` split brings its own.
-    ema: decay of the weights' moving average, which is what is evaluated and saved; 0 for none.
-    class_weights: `balanced` weighs each row by n / (classes x rows of its class).
-    precision: autocast type of the head; weights stay fp32.
-    """
-
-    epochs: int = Field(60, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_fraction: float = Field(0.1, ge=0, lt=1)
-    grad_clip: float = Field(1.0, gt=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    class_weights: Literal["balanced", "none"] = "balanced"
-    ema: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    valid_fraction: float = Field(0.0, ge=0, lt=1)
-    group: str | None = "speaker"
-    early_stopping: EarlyStopping | None = None
-    seed: int = Field(0, ge=0)
+    unknown: list[str] = Field(default_factory=list)
+    score: Score = "knn"
+    threshold: float | Literal["tuned"] | None = None
+    keep: float = Field(0.95, gt=0, lt=1)
+    tail_size: int = Field(20, ge=3)
+    alpha: int = Field(10, ge=1)
+    distance: Literal["euclidean", "cosine", "eucos"] = "euclidean"
+    neighbours: int = Field(10, ge=1)
 
 
 class Recipe(Config):
     """One system: stored frames -> head -> logits.
 
-    backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`.
-    label: the manifest's column to predict. classes: keep only these labels; null keeps all.
+    backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`:
+        one for a segment head; for a fusion head the one of audio and then the one of text.
+    modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
+        the only one. A row without frames of one modality is trained and predicted on the other.
+    label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
+        unknown.
     """
 
     backbones: list[str] = Field(min_length=1)
+    modalities: list[Modality] = Field(default_factory=list)
     label: str = "emotion"
     classes: list[str] | None = Field(None, min_length=2)
-    head: SegmentHead
+    head: Head
+    losses: Losses = Losses()
     augment: Augment | None = None
     views: Views = Views()
     train: Train = Train()
+    open_set: OpenSet = OpenSet()
 
     @model_validator(mode="after")
-    def _one_backbone_per_segment_head(self) -> "Recipe":
-        if len(self.backbones) != 1:
-            raise ValueError(f"a segment head reads one backbone; got {self.backbones}")
+    def _one_backbone_per_modality(self) -> "Recipe":
+        if isinstance(self.head, SegmentHead):
+            if len(self.backbones) != 1 or self.modalities:
+                raise ValueError(
+                    f"a segment head reads one backbone, whatever its modality; got backbones "
+                    f"{self.backbones}, modalities {self.modalities}"
+                )
+        elif self.modalities not in (["audio"], ["text"], ["audio", "text"]):
+            raise ValueError(
+                f"modalities are {self.modalities}; a fusion head takes [audio], [text] or [audio, text]"
+            )
+        elif not len(self.modalities) <= len(self.backbones) <= 2:
+            raise ValueError(
+                f"modalities {self.modalities} take a backbone each, audio first; got {self.backbones}"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _losses_that_the_head_has(self) -> "Recipe":
+        own = {name: getattr(self.losses, name) for name in ("anchor", "uncertainty", "prototype")}
+        if isinstance(self.head, SegmentHead) and any(own.values()):
+            raise ValueError(f"losses {own} are of the fusion_openmax head; a segment head has none of them")
+        if self.open_set.score == "uncertainty" and isinstance(self.head, SegmentHead):
+            raise ValueError("open_set.score: uncertainty needs a fusion_openmax head")
+        return self
+
+    @model_validator(mode="after")
+    def _known_and_unknown_are_apart(self) -> "Recipe":
+        if both := sorted(set(self.open_set.unknown) & set(self.classes or ())):
+            raise ValueError(f"{both} are in `classes` and in `open_set.unknown`; keep one")
+        return self
+
+    def stores(self) -> dict[str, str]:
+        """The stores that are read, by the modality that they stand for; `frames` in a segment head."""
+        if isinstance(self.head, SegmentHead):
+            return {"frames": self.backbones[0]}
+        both = len(self.backbones) == 2
+        names = ("audio", "text") if both else self.modalities
+        return {
+            name: store for name, store in zip(names, self.backbones, strict=True) if name in self.modalities
+        }

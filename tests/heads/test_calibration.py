@@ -64,8 +64,9 @@ def test_predictions_stay_as_they_are():
 @pytest.mark.parametrize(
     ("logits", "labels", "expected"),
     [
-        ([[2.0, 0.0], [0.0, 3.0]], [0, 1], LOWEST),  # separable
-        ([[0.1, 0.0, -1.0]], [0], LOWEST),
+        ([[2.0, 0.0], [0.0, 3.0]], [0, 1], 1.0),  # all right: nothing says how sure to be
+        ([[0.1, 0.0, -1.0]], [0], 1.0),
+        ([[1e-4, 0.0]] * 9 + [[0.0, 1e-4]], [0] * 10, LOWEST),  # surer than this would be right
         ([[0.1, 0.0, -1.0]], [1], None),  # wrong, but better than the third class: an inner minimum
         ([[0.1, 0.0, -1.0]], [2], HIGHEST),
         ([[0.0, 0.0], [5.0, 5.0]], [0, 1], 1.0),  # no temperature changes anything

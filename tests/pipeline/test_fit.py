@@ -12,8 +12,10 @@ import pipeline.fit as fit_module
 from heads.augment import FrameAugment
 from heads.classifier import SegmentClassifier
 from pipeline.backbones.base import Frames
-from pipeline.config.recipe import EarlyStopping, Train
-from pipeline.fit import fit, predict
+from pipeline.config.train import EarlyStopping, Losses, Train
+from pipeline.fit import build_objective, fit
+from pipeline.inference import predict
+from pipeline.optimizer import schedule
 
 NONE = np.array([], dtype=np.int64)
 
@@ -163,12 +165,12 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_remedy() -> None
 
 def test_balanced_weights_are_n_over_classes_times_count() -> None:
     labels = np.array([0, 0, 0, 1])
-    weights = fit_module._class_weights(labels, settings(), 2)
-    np.testing.assert_allclose(weights.numpy(), [4 / (2 * 3), 4 / (2 * 1)])
+    objective = build_objective(labels, 2, settings(), Losses())
+    np.testing.assert_allclose(objective.cross_entropy.weight, [4 / (2 * 3), 4 / (2 * 1)])
 
 
 def test_the_schedule_warms_up_linearly_and_ends_at_zero() -> None:
-    rate = fit_module._schedule(settings(learning_rate=1.0, warmup_fraction=0.1), 100)
+    rate = schedule(settings(learning_rate=1.0, warmup_fraction=0.1), 100)
     assert rate(0) == pytest.approx(1 / 11)
     assert rate(10) == pytest.approx(1.0)
     assert rate(55) == pytest.approx(0.5)

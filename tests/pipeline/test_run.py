@@ -17,6 +17,7 @@ import pipeline.train as train_module
 from cache import EmbeddingStore
 from pipeline.cli import main
 from pipeline.evaluate import evaluate
+from pipeline.head import load_head
 from tests.fakes import files_of, speech_config, write_speech, write_wave
 
 RECIPE = {
@@ -136,7 +137,7 @@ def test_each_prediction_is_that_of_the_fold_that_had_not_seen_the_row(project: 
     store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
     for id_ in manifest.index[::4]:
         fold = int(manifest["fold"][id_])
-        head, config = train_module.load_head(project / "out/run", fold)
+        head, config = load_head(project / "out/run", fold)
         (row,) = store.rows([id_])
         frames = torch.from_numpy(store[row].astype(np.float32))[None]
         with torch.inference_mode():
@@ -152,7 +153,7 @@ def test_standardisation_is_fitted_on_training_rows_only(project: Path) -> None:
     manifest = pd.read_parquet(project / "out/manifest.parquet")
     store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
     for fold in range(3):
-        head, _ = train_module.load_head(project / "out/run", fold)
+        head, _ = load_head(project / "out/run", fold)
         rows = store.rows(manifest["id"][manifest["fold"] != fold])
         frames = np.concatenate([store[row] for row in rows]).astype(np.float64)
         np.testing.assert_allclose(head.standardise.mean.numpy(), frames.mean(0), rtol=1e-4)

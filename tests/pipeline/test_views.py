@@ -18,6 +18,7 @@ from pipeline.config.recipe import Recipe, SegmentHead, Train, Views
 from pipeline.data import load_data
 from pipeline.evaluate import evaluate
 from pipeline.features import CachedFeatures
+from pipeline.head import build_head, load_head
 from tests.fakes import files_of, rows_with_views, write_store
 
 COUNT = 2
@@ -131,7 +132,7 @@ def test_every_epoch_draws_one_view_per_training_row(
 
     def batches(**options: Any) -> list[list[int]]:
         data.features.seen = []  # type: ignore[attr-defined]
-        head = train_module.build_head(recipe(), data.features.frame_shape, 2)
+        head = build_head(recipe(), {"frames": data.features.frame_shape}, 2)
         settings = Train(epochs=epochs, batch_size=8)
         fit_module.fit(head, data.features, data.labels, train, valid, settings, **options)
         return data.features.seen  # type: ignore[attr-defined, no-any-return]
@@ -197,7 +198,7 @@ def test_a_prediction_is_the_mean_of_the_probabilities_of_all_views(
     predictions = pd.read_parquet(run / "report/predictions.parquet").set_index("id")
     store = EmbeddingStore(embeddings / "fbank.zarr")
     for record in manifest.to_dict("records"):
-        head, config = train_module.load_head(run, record["fold"])
+        head, config = load_head(run, record["fold"])
         views = range(COUNT + 1) if test == "average" else [0]
         probabilities = []
         for view in views:

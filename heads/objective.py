@@ -1,0 +1,57 @@
+"""What a head is trained for: several losses of one batch, each with its weight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from heads.cac import CACHead
+from heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
+from heads.outputs import Outputs
+
+
+class Objective(nn.Module):
+    """The weighted sum of losses by name; those of weight 0 are not computed.
+
+    counts: training rows per class, (classes,). class_weights: of the cross-entropy, (classes,).
+    Names beside cross_entropy, focal and cac are losses that the head itself owns (`head.losses`).
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        counts: Tensor,
+        class_weights: Tensor,
+        *,
+        label_smoothing: float = 0.1,
+        focal_kind: FocalKind = "softmax",
+        focal_beta: float = 0.9999,
+        focal_gamma: float = 2.0,
+        cac_alpha: float = 10.0,
+        cac_distance_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.cross_entropy = LabelSmoothingCrossEntropy(label_smoothing, class_weights)
+        self.focal = ClassBalancedFocalLoss(counts, focal_beta, focal_gamma, focal_kind)
+        self.cac = CACHead(len(counts), cac_alpha, cac_distance_weight)
+
+    def forward(self, head: Any, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """labels (batch,) -> each loss by name, a scalar, not weighted. Logits are taken in fp32."""
+        exact = outputs.each(lambda value: value.float())
+        found = head.losses(exact, labels) if self.weights.keys() - SHARED else {}
+        if "cross_entropy" in self.weights:
+            found["cross_entropy"] = self.cross_entropy(exact.logits, labels)
+        if "focal" in self.weights:
+            found["focal"] = self.focal(exact.logits, labels)
+        if "cac" in self.weights:
+            found["cac"] = self.cac.loss(exact.logits, labels)
+        return {name: found[name] for name in self.weights}
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        terms = [self.weights[name] * value for name, value in losses.items()]
+        return sum(terms[1:], terms[0])
+
+
+SHARED = {"cross_entropy", "focal", "cac"}

@@ -1,0 +1,224 @@
+"""Speech and text together, through training and evaluation, with rows that lack one of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pipeline.fit as fit_module
+from heads.multimodal import FusionClassifier
+from pipeline.calibrate import Calibration
+from pipeline.config.backbone import FbankConfig
+from pipeline.config.backbones.mbert import MbertConfig
+from pipeline.config.recipe import Recipe
+from pipeline.config.train import Losses, Train
+from pipeline.data import UNKNOWN, folds_of, load_data
+from pipeline.evaluate import evaluate
+from pipeline.extract import extract
+from pipeline.fit import fit
+from pipeline.head import load_head
+from pipeline.inference import outputs_of
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.train import train
+from tests.fakes import write_speech
+from tests.pipeline.test_fit import NONE, Killed, kill_after
+from tests.pipeline.test_inference import TwoModalities
+
+HEAD = {
+    "kind": "fusion_openmax", "channels": 16, "strides": [4], "shared_dim": 16, "num_heads": 2,
+    "fused_dim": 32, "depth": 3, "base_dim": 32, "bottleneck": 8, "anchor_dim": 8, "checkpoint_every": 2,
+    "modality_dropout": 0.2, "dropout": 0.1,
+}  # fmt: skip
+LOSSES = {"focal": 0.3, "anchor": 0.1, "uncertainty": 0.05, "prototype": 0.01}
+TRAIN = {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3, "valid_fraction": 0.3}
+NO_TEXT, NO_AUDIO = [3, 8, 20], [5, 30]  # numbers of rows in the manifest
+
+
+def recipe(**fields: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "backbones": ["fbank", "mbert"],
+            "modalities": ["audio", "text"],
+            "label": "word",
+            "head": HEAD,
+            "losses": LOSSES,
+            "train": TRAIN,
+        }
+        | fields
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with manifest.parquet and stores of audio and text, each of which lacks some rows."""
+    folder = write_speech(tmp_path_factory.mktemp("fusion"))
+    manifest = read_manifest(folder / "manifest.parquet")
+    manifest.loc[NO_TEXT, "text"] = None
+    write_manifest(manifest, folder / "manifest.parquet")
+    extract(FbankConfig(kind="fbank", deltas=0), manifest.drop(index=NO_AUDIO), folder / "e/fbank.zarr")
+    config = MbertConfig(kind="mbert", weights="random", size="tiny", max_bad_fraction=0.5)
+    extract(config, manifest, folder / "e/mbert.zarr")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path) -> Path:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    return train(recipe(), manifest, corpus / "e", corpus / "run", manifest_path=corpus / "manifest.parquet")
+
+
+def test_rows_that_lack_a_modality_are_trained_and_predicted_on_the_other(corpus: Path, run: Path) -> None:
+    metrics = evaluate(run)
+    assert metrics["n"] == 36
+    assert metrics["n_missing"] == 0
+    assert metrics["absent"] == {"audio": len(NO_AUDIO), "text": len(NO_TEXT)}
+    assert metrics["uar"] > 0.8  # an octave apart, and the text names the label
+    table = pd.read_parquet(run / "report/predictions.parquet")
+    assert len(table) == 36
+    assert table.filter(like="p_").notna().all(axis=None)
+
+
+def test_what_a_row_lacks_makes_no_difference_and_what_it_has_does(corpus: Path, run: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(recipe(), manifest, corpus / "e")
+    head, _ = load_head(run, 0)
+    rows = np.array([NO_TEXT[0], 0])
+    audio, audio_lengths, text, text_lengths = data.features.batch(rows)
+    assert text_lengths.tolist()[0] == 0
+    with torch.no_grad():
+        plain = head(audio, audio_lengths, text, text_lengths)
+        changed = head(audio, audio_lengths, text + 1, text_lengths)
+    torch.testing.assert_close(plain[0], changed[0])
+    assert (plain[1] - changed[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_an_ablation_reads_the_one_store_and_the_rows_that_it_has(
+    corpus: Path, tmp_path: Path, modality: str
+) -> None:
+    chosen = recipe(modalities=[modality], train=TRAIN | {"epochs": 2})
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(chosen, manifest, corpus / "e")
+    lacking = {"audio": NO_AUDIO, "text": NO_TEXT}[modality]
+    assert sorted(data.missing) == sorted(manifest["id"][lacking])
+    assert list(data.parts) == [modality]
+    train(chosen, manifest, corpus / "e", tmp_path, manifest_path=corpus / "manifest.parquet")
+    assert evaluate(tmp_path)["n"] == 36 - len(lacking)
+    head, _ = load_head(tmp_path, 0)
+    assert isinstance(head, FusionClassifier)
+    assert head.cross_attention is None
+
+
+def test_every_loss_is_in_the_curves_and_the_weighted_sum_is_the_loss(run: Path) -> None:
+    curves = pd.read_csv(run / "fold_0/history.csv")
+    weights = {"cross_entropy": 1.0} | LOSSES
+    total = sum(weight * curves[f"loss_{name}"] for name, weight in weights.items())
+    np.testing.assert_allclose(curves["train_loss"], total, rtol=1e-5)
+    assert (curves.filter(like="loss_").std() > 0).all()
+
+
+def test_the_run_answers_as_the_composed_classifier_does(corpus: Path, run: Path) -> None:
+    """Logits, uncertainty and anchor loss, with OpenMax's unknown class in last place."""
+    head, config = load_head(run, 0)
+    assert isinstance(head, FusionClassifier)
+    data = load_data(recipe(), read_manifest(corpus / "manifest.parquet"), corpus / "e")
+    rows = np.arange(6)
+    with torch.no_grad():
+        fused = head.fused(*data.features.batch(rows))
+        logits, uncertainty, anchor_loss = head.classifier(fused, use_openmax=True, return_uncertainty=True)
+    assert logits.shape == (6, len(config["classes"]) + 1)
+    assert uncertainty.shape == (6, 1)
+    assert anchor_loss.ndim == 0
+    calibration = Calibration.load(run / "fold_0")
+    score = calibration.scores(outputs_of(head, data.features, rows))["openmax"]
+    np.testing.assert_allclose(1 - logits.softmax(1)[:, :-1].amax(1).numpy(), score, rtol=1e-4, atol=1e-6)
+
+
+def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    manifest.loc[manifest.index % 3 == 0, "word"] = "other"
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    chosen = recipe(open_set={"unknown": ["other"], "score": "energy"}, train=TRAIN | {"epochs": 3})
+    data = load_data(chosen, manifest, corpus / "e")
+    assert data.classes == ("high", "low")
+    others = np.flatnonzero(manifest["word"] == "other")
+    assert (data.labels[others] == UNKNOWN).all()
+    folds = folds_of(data, chosen)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(36))
+    for fold in folds:
+        assert not set(others) & {*fold.train.tolist(), *fold.valid.tolist()}
+    out = train(chosen, manifest, corpus / "e", tmp_path / "run", manifest_path=tmp_path / "manifest.parquet")
+    metrics = evaluate(out)
+    table = pd.read_parquet(out / "report/predictions.parquet")
+    assert metrics["n"] == table["known"].sum() == 24
+    assert set(metrics["per_class"]) == {"high", "low"}
+    found = metrics["open_set"]
+    assert found["unknown"] == ["other"]
+    assert {"msp", "mls", "energy", "openmax", "knn", "vim", "uncertainty"} == set(found["scores"])
+    assert found["scores"]["energy"]["n_unknown"] == 12
+    np.testing.assert_array_equal(table["score"], table["score_energy"])
+    np.testing.assert_array_equal(table["threshold"], table["tuned_energy"])
+    rejected = table["score"] > table["threshold"]
+    assert (table["decision"][rejected] == "unknown").all()
+    assert (table["decision"][~rejected] == table["predicted"][~rejected]).all()
+    tuned = found["scores"]["energy"]["thresholds"]["tuned"]
+    assert tuned["unknown_rejected"] == pytest.approx(rejected[~table["known"]].mean())
+    assert (
+        json.loads((out / "report/summary.json").read_text())["auroc"] == found["scores"]["energy"]["auroc"]
+    )
+    assert (out / "report/open_set.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ensemble_of_all_folds_predicts_rows_that_none_has_seen(
+    corpus: Path, run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="36 of 36 rows are recordings that the run was trained on"):
+        evaluate(run, ensemble=True, manifest=corpus / "manifest.parquet")
+    new = write_speech(tmp_path / "new", count=14, seed=1000)
+    manifest = read_manifest(new / "manifest.parquet")
+    extract(FbankConfig(kind="fbank", deltas=0), manifest, new / "e/fbank.zarr")
+    extract(MbertConfig(kind="mbert", weights="random", size="tiny"), manifest, new / "e/mbert.zarr")
+    metrics = evaluate(run, ensemble=True, manifest=new / "manifest.parquet", embeddings=new / "e")
+    assert metrics["n"] == 14
+    table = pd.read_parquet(run / "ensemble/predictions.parquet").set_index("id")
+    data = load_data(recipe(), manifest, new / "e")
+    each = []
+    for fold in range(3):
+        outputs = outputs_of(load_head(run, fold)[0], data.features, np.arange(14))
+        each.append(Calibration.load(run / f"fold_{fold}").probabilities(outputs))
+    expected = np.mean(each, axis=0)
+    assert np.std([p[:, 0] for p in each], axis=0).max() > 1e-4
+    np.testing.assert_allclose(table.loc[data.manifest["id"], ["p_high", "p_low"]], expected, atol=1e-5)
+
+
+def deep_head(seed: int) -> FusionClassifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return FusionClassifier(
+            {"audio": 6, "text": 6}, 3, shared_dim=8, num_heads=2, fused_dim=16, base_dim=32, bottleneck=4,
+            anchor_dim=8, modality_dropout=0.3, dropout=0.2,
+        )  # fmt: skip
+
+
+def test_thirty_five_blocks_learn_and_a_killed_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY_S", 0)
+    features, losses = TwoModalities(), Losses(**LOSSES)
+    config = Train(epochs=8, batch_size=8, learning_rate=3e-3)
+    arguments: tuple[Any, ...] = (features, features.labels, np.arange(48), NONE, config)
+    whole = deep_head(0)
+    assert len(whole.classifier.deep_classifier.blocks) == 35
+    history = fit(whole, *arguments, losses=losses, seed=(4,))
+    assert history[-1]["loss_cross_entropy"] < 0.7 * history[0]["loss_cross_entropy"]
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        fit(deep_head(0), *arguments, losses=losses, seed=(4,), checkpoint=checkpoint, log=kill_after(3))
+    resumed = deep_head(99)
+    fit(resumed, *arguments, losses=losses, seed=(4,), checkpoint=checkpoint)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
