@@ -17,8 +17,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     since T = 1 is among the candidates, the result is never worse than none.
 
     Where every row is right, as few validation rows easily are, the loss falls for ever as T does: the rows
-    say nothing of how sure to be, and T is 1. So it is where T changes nothing. Where certainty only costs, as
-    with one row that is wrong: HIGHEST. Raises ValueError when there are no rows, or logits are not finite.
+    say nothing of how sure to be, and T is 1. So it is where T changes nothing. Where certainty only costs,
+    as with one row that is wrong: HIGHEST.
+
+    Raises ValueError when there are no rows, or logits are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(logits) == 0:
         raise ValueError(

@@ -46,6 +46,8 @@ class Objective(nn.Module):
             found["focal"] = self.focal(exact.logits, labels)
         if "cac" in self.weights:
             found["cac"] = self.cac.loss(exact.logits, labels)
+        if lacking := sorted(self.weights.keys() - found.keys()):
+            raise ValueError(f"{type(head).__name__} has no losses {lacking}; give them the weight 0")
         return {name: found[name] for name in self.weights}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
