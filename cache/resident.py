@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from cache.store import EmbeddingStore
@@ -39,9 +40,20 @@ class Resident:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (a long tensor) zero-padded: (batch, longest, [layers,] dim), and their lengths (batch,)."""
-        lengths = self.lengths[rows]
-        steps = torch.arange(int(lengths.max()), device=self.values.device)
-        valid = steps < lengths[:, None]
-        index = torch.where(valid, self.starts[rows][:, None] + steps, 0)
-        values = self.values[index]
-        return values.masked_fill(~valid.reshape(*valid.shape, *(1,) * (values.ndim - 2)), 0), lengths
+        starts, lengths = self.starts[rows], self.lengths[rows]
+        padded = _copied if self.values.device.type == "cpu" else _gathered
+        return padded(self.values, starts, lengths), lengths
+
+
+def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """Zero-padded rows, one copy for each: several times as fast on a CPU as frame by frame."""
+    places = zip(starts.tolist(), lengths.tolist(), strict=True)
+    return pad_sequence([values[start : start + length] for start, length in places], batch_first=True)
+
+
+def _gathered(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """The same in a few kernels, however many rows there are."""
+    steps = torch.arange(int(lengths.max()), device=values.device)
+    valid = steps < lengths[:, None]
+    found = values[torch.where(valid, starts[:, None] + steps, 0)]
+    return found.masked_fill_(~valid.reshape(*valid.shape, *(1,) * (values.ndim - 1)), 0)

@@ -82,14 +82,17 @@ class FrameAugment:
     def _mask(self, x: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """Replace stretches of time and of bands by each item's own mean."""
         num_frames, num_bands = x.shape[2:]
-        masked = torch.zeros(len(x), 1, num_frames, num_bands, dtype=torch.bool, device=x.device)
+        masked = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device)  # as large as it must be
         for _ in range(self.time_masks):
             longest = (lengths[:, None] * 0.2).clamp(max=self.time_mask_frames)
-            masked |= _stretches(longest, lengths[:, None], num_frames, x, generator)[:, None, :, None]
+            times = _stretches(longest, lengths[:, None], num_frames, x, generator)
+            masked = masked | times[:, None, :, None]
         for _ in range(self.band_masks):
-            masked |= _stretches(self.band_mask_width, num_bands, num_bands, x, generator)[:, None, None, :]
-        valid = valid_mask(lengths, num_frames)[:, None, :, None]
-        mean = torch.where(valid, x, 0).sum(2, keepdim=True) / lengths[:, None, None, None]
+            bands = _stretches(self.band_mask_width, num_bands, num_bands, x, generator)
+            masked = masked | bands[:, None, None]
+        # As a product, which is one reading pass: no frame of x is NaN, not even behind the item.
+        valid = valid_mask(lengths, num_frames)[:, None, None].to(x.dtype)
+        mean = (valid @ x) / lengths[:, None, None, None]
         return torch.where(masked, mean.to(x.dtype), x)
 
 

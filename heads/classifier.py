@@ -87,6 +87,8 @@ class SegmentClassifier(nn.Module):
 
     def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:
         """As `forward`; the features are the hidden layer's."""
+        if self.layer_mix.num_layers > 1:
+            frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
         x: Tensor = self.layer_mix(self.standardise(frames))
         if self.mean_removal:
             mean = zero_padding(x, lengths).sum(1, keepdim=True) / lengths[:, None, None]

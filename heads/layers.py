@@ -49,7 +49,8 @@ class Standardise(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(..., *shape) of any float type -> the same shape, in the type of the statistics."""
-        return (frames.to(self.mean.dtype) - self.mean) / self.std
+        # One large tensor, not three: the difference converts half precision, the division is in place.
+        return (frames - self.mean).to(self.mean.dtype).div_(self.std)
 
 
 class LayerMix(nn.Module):

@@ -6,8 +6,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from heads.masks import zero_padding
-
 PoolingType = Literal["attention", "max", "avg", "learnable"]
 
 # Knots of the learnable pooling's weight profile over a segment, interpolated linearly between.
@@ -77,46 +75,54 @@ class SegmentAttentionPooling(nn.Module):
                 f"lengths span {int(lengths.min())}..{int(lengths.max())}; "
                 f"they must lie in 1..{frames.shape[1]}, the frames of this batch"
             )
-        starts, ends = segment_bounds(lengths, self.num_segments)
+        segments, inside = _segments(frames, *segment_bounds(lengths, self.num_segments))
         if self.pooling_type == "max":
-            pooled = _segment_max(frames, starts, ends)
+            pooled = segments.amax(2)
+        elif self.pooling_type == "attention":
+            pooled = self._attend(segments, inside)
         else:
-            pooled = self._weighted(zero_padding(frames, lengths), starts, ends)
+            learned = self.pooling_type == "learnable"
+            scores = self._profile_scores(inside) if learned else frames.new_zeros(inside.shape)
+            pooled = (_weights(scores, inside).to(frames.dtype)[:, :, None] @ segments).squeeze(2)
         return pooled if self.temporal_encoding is None else pooled + self.temporal_encoding
 
-    def _weighted(self, frames: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-        """Weighted means, as one matrix product per head over (segments, frames) weights."""
-        position = torch.arange(frames.shape[1], device=frames.device)
-        member = (position >= starts[..., None]) & (position < ends[..., None])  # (batch, segments, frames)
-        values = frames
-        if self.pooling_type == "attention":
-            scores = self.score(frames).transpose(1, 2)[:, :, None]  # (batch, heads, 1, frames)
-            values = self.value(frames)
-        elif self.pooling_type == "learnable":
-            scores = self._profile_scores(position, starts, ends)[:, None]  # (batch, 1, segments, frames)
-        else:
-            scores = frames.new_zeros(1, 1, 1, frames.shape[1])
-        weights: Tensor = torch.where(member[:, None], scores, -torch.inf).softmax(-1)
-        weights = self.dropout(weights).to(values.dtype)  # (batch, heads, segments, frames)
-        by_head = values.reshape(*values.shape[:2], self.num_heads, -1).transpose(1, 2)
-        pooled: Tensor = (weights @ by_head).transpose(1, 2).flatten(2)
-        if self.pooling_type == "attention":
-            pooled = self.output(pooled)
+    def _attend(self, segments: Tensor, inside: Tensor) -> Tensor:
+        """Weighted sums of every segment, per head; then their value and output projections.
+
+        Projecting the sums is projecting the frames, for both are linear, and there are several times fewer
+        sums. The bias of the values counts as often as the weights, after dropout, add up to.
+        """
+        scores = self.score(segments).transpose(2, 3)  # (batch, segments, heads, frames)
+        weights = self.dropout(_weights(scores, inside[:, :, None])).to(segments.dtype)
+        weight = self.value.weight.unflatten(0, (self.num_heads, -1))
+        bias = self.value.bias.unflatten(0, (self.num_heads, -1))
+        values = torch.einsum("bshd,hed->bshe", weights @ segments, weight)
+        values = values + torch.einsum("bsh,he->bshe", weights.sum(-1), bias)
+        pooled: Tensor = self.output(values.flatten(2))
         return pooled
 
-    def _profile_scores(self, position: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    def _profile_scores(self, inside: Tensor) -> Tensor:
         """The learned profile read at each frame's centre within its segment, (batch, segments, frames)."""
-        inside = (position - starts[..., None]).to(self.profile.dtype) + 0.5
-        knot = (inside / (ends - starts)[..., None]).clamp(0, 1) * (PROFILE_KNOTS - 1)
+        centre = torch.arange(inside.shape[-1], device=inside.device).to(self.profile.dtype) + 0.5
+        knot = (centre / inside.sum(-1, keepdim=True)).clamp(0, 1) * (PROFILE_KNOTS - 1)
         low = knot.floor().long().clamp(max=PROFILE_KNOTS - 2)
         return torch.lerp(self.profile[low], self.profile[low + 1], knot - low)
 
 
-def _segment_max(frames: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Maximum over each segment, gathered side by side: a mask over all frames would hold S copies."""
-    longest = int((ends - starts).max())
-    index = starts[..., None] + torch.arange(longest, device=frames.device)  # (batch, segments, longest)
-    # Past its end a segment repeats its last frame, which leaves the maximum as it is.
-    index = torch.minimum(index, ends[..., None] - 1)
-    item = torch.arange(frames.shape[0], device=frames.device)[:, None, None]
-    return frames[item, index].amax(2)
+def _segments(frames: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames of every segment side by side, (batch, segments, longest, dim), and which are inside it.
+
+    Behind its end a segment repeats its last frame, so padding is never read.
+    """
+    batch, num_frames = frames.shape[:2]
+    steps = torch.arange(int((ends - starts).max()), device=frames.device)
+    index = torch.minimum(starts[..., None] + steps, ends[..., None] - 1)
+    index = index + num_frames * torch.arange(batch, device=frames.device)[:, None, None]
+    # As an embedding's look-up: the gradient of indexing is several times slower, or not deterministic.
+    segments = nn.functional.embedding(index, frames.flatten(0, 1))
+    return segments, steps < (ends - starts)[..., None]
+
+
+def _weights(scores: Tensor, inside: Tensor) -> Tensor:
+    """Softmax over the frames inside the segment."""
+    return torch.where(inside, scores, -torch.inf).softmax(-1)

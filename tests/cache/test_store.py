@@ -79,6 +79,8 @@ def test_rows_by_id_and_view(tmp_path: Path) -> None:
 def test_batches_and_residents_agree_with_the_rows(tmp_path: Path, spec: Spec) -> None:
     import torch
 
+    from cache.resident import _gathered
+
     write_store(tmp_path / "a.zarr", [row("a", 5), row("b", 9), row("c", 1)], spec)
     store = EmbeddingStore(tmp_path / "a.zarr")
     values, lengths = store.batch([2, 1])
@@ -91,6 +93,8 @@ def test_batches_and_residents_agree_with_the_rows(tmp_path: Path, spec: Spec) -
     assert valid.tolist() == [1, 9]
     part, _ = store.resident(rows=[1]).batch(torch.tensor([0]))
     np.testing.assert_array_equal(part[0].numpy(), store[1])
+    on_gpu = _gathered(resident.values, resident.starts[[2, 1]], valid)  # the other devices' way
+    assert torch.equal(on_gpu, tensor)
 
 
 def test_rows_beyond_the_end_are_an_error(tmp_path: Path) -> None:

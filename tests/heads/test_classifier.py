@@ -97,3 +97,23 @@ def test_masks():
     frames = torch.full((2, 3, 2), torch.nan)
     frames[0], frames[1, 0] = 1.0, 2.0
     assert zero_padding(frames, lengths).sum() == 10
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_padding_reaches_no_gradient(name):
+    gradients = []
+    for padding in (0.0, float("nan")):
+        head = make(name)
+        head(*batch(name, [2, 9, 30], padding)).square().sum().backward()
+        gradients.append({key: p.grad for key, p in head.named_parameters() if p.grad is not None})
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, msg=key)
+
+
+def test_outputs_are_what_the_logits_come_from():
+    head = make("convolutions")
+    outputs = head.outputs(*batch("convolutions", [4, 9]))
+    assert outputs.features.shape == (2, 128)
+    assert outputs.uncertainty is None
+    torch.testing.assert_close(head.output(outputs.features), outputs.logits)
+    torch.testing.assert_close(head(*batch("convolutions", [4, 9])), outputs.logits)

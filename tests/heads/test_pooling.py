@@ -72,6 +72,32 @@ def test_padding_is_never_read(pooling_type):
     torch.testing.assert_close(pooling(padded, lengths), pooling(frames, lengths), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("pooling_type", TYPES)
+def test_gradients_are_those_of_the_naive_loop(pooling_type):
+    pooling = make(pooling_type)
+    lengths = [1, 3, 4, 13]
+    frames = torch.randn(4, 13, 8, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn(4, 4, 8, dtype=torch.float64)
+    wanted = [frames, *pooling.parameters()]
+    found = torch.autograd.grad((pooling(frames, torch.tensor(lengths)) * direction).sum(), wanted)
+    items = [naive(pooling, frames[item, :length]) for item, length in enumerate(lengths)]
+    expected = torch.autograd.grad((torch.stack(items) * direction).sum(), wanted)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_the_bias_of_values_is_dropped_out_with_their_weights():
+    class Twice(torch.nn.Module):  # what dropout of 0.5 does when it happens to keep everything
+        def forward(self, weights: Tensor) -> Tensor:
+            return 2 * weights
+
+    pooling = make("attention", use_temporal_encoding=False)
+    frames, lengths = torch.randn(2, 9, 8, dtype=torch.float64), torch.tensor([9, 3])
+    once = pooling(frames, lengths) - pooling.output.bias
+    pooling.dropout = Twice()
+    torch.testing.assert_close(pooling(frames, lengths) - pooling.output.bias, 2 * once)
+
+
 @pytest.mark.parametrize("num_segments", [1, 3, 8])
 def test_avg_and_max_are_torchs_adaptive_pooling(num_segments):
     frames = torch.randn(2, 21, 4, dtype=torch.float64)
