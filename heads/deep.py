@@ -34,6 +34,10 @@ class DeepClassifier(nn.Module):
         checkpoint_every: int = 5,
     ) -> None:
         super().__init__()
+        if checkpoint_every < 0:
+            raise ValueError(
+                f"checkpoint_every is {checkpoint_every}; give a number of blocks, or 0 for none"
+            )
         self.feature_dim = base_dim // 2
         self.checkpoint_every = checkpoint_every
         self.input_projection = nn.Sequential(

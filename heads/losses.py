@@ -36,40 +36,29 @@ class LabelSmoothingCrossEntropy(nn.Module):
 class ClassBalancedFocalLoss(nn.Module):
     """Focal loss (Lin et al., ICCV 2017) weighted by the effective number of rows (Cui et al., CVPR 2019).
 
-    counts: training rows of each class. A row of class c weighs w_c = (1 - beta) / (1 - beta^counts_c),
-        scaled so that the weights of the classes sum to their number. beta = 0 weighs all rows alike, beta
-        close to 1 by 1 / counts.
+    counts: training rows of each class; without them all rows weigh alike. A row of class c weighs
+        w_c = (1 - beta) / (1 - beta^counts_c), scaled so that the weights of the classes sum to their
+        number. beta = 0 weighs all rows alike, beta close to 1 by 1 / counts.
     gamma: how much easy rows are turned down; 0 leaves weighted cross-entropy.
     kind:
         sigmoid: the loss of Cui et al. One binary problem per class, w of the label * sum_c
             -(1 - p_c)^gamma log p_c with p_c = sigmoid(z_c) for the label and sigmoid(-z_c) for the others,
             summed over classes and rows, divided by the number of positives, which is that of the rows.
-            They start the last layer's bias at `prior_bias()`.
+            They start the last layer's bias at `prior_bias`.
         softmax: a variant, not in their paper: w * -(1 - p)^gamma log p with p the label's softmax
             probability, averaged over rows. Its probabilities are those that the classifier predicts with.
     """
 
-    weight: Tensor
+    weight: Tensor | None
 
     def __init__(
         self,
-        counts: Sequence[int] | Tensor,
         beta: float = 0.9999,
         gamma: float = 2.0,
+        counts: Sequence[int] | Tensor | None = None,
         kind: FocalKind = "softmax",
     ) -> None:
         super().__init__()
-        rows = torch.as_tensor(counts, dtype=torch.float64)
-        if rows.ndim != 1 or len(rows) < 2:
-            raise ValueError(
-                f"counts has the shape {tuple(rows.shape)}; give one count for each of 2 classes or more"
-            )
-        if (rows <= 0).any():
-            empty = ", ".join(str(i) for i in torch.nonzero(rows <= 0)[:, 0].tolist())
-            raise ValueError(
-                f"classes without training rows: {empty} (counts {rows.long().tolist()}); their weight would "
-                "be infinite: leave them out of the classes, or split the rows otherwise"
-            )
         if not 0 <= beta < 1:
             raise ValueError(f"beta is {beta}; it must be at least 0 and below 1")
         if gamma < 0:
@@ -77,14 +66,12 @@ class ClassBalancedFocalLoss(nn.Module):
         if kind not in get_args(FocalKind):
             raise ValueError(f"kind is {kind!r}; choose one of {', '.join(get_args(FocalKind))}")
         self.gamma, self.kind = gamma, kind
-        # expm1, because beta^n is close to 1 for beta near 1
-        effective = -torch.expm1(rows * math.log(beta)) if beta else torch.ones_like(rows)
-        self.register_buffer("weight", (len(rows) / (1 / effective).sum() / effective).float())
+        self.register_buffer("weight", None if counts is None else _effective_weights(counts, beta))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(batch, classes), labels (batch,) -> scalar, at least in float32."""
         logits = _wide(logits)
-        own = nn.functional.one_hot(labels, len(self.weight)).bool()
+        own = nn.functional.one_hot(labels, logits.shape[1]).bool()
         if self.kind == "sigmoid":
             signed = torch.where(own, logits, -logits)
             # (1 - p)^gamma from its logarithm: the gradient stays finite however certain the row is
@@ -94,11 +81,30 @@ class ClassBalancedFocalLoss(nn.Module):
             total = logits.logsumexp(1)
             log_p, log_rest = logits[own] - total, logits.masked_fill(own, -torch.inf).logsumexp(1) - total
             each = -(self.gamma * log_rest).exp() * log_p
-        return (self.weight.to(logits.dtype)[labels] * each).mean()
+        return (each if self.weight is None else self.weight.to(logits.dtype)[labels] * each).mean()
 
-    def prior_bias(self) -> float:
-        """-log(classes - 1), of the last layer, for `sigmoid`: every probability starts at 1 / classes."""
-        return -math.log(len(self.weight) - 1)
+
+def prior_bias(num_classes: int) -> float:
+    """-log(classes - 1): with it every sigmoid of the last layer starts at 1 / classes."""
+    return -math.log(num_classes - 1)
+
+
+def _effective_weights(counts: Sequence[int] | Tensor, beta: float) -> Tensor:
+    """(classes,): one over the effective number of rows, scaled to sum to the number of classes."""
+    rows = torch.as_tensor(counts, dtype=torch.float64)
+    if rows.ndim != 1 or len(rows) < 2:
+        raise ValueError(
+            f"counts has the shape {tuple(rows.shape)}; give one count for each of 2 classes or more"
+        )
+    if (rows <= 0).any():
+        empty = ", ".join(str(i) for i in torch.nonzero(rows <= 0)[:, 0].tolist())
+        raise ValueError(
+            f"classes without training rows: {empty} (counts {rows.long().tolist()}); their weight would "
+            "be infinite: leave them out of the classes, or split the rows otherwise"
+        )
+    # expm1, because beta^n is close to 1 for beta near 1
+    effective = -torch.expm1(rows * math.log(beta)) if beta else torch.ones_like(rows)
+    return (len(rows) / (1 / effective).sum() / effective).float()
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Objective(nn.Module):
         super().__init__()
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.cross_entropy = LabelSmoothingCrossEntropy(label_smoothing, class_weights)
-        self.focal = ClassBalancedFocalLoss(counts, focal_beta, focal_gamma, focal_kind)
+        self.focal = ClassBalancedFocalLoss(focal_beta, focal_gamma, counts, focal_kind)
         self.cac = CACHead(len(counts), cac_alpha, cac_distance_weight)
 
     def forward(self, head: Any, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ Distance = Literal["euclidean", "eucos", "cosine"]
 # What `fit` found of a class. A fit needs three rows: two always lie equally far from their mean.
 STATUSES = ("not fitted", "fitted", "short", "few", "equal", "no correct rows")
 FEWEST_ROWS = 3
-# Of the largest distance: distances closer to each other than this differ by rounding only.
+# Of the largest distance, or of the 1 that the tail is shifted to: less than this is rounding.
 SMALLEST_SPREAD = 1e-6
 
 
@@ -114,7 +114,7 @@ class OpenMax(nn.Module):
             tail = self._distances(rows, mean[None])[:, 0].sort().values[-self.tail_size :]
             if len(rows) < FEWEST_ROWS:
                 self._set(number, "few", mean)
-            elif tail[-1] - tail[0] <= SMALLEST_SPREAD * tail[-1]:
+            elif tail[-1] - tail[0] <= SMALLEST_SPREAD * tail[-1].clamp(min=1):
                 self._set(number, "equal", mean)
             else:
                 status = "short" if len(rows) < self.tail_size else "fitted"

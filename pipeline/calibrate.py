@@ -66,10 +66,15 @@ class Calibration:
     def load(cls, folder: Path) -> "Calibration":
         """What `save` wrote. Raises ValueError naming the file when it cannot be read."""
         tensors, facts = load_tensors(folder / FILE)
-        scorers = {}
-        for name in facts["scorers"]:
-            scorers[name] = load_scorer(name, tensors_under(f"{name}.", tensors))
-        return cls(scorers, facts["temperature"], facts["thresholds"])
+        try:
+            scorers = {
+                name: load_scorer(name, tensors_under(f"{name}.", tensors)) for name in facts["scorers"]
+            }
+            return cls(scorers, facts["temperature"], facts["thresholds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / FILE}: not what training writes ({error}); train the run again"
+            ) from None
 
     def openmax_status(self) -> list[str]:
         """How OpenMax's fit of each class went; see heads/openmax.py."""
@@ -113,7 +118,8 @@ def calibrate(
 def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
     """The scores that the head's outputs and losses allow, not fitted yet."""
     options = _options(recipe.open_set)
-    lacking = {"uncertainty"} if outputs.uncertainty is None else set()
+    learnt = outputs.uncertainty is not None and recipe.losses.uncertainty
+    lacking = set() if learnt else {"uncertainty"}
     if not recipe.losses.cac and recipe.open_set.score != "cac":
         lacking.add("cac")  # distances mean little in logits that were not trained for them
     return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}

@@ -41,18 +41,19 @@ def compare(
     known = first["known"].to_numpy()
     labels = first["label"][known].tolist()
     guess_a, guess_b = (table["predicted"][known].tolist() for table in (first, second))
-    groups = _groups(first, group)
+    groups = _groups(first, second, group)
     some = None if groups is None else groups[known].tolist()
-    generator = np.random.default_rng(seed)
-    intervals = paired_bootstrap(labels, guess_a, guess_b, generator, groups=some, resamples=resamples)
-    p = randomisation_test(labels, guess_a, guess_b, generator, groups=some, resamples=resamples)
+    # One stream each: none depends on how much another drew.
+    drawn, swapped, weighed = np.random.default_rng(seed).spawn(3)
+    intervals = paired_bootstrap(labels, guess_a, guess_b, drawn, groups=some, resamples=resamples)
+    p = randomisation_test(labels, guess_a, guess_b, swapped, groups=some, resamples=resamples)
     classes = sorted(set(labels))
     score_a, score_b = (scores(labels, guess, classes) for guess in (guess_a, guess_b))
     metrics = {name: _line(score_a[name], score_b[name], intervals[name], p[name]) for name in HEADLINE}
     if not known.all() and "score" in first and "score" in second:
         of_a, of_b = (table["score"].to_numpy(dtype=np.float64) for table in (first, second))
         everyone = None if groups is None else groups.tolist()
-        interval, chance = paired_auroc(known, of_a, of_b, generator, groups=everyone, resamples=resamples)
+        interval, chance = paired_auroc(known, of_a, of_b, weighed, groups=everyone, resamples=resamples)
         metrics["auroc"] = _line(auroc(of_a, known), auroc(of_b, known), interval, chance)
     return {
         "a": str(a),
@@ -128,15 +129,24 @@ def _aligned(
     return first, second
 
 
-def _groups(table: pd.DataFrame, group: str | None) -> "pd.Series[str] | None":
+def _groups(first: pd.DataFrame, second: pd.DataFrame, group: str | None) -> "pd.Series[str] | None":
+    """The column that both tables have, the same in both; None when rows are drawn one by one."""
     if group is None:
         return None
-    if group not in table or table[group].isna().any():
+    for table in (first, second):
+        if group not in table or table[group].isna().any():
+            raise ValueError(
+                f"not every row has a {group!r}, so groups cannot be drawn by it; "
+                f"the columns are {', '.join(map(str, table.columns))}"
+            )
+    ours, theirs = first[group].astype(str), second[group].astype(str)
+    if (different := ours != theirs).any():
+        row = int(different.to_numpy().argmax())
         raise ValueError(
-            f"not every row has a {group!r}, so groups cannot be drawn by it; "
-            f"the columns are {', '.join(map(str, table.columns))}"
+            f"{int(different.sum())} rows are of another {group!r} in the two reports: {first.index[row]!r} "
+            f"is of {ours.iloc[row]!r} and {theirs.iloc[row]!r}; draw by a column that is the same in both"
         )
-    return table[group].astype(str)
+    return ours
 
 
 def _some(ids: list[Any]) -> str:

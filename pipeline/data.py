@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cache import EmbeddingStore
+from pipeline.config.backbone import TEXT_KINDS
 from pipeline.config.recipe import Recipe, Views
 from pipeline.device import pick_device
 from pipeline.features import ABSENT, CachedFeatures, JoinedFeatures
+from pipeline.quarantine import quarantine_path, quarantined_ids
 from pipeline.splits import holdout
 
 Rows = NDArray[np.int64]
-UNKNOWN = -1  # the label of rows of an unknown class
+UNKNOWN, UNKNOWN_NAME = -1, "unknown"  # the label of rows of an unknown class, and what they are called
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class Data:
     views: tuple[Rows, ...]  # of each row of the manifest: its rows of `features`, the clean one first
     missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract
 
-    def digest(self) -> str:
-        """sha256 of the contents, labels, speakers and folds of all rows: what a run was trained on."""
-        columns = [name for name in ("id", "fold", "split", "speaker") if name in self.manifest]
+    def digest(self, group: str | None = "speaker") -> str:
+        """sha256 of the contents, labels, groups and folds of all rows: what a run was trained on."""
+        names = dict.fromkeys(("id", "fold", "split", "speaker", group))
+        columns = [name for name in names if name in self.manifest]
         keys = {name: _content(part) for name, part in self.parts.items()}
         content = [" ".join(key[row] for key in keys.values() for row in views) for views in self.views]
         table = self.manifest[columns].assign(label=self.labels[: len(self.manifest)], content=content)
@@ -59,6 +62,12 @@ class Data:
             name: {"fingerprint": part.store.fingerprint, "frame_shape": list(part.frame_shape)}
             for name, part in self.parts.items()
         }
+
+    def recordings(self) -> list[str]:
+        """What tells each row of the manifest from others: its audio file, or its text if that is all."""
+        if len(self.parts) == 1:
+            return _content(next(iter(self.parts.values())))[: len(self.manifest)]
+        return self.manifest["sha256"].tolist()
 
     def absent(self) -> dict[str, int]:
         """Of each modality, how many rows of the manifest lack it."""
@@ -93,9 +102,19 @@ def load_data(
     unknown = recipe.open_set.unknown
     classes = tuple(trained or recipe.classes or sorted(set(labelled[recipe.label]) - set(unknown)))
     if trained is None and (absent := sorted({*classes, *unknown} - set(labelled[recipe.label]))):
-        raise ValueError(f"classes {absent} do not occur in the manifest's column {recipe.label!r}")
+        raise ValueError(
+            f"{absent}, of `classes` or `open_set.unknown`, do not occur in the manifest's column "
+            f"{recipe.label!r}, which has {sorted(set(labelled[recipe.label]))}"
+        )
+    if unknown and UNKNOWN_NAME in classes:
+        raise ValueError(
+            f"the class {UNKNOWN_NAME!r} cannot be trained beside open_set.unknown {unknown}, whose rows are "
+            "called that in decisions; rename it in the corpus, or list it in open_set.unknown"
+        )
     labelled = labelled[labelled[recipe.label].isin([*classes, *unknown])]
     stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
+    for name, store in stores.items():
+        _check_modality(name, store)
     tables = [store.row_of() for store in stores.values()]
     has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)
@@ -104,7 +123,8 @@ def load_data(
         paths = " and ".join(str(store.path) for store in stores.values())
         raise ValueError(
             f"{paths} has frames for {known} labelled rows of {len(classes)} classes; a head needs "
-            "two. Extract with the manifest that you train with"
+            "two. Extract with the manifest that you train with, or leave more to `classes` than to "
+            "`open_set.unknown`"
         )
     labels = np.array([classes.index(x) if x in classes else UNKNOWN for x in used[recipe.label]], np.int64)
     ids = used["id"].tolist()
@@ -113,6 +133,7 @@ def load_data(
     for name, store in stores.items():
         clean = np.array([store.row_of().get((id_, 0), ABSENT) for id_ in ids], dtype=np.int64)
         _check_fresh(store, clean, used)
+        _check_absent(name, store, clean, used)
         augmented = [
             store.row_of().get((ids[number], view), clean[number])
             for number, view in zip(owner.tolist(), views.tolist(), strict=True)
@@ -149,6 +170,33 @@ def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tupl
     return table[:, 0], table[:, 1]
 
 
+def _check_modality(name: str, store: EmbeddingStore) -> None:
+    """Raise ValueError when a fusion head would be given text as audio, or audio as text."""
+    is_text = store.fingerprint.get("kind") in TEXT_KINDS
+    if name in ("audio", "text") and is_text != (name == "text"):
+        raise ValueError(
+            f"{store.path} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
+            f"{name}; `backbones` names the one of audio first, then the one of text"
+        )
+
+
+def _check_absent(name: str, store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
+    """Raise ValueError when rows lack a modality only because it was not extracted."""
+    if name not in ("audio", "text") or (rows != ABSENT).all():
+        return
+    lacking = manifest[rows == ABSENT]
+    if name == "text":
+        texts = lacking["text"] if "text" in lacking else pd.Series(None, index=lacking.index, dtype=object)
+        lacking = lacking[[isinstance(text, str) and bool(text.strip()) for text in texts]]
+    known = quarantined_ids(quarantine_path(store.path))
+    if forgotten := [id_ for id_ in lacking["id"] if id_ not in known]:
+        raise ValueError(
+            f"{store.path} has no frames of {len(forgotten)} rows that have {name}, the first is "
+            f"{forgotten[0]!r}, and its quarantine does not list them; extract again with the manifest that "
+            "you train with"
+        )
+
+
 def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
     """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
@@ -180,6 +228,14 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
                 f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
                 "or split the corpus otherwise"
             )
+        for name, part in data.parts.items():
+            if not part.lengths[fold.train].any():
+                raise ValueError(
+                    f"fold {fold.number} has no training rows with {name}, and would predict rows that have "
+                    f"it by layers that were never trained; take {name} out of `modalities`"
+                )
+    if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
+        raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")
     return folds
 
 

@@ -1,5 +1,6 @@
 """Scores of a run: each row predicted by a model that has not seen it, then tables and pictures."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Rows, load_data
 from pipeline.head import read_run
-from pipeline.manifest import read_manifest
+from pipeline.manifest import ManifestError, read_manifest
 from pipeline.predictions import predict_ensemble, predict_folds
 from pipeline.report import full_report, write_report
+from pipeline.train import SEEN
 
 
 def evaluate(
@@ -44,17 +46,22 @@ def evaluate(
     if ensemble and manifest is None:
         raise ValueError("ensemble predicts rows of another corpus; name its manifest and its embeddings")
     trained = config["classes"] if ensemble else None
-    data = load_data(recipe, read_manifest(table), embeddings, device, trained=trained)
+    try:
+        rows_of_table = read_manifest(table)
+    except ManifestError as error:
+        moved = "" if manifest else f"; {run} was trained with it: if it was moved, name it with --manifest"
+        raise ManifestError(f"{error}{moved}") from None
+    data = load_data(recipe, rows_of_table, embeddings, device, trained=trained)
     if ensemble:
         if data.stores() != config["stores"]:
             raise ValueError(
                 f"{embeddings}: its frames were made with other settings than those the run was trained on; "
                 "extract this corpus with the same backbone configs"
             )
-        rows = _unseen(config, data)
+        rows = _unseen(run, data)
         predictions = predict_ensemble(run, config["folds"], recipe, data, rows)
     else:
-        if data.digest() != config["rows"] or data.stores() != config["stores"]:
+        if data.digest(recipe.train.group) != config["rows"] or data.stores() != config["stores"]:
             raise ValueError(
                 f"{run}: the manifest {table} or the frames in {embeddings} have changed since it was "
                 "trained; train it again"
@@ -79,15 +86,14 @@ def _facts(run: Path, fold: int) -> dict[str, Any]:
     return {"temperature": calibration.temperature, "openmax": calibration.openmax_status()}
 
 
-def _unseen(config: dict[str, Any], data: Data) -> Rows:
-    """The rows of which no fold has seen the audio. Raises ValueError when there are others."""
-    trained = set(read_manifest(config["manifest"])["sha256"])
-    seen = data.manifest["sha256"].isin(trained).to_numpy()
-    if seen.any():
-        first = data.manifest["id"][seen].iloc[0]
+def _unseen(run: Path, data: Data) -> Rows:
+    """All rows. Raises ValueError when the run was trained on the content of some of them."""
+    seen = set(json.loads((run / SEEN).read_text()))
+    ids = [id_ for id_, key in zip(data.manifest["id"], data.recordings(), strict=True) if key in seen]
+    if ids:
         raise ValueError(
-            f"{int(seen.sum())} of {len(seen)} rows are recordings that the run was trained on, the first is "
-            f"{first!r}; an ensemble of all folds has seen them: leave them out of the manifest"
+            f"{len(ids)} of {len(data.manifest)} rows are recordings that the run was trained on, the first "
+            f"is {ids[0]!r}; an ensemble of all folds has seen them: leave them out of the manifest"
         )
     return np.arange(len(data.manifest))
 

@@ -15,7 +15,7 @@ from pipeline.device import pick_device
 from pipeline.engine import Engine, Tally
 from pipeline.files import absolute, write_if_changed
 from pipeline.fingerprint import fingerprint
-from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv
+from pipeline.quarantine import Quarantined, check_bad_fraction, quarantine_csv, quarantine_path
 from pipeline.rows import in_view, plan_rows
 from pipeline.scale import Job, connect, start_workers, threads_per_worker, write_on_workers
 
@@ -119,11 +119,6 @@ def extract(
         rebuilt=tuple(writer.rebuilt),
         seconds=tally.seconds | planning,
     )
-
-
-def quarantine_path(store: str | Path) -> str:
-    """Where `extract` lists the rows that a store does not have: a file beside it."""
-    return f"{store}.quarantine.csv"
 
 
 class _Watch:

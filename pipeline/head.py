@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from heads.classifier import SegmentClassifier
+from heads.losses import prior_bias
 from heads.multimodal import FusionClassifier
 from pipeline.checkpoint import load_tensors
 from pipeline.config.base import parse_config
@@ -33,8 +35,14 @@ def build_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         if isinstance(recipe.head, SegmentHead):
-            return SegmentClassifier(dims["frames"], num_classes, num_layers=layers["frames"], **options)
-        return FusionClassifier(dims, num_classes, num_layers=layers, **options)
+            head: AnyHead = SegmentClassifier(
+                dims["frames"], num_classes, num_layers=layers["frames"], **options
+            )
+        else:
+            head = FusionClassifier(dims, num_classes, num_layers=layers, **options)
+    if recipe.losses.focal and recipe.losses.focal_kind == "sigmoid":
+        nn.init.constant_(head.output.bias, prior_bias(num_classes))
+    return head
 
 
 def load_head(run: Path, fold: int) -> tuple[AnyHead, dict[str, Any]]:
@@ -44,7 +52,13 @@ def load_head(run: Path, fold: int) -> tuple[AnyHead, dict[str, Any]]:
     shapes = {name: tuple(store["frame_shape"]) for name, store in config["stores"].items()}
     head = build_head(recipe, shapes, len(config["classes"]))
     state, _ = load_tensors(run / f"fold_{fold}" / "model.safetensors")
-    head.load_state_dict(state)
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()[:200]
+        raise ValueError(
+            f"{run / f'fold_{fold}'}: the weights are of another head ({first}...); train the run again"
+        ) from None
     return head.eval(), config
 
 
@@ -56,7 +70,10 @@ def read_run(run: Path) -> dict[str, Any]:
         raise ValueError(
             f"{run}: training has not finished; run the same `stillwave train` again, it goes on"
         )
-    config = dict(json.loads((run / "config.json").read_text()))
+    try:
+        config = dict(json.loads((run / "config.json").read_text()))
+    except ValueError as error:
+        raise ValueError(f"{run / 'config.json'}: not JSON ({error}); train the run again") from None
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{run}: a run of format {config.get('format', 1)} (Stillwave {config.get('stillwave', '?')}); "

@@ -36,8 +36,9 @@ def outputs_of(
     batches = length_bucketed(features.lengths[rows], max_rows=batch_size)
     parts: list[Outputs] = []
     for batch in batches:
+        inputs = features.batch(rows[batch])
         with autocast(features.device, precision):
-            found: Outputs = head.outputs(*features.batch(rows[batch]))  # type: ignore[operator]
+            found: Outputs = head.outputs(*inputs)  # type: ignore[operator]
         parts.append(found.each(lambda value: value.float().cpu()))
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
     logits = torch.cat([part.logits for part in parts])[place]

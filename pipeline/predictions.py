@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from heads.outputs import Outputs
 from pipeline.calibrate import Calibration
 from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
-from pipeline.data import UNKNOWN, Data, Rows, folds_of
+from pipeline.data import UNKNOWN, UNKNOWN_NAME, Data, Rows, folds_of
 from pipeline.head import load_head
 from pipeline.inference import outputs_of
 from pipeline.metrics import argmax_names
 
 DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
-UNKNOWN_NAME = "unknown"
 
 
 def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:

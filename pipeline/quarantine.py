@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.files import read_file
+
 
 class Quarantined(NamedTuple):
     """One line of a quarantine.csv.
@@ -29,6 +31,20 @@ def quarantine_csv(quarantined: Sequence[Quarantined]) -> bytes:
     writer.writerow(Quarantined._fields)
     writer.writerows(quarantined)
     return buffer.getvalue().encode()
+
+
+def quarantine_path(store: str | Path) -> str:
+    """Where `extract` lists the rows that a store does not have: a file beside it."""
+    return f"{store}.quarantine.csv"
+
+
+def quarantined_ids(path: str | Path) -> set[str]:
+    """The ids that a quarantine.csv lists; none when there is no such file."""
+    try:
+        text = read_file(path).decode()
+    except FileNotFoundError:
+        return set()
+    return {row["id"] for row in csv.DictReader(io.StringIO(text, newline=""))}
 
 
 def check_bad_fraction(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from cache.folders import discard
 from heads.augment import FrameAugment
@@ -20,6 +21,9 @@ from pipeline.features import valid_frames
 from pipeline.fit import fit
 from pipeline.head import FORMAT, AnyHead, build_head
 from pipeline.optimizer import build_optimizer
+
+SEEN = "seen.json"  # what the run's rows are keyed by: an ensemble of its folds must not be given them again
+PARTIAL = "config.partial"
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
@@ -50,11 +54,12 @@ def train(
         "embeddings": str(embeddings),
         "stores": data.stores(),
         "folds": [fold.number for fold in folds],
-        "rows": data.digest(),
+        "rows": data.digest(recipe.train.group),
         "stillwave": version("stillwave"),
     }
-    build_optimizer(_head(recipe, data, (0,)), recipe.train)  # what these refuse must cost no old run
+    _check(recipe, data, folds)  # what is refused must cost no old run
     _start(out, config)
+    (out / SEEN).write_text(json.dumps(sorted(set(data.recordings()))))
     for fold in folds:
         _train_fold(out / f"fold_{fold.number}", recipe, data, fold, progress)
     (out / "complete").touch()
@@ -62,15 +67,15 @@ def train(
 
 
 def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: Progress | None) -> None:
+    checkpoint = folder / "checkpoint.safetensors"
     if (folder / "model.safetensors").exists():
+        checkpoint.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed = (recipe.train.seed, fold.number)
     head = _head(recipe, data, seed).to(data.features.device)
     for standardise, part in zip(head.standardisers, data.parts.values(), strict=True):
-        if part.lengths[fold.train].any():
-            standardise.fit(valid_frames(part, fold.train))
-    checkpoint = folder / "checkpoint.safetensors"
+        standardise.fit(valid_frames(part, fold.train))
     history = fit(
         head,
         data.features,
@@ -89,6 +94,20 @@ def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: 
     calibrate(head, data.features, data.labels, fold.train, fold.valid, recipe).save(folder)
     save_tensors(folder / "model.safetensors", head.state_dict(), {"classes": list(data.classes)})
     checkpoint.unlink(missing_ok=True)
+
+
+def _check(recipe: Recipe, data: Data, folds: list[Fold]) -> None:
+    """Raise ValueError for what training, or evaluating after it, would refuse."""
+    build_optimizer(_head(recipe, data, (0,)), recipe.train)
+    if augment := _augment(recipe, data):
+        values, lengths, *_ = data.features.batch(folds[0].train[:1])
+        augment(values.float(), lengths.clamp(min=1), torch.Generator())
+    if bare := [fold.number for fold in folds if not len(fold.valid)]:
+        remedy = f"folds {bare} have none: set train.valid_fraction, or a `valid` split"
+        if recipe.train.early_stopping:
+            raise ValueError(f"train.early_stopping needs validation rows; {remedy}")
+        if recipe.open_set.threshold == "tuned":
+            raise ValueError(f"open_set.threshold: tuned needs validation rows; {remedy}")
 
 
 def _head(recipe: Recipe, data: Data, seed: tuple[int, ...]) -> AnyHead:
@@ -135,10 +154,11 @@ def _start(out: Path, config: dict[str, Any]) -> None:
     if file.exists() and file.read_text() == text and not (out / "complete").exists():
         return
     if out.exists():
-        if any(out.iterdir()) and not _is_run(file):
+        ours = {PARTIAL}  # of a run that was killed before it began
+        if {path.name for path in out.iterdir()} - ours and not _is_run(file):
             raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
         discard(out)
     out.mkdir(parents=True)
-    temporary = file.with_suffix(".partial")
+    temporary = out / PARTIAL
     temporary.write_text(text)
     temporary.replace(file)

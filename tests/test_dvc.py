@@ -17,9 +17,21 @@ PARAMS = {
     "corpus": "tones",
     "root": "speech",
     "backbones": ["fbank", "mbert_tiny"],
-    "recipes": {"tones": ["fbank", "fbank"], "words": ["mbert_tiny", "mbert_tiny"]},
+    "recipes": {
+        "tones": ["fbank", "fbank"],
+        "words": ["mbert_tiny", "mbert_tiny"],
+        "both": ["fbank", "mbert_tiny"],
+    },
 }
 HEAD = {"kind": "segment", "num_heads": 4, "hidden": 16}
+
+FUSION = {
+    "backbones": ["fbank", "mbert_tiny"],
+    "modalities": ["audio", "text"],
+    "label": "word",
+    "head": {"kind": "fusion_openmax", "shared_dim": 8, "num_heads": 2, "depth": 2, "base_dim": 16},
+    "train": {"epochs": 2, "batch_size": 8},
+}
 
 
 def recipe(store: str, epochs: int = 2) -> str:
@@ -44,6 +56,7 @@ def project(tmp_path: Path) -> Path:
         "configs/corpora/tones.yaml": yaml.safe_dump(speech_config().model_dump(mode="json")),
         "configs/recipes/tones.yaml": recipe("fbank"),
         "configs/recipes/words.yaml": recipe("mbert_tiny"),
+        "configs/recipes/both.yaml": yaml.safe_dump(FUSION),
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
@@ -87,6 +100,12 @@ def test_only_what_an_edit_concerns_runs_again(project: Path) -> None:
     (project / "configs/recipes/words.yaml").write_text(recipe("mbert_tiny", epochs=3))
     edited = dvc(project, "repro", "evaluate@tones", "evaluate@words")
     assert stages_run(edited) == ["train@words", "evaluate@words"]
+
+    assert stages_run(dvc(project, "repro", "evaluate@both")) == ["train@both", "evaluate@both"]
+    config = project / "configs/backbones/mbert_tiny.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    other_text = stages_run(dvc(project, "repro", "evaluate@tones", "evaluate@both"))
+    assert other_text == ["extract@mbert_tiny", "train@both", "evaluate@both"]
 
     with (project / "speech/table.csv").open("a") as table:
         for i in range(10):

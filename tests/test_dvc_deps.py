@@ -5,6 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.config.base import load_config
+from pipeline.config.recipe import Recipe
+
 ROOT = Path(__file__).parents[1]
 # Modules that extraction imports and that change no frame: bookkeeping, checks, and where things lie.
 NO_NUMBERS = {
@@ -38,7 +41,7 @@ def imported(start: Path) -> set[str]:
 # What training imports beyond extraction, and that changes no number.
 NO_NUMBERS_OF_TRAINING = {
     "cache/", "heads/outputs.py", "pipeline/backbones/", "pipeline/checkpoint.py", "pipeline/config/",
-    "pipeline/device.py",
+    "pipeline/device.py", "pipeline/files.py", "pipeline/quarantine.py",
 }  # fmt: skip
 
 
@@ -72,3 +75,12 @@ def test_every_module_that_makes_numbers_is_a_dependency_of_extract() -> None:
         "cache/batches.py",
         "heads/masks.py",
     }
+
+
+def test_params_name_the_stores_that_each_recipe_reads() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, stores in params["recipes"].items():
+        recipe = load_config(ROOT / f"configs/recipes/{name}.yaml", Recipe)
+        read = list(recipe.stores().values())
+        assert stores == (read if len(read) == 2 else 2 * read), name
+        assert set(stores) <= set(params["backbones"])

@@ -28,6 +28,8 @@ __all__ = [
     "Wav2Vec2Config",
 ]
 
+TEXT_KINDS = ("mbert",)  # the others read audio
+
 BackboneConfig = Annotated[
     AstConfig | EncodecConfig | FastConformerConfig | FbankConfig | HearConfig | MbertConfig | Wav2Vec2Config,
     Field(discriminator="kind"),

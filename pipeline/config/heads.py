@@ -58,7 +58,7 @@ class FusionHead(Convolutions):
     num_heads: int = Field(8, ge=1)
     fused_dim: int = Field(512, ge=1)
     depth: int = Field(35, ge=1)
-    base_dim: int = Field(512, ge=1)
+    base_dim: int = Field(512, ge=2)
     bottleneck: int = Field(44, ge=1)
     dropout: float = Field(0.15, ge=0, lt=1)
     anchor_dim: int = Field(128, ge=1)

@@ -1,6 +1,6 @@
 """What `train` reads: which backbones' frames, which head, and how it is trained."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,7 @@ class OpenSet(Config):
 
     unknown: list[str] = Field(default_factory=list)
     score: Score = "knn"
-    threshold: float | Literal["tuned"] | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | Literal["tuned"] | None = None
     keep: float = Field(0.95, gt=0, lt=1)
     tail_size: int = Field(20, ge=3)
     alpha: int = Field(10, ge=1)
@@ -83,12 +83,16 @@ class Recipe(Config):
         own = {name: getattr(self.losses, name) for name in ("anchor", "uncertainty", "prototype")}
         if isinstance(self.head, SegmentHead) and any(own.values()):
             raise ValueError(f"losses {own} are of the fusion_openmax head; a segment head has none of them")
-        if self.open_set.score == "uncertainty" and isinstance(self.head, SegmentHead):
-            raise ValueError("open_set.score: uncertainty needs a fusion_openmax head")
+        if self.open_set.score == "uncertainty" and not self.losses.uncertainty:
+            raise ValueError(
+                "open_set.score: uncertainty needs a fusion_openmax head and losses.uncertainty above 0"
+            )
         return self
 
     @model_validator(mode="after")
     def _known_and_unknown_are_apart(self) -> "Recipe":
+        if self.classes and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"`classes` {self.classes} name a class more than once")
         if both := sorted(set(self.open_set.unknown) & set(self.classes or ())):
             raise ValueError(f"{both} are in `classes` and in `open_set.unknown`; keep one")
         return self

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy
+from heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy, prior_bias
 
 
 def batch(rows: int = 23, classes: int = 4) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def test_label_smoothing_by_hand():
 def test_focal_equals_a_loop(beta, gamma, kind):
     logits, labels = batch()
     counts = [500, 40, 7, 1]
-    loss = ClassBalancedFocalLoss(counts, beta, gamma, kind).double()
+    loss = ClassBalancedFocalLoss(beta, gamma, counts, kind).double()
     expected = naive_focal(logits, labels, balanced_weights(counts, beta), gamma, kind)
     assert loss(logits, labels).item() == pytest.approx(expected, rel=1e-6)  # weights are float32
 
@@ -80,20 +80,20 @@ def test_focal_equals_a_loop(beta, gamma, kind):
 def test_focal_by_hand():
     logits, label = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64), torch.tensor([0])
     # equal counts: weights 1. softmax: p = 3/4. sigmoid: p = 3/4 for the label, 1/2 for the other class
-    loss = ClassBalancedFocalLoss([5, 5], gamma=2.0)
+    loss = ClassBalancedFocalLoss(counts=[5, 5], gamma=2.0)
     assert loss(logits, label).item() == pytest.approx(-(0.25**2) * math.log(0.75), rel=1e-12)
-    loss = ClassBalancedFocalLoss([5, 5], gamma=2.0, kind="sigmoid")
+    loss = ClassBalancedFocalLoss(counts=[5, 5], gamma=2.0, kind="sigmoid")
     expected = -(0.25**2) * math.log(0.75) - 0.5**2 * math.log(0.5)
     assert loss(logits, label).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_weights_by_hand_and_at_both_ends_of_beta():
     # beta = 1/2: effective numbers 2(1 - 2^-n) of 1 and 2 rows are 1 and 1.5
-    weight = ClassBalancedFocalLoss([1, 2], beta=0.5).weight
+    weight = ClassBalancedFocalLoss(counts=[1, 2], beta=0.5).weight
     assert weight.tolist() == pytest.approx([2 * 1 / (1 + 2 / 3), 2 * (2 / 3) / (1 + 2 / 3)])
-    assert ClassBalancedFocalLoss([1, 900], beta=0.0).weight.tolist() == [1, 1]
+    assert ClassBalancedFocalLoss(counts=[1, 900], beta=0.0).weight.tolist() == [1, 1]
     inverse = ClassBalancedFocalLoss(
-        [1, 3, 4], beta=1 - 1e-12
+        beta=1 - 1e-12, counts=[1, 3, 4]
     ).weight  # naively 1 - beta^n is mostly rounding
     assert inverse.tolist() == pytest.approx([3 / (1 + 1 / 3 + 1 / 4) / n for n in (1, 3, 4)], rel=1e-6)
 
@@ -101,7 +101,7 @@ def test_weights_by_hand_and_at_both_ends_of_beta():
 def test_gamma_zero_is_weighted_cross_entropy():
     logits, labels = batch()
     counts = [500, 40, 7, 1]
-    soft = ClassBalancedFocalLoss(counts, gamma=0.0)
+    soft = ClassBalancedFocalLoss(counts=counts, gamma=0.0)
     weight = soft.weight.double()
     each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(soft(logits, labels), (weight[labels] * each).mean())
@@ -109,7 +109,7 @@ def test_gamma_zero_is_weighted_cross_entropy():
         soft(logits, labels) * len(labels),
         torch.nn.functional.cross_entropy(logits, labels, weight, reduction="sum"),
     )
-    binary = ClassBalancedFocalLoss(counts, gamma=0.0, kind="sigmoid")
+    binary = ClassBalancedFocalLoss(counts=counts, gamma=0.0, kind="sigmoid")
     target = torch.nn.functional.one_hot(labels, 4).double()
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
     torch.testing.assert_close(binary(logits, labels), (weight[labels] * each).mean())
@@ -120,7 +120,7 @@ def test_gamma_zero_is_weighted_cross_entropy():
 @pytest.mark.parametrize("size", [0.0, 1e4, 1e30])
 def test_gradients_are_finite_with_extreme_logits(size, gamma, kind):
     logits = torch.tensor([[size, -size, 0.0], [-size, size, size]], requires_grad=True)
-    loss = ClassBalancedFocalLoss([3, 3, 3], gamma=gamma, kind=kind)(logits, torch.tensor([0, 0]))
+    loss = ClassBalancedFocalLoss(counts=[3, 3, 3], gamma=gamma, kind=kind)(logits, torch.tensor([0, 0]))
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
@@ -132,13 +132,13 @@ def test_gradients_are_finite_with_extreme_logits(size, gamma, kind):
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_gradients_equal_finite_differences(kind):
     logits, labels = batch(5, 3)
-    loss = ClassBalancedFocalLoss([9, 2, 4], kind=kind).double()
+    loss = ClassBalancedFocalLoss(counts=[9, 2, 4], kind=kind).double()
     torch.autograd.gradcheck(lambda x: loss(x, labels), logits.requires_grad_())
 
 
 def test_half_precision_is_widened():
     logits, labels = batch()
-    for loss in (LabelSmoothingCrossEntropy(), ClassBalancedFocalLoss([5, 6, 7, 8])):
+    for loss in (LabelSmoothingCrossEntropy(), ClassBalancedFocalLoss(counts=[5, 6, 7, 8])):
         coarse = logits.to(torch.bfloat16)
         out = loss(coarse, labels)
         assert out.dtype == torch.float32
@@ -146,20 +146,20 @@ def test_half_precision_is_widened():
 
 
 def test_the_prior_bias_starts_every_sigmoid_at_one_in_classes():
-    bias = ClassBalancedFocalLoss([5, 5, 5, 5, 5], kind="sigmoid").prior_bias()
+    bias = prior_bias(5)
     assert sigmoid(bias) == pytest.approx(1 / 5)
 
 
 def test_errors_name_value_and_bound():
     with pytest.raises(ValueError, match=r"without training rows: 1, 3 \(counts \[5, 0, 2, 0\]\)"):
-        ClassBalancedFocalLoss([5, 0, 2, 0])
+        ClassBalancedFocalLoss(counts=[5, 0, 2, 0])
     with pytest.raises(ValueError, match=r"beta is 1\.0; it must be at least 0 and below 1"):
-        ClassBalancedFocalLoss([5, 5], beta=1.0)
+        ClassBalancedFocalLoss(counts=[5, 5], beta=1.0)
     with pytest.raises(ValueError, match="gamma is -1"):
-        ClassBalancedFocalLoss([5, 5], gamma=-1)
+        ClassBalancedFocalLoss(counts=[5, 5], gamma=-1)
     with pytest.raises(ValueError, match="kind is 'hinge'; choose one of softmax, sigmoid"):
-        ClassBalancedFocalLoss([5, 5], kind="hinge")  # type: ignore[arg-type]
+        ClassBalancedFocalLoss(counts=[5, 5], kind="hinge")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="for each of 2 classes or more"):
-        ClassBalancedFocalLoss([5])
+        ClassBalancedFocalLoss(counts=[5])
     with pytest.raises(ValueError, match=r"smoothing is 1\.0"):
         LabelSmoothingCrossEntropy(1.0)

@@ -43,7 +43,7 @@ def test_every_component_is_its_own_loss_and_the_total_their_weighted_sum(
     losses = objective(head, outputs, labels)
     expected = {
         "cross_entropy": LabelSmoothingCrossEntropy(0.2, CLASS_WEIGHTS)(outputs.logits, labels),
-        "focal": ClassBalancedFocalLoss(COUNTS, 0.9999, 1.5)(outputs.logits, labels),
+        "focal": ClassBalancedFocalLoss(0.9999, 1.5, COUNTS)(outputs.logits, labels),
         "cac": CACHead(3, 7.0).loss(outputs.logits, labels),
     } | head.losses(outputs, labels)
     assert losses.keys() == WEIGHTS.keys()

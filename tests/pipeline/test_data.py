@@ -82,7 +82,7 @@ def test_rows_without_frames_or_label_are_left_out_by_name(manifest: pd.DataFram
     ("fields", "message"),
     [
         ({"label": "emotion"}, r"'emotion' is not a column.*word"),
-        ({"classes": ["high", "loud"]}, r"\['loud'\] do not occur"),
+        ({"classes": ["high", "loud"]}, r"\['loud'\], of `classes`.* do not occur.*has \['high', 'low'\]"),
     ],
 )
 def test_a_label_that_is_not_there_is_named(

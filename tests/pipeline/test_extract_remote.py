@@ -14,8 +14,9 @@ import pytest
 from cache import EmbeddingStore, ledger
 from cache.storage import open_storage
 from pipeline.config.backbone import FbankConfig
-from pipeline.extract import extract, quarantine_path
+from pipeline.extract import extract
 from pipeline.manifest import read_manifest, write_manifest
+from pipeline.quarantine import quarantine_path
 from tests.fakes import files_of
 
 FBANK = FbankConfig(kind="fbank", deltas=0, max_bad_fraction=0.2)

@@ -1,6 +1,8 @@
 """Speech and text together, through training and evaluation, with rows that lack one of them."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ import pytest
 import torch
 
 import pipeline.fit as fit_module
+from heads.augment import FrameAugment
+from heads.losses import ClassBalancedFocalLoss
 from heads.multimodal import FusionClassifier
+from heads.outputs import Outputs
 from pipeline.calibrate import Calibration
+from pipeline.checkpoint import save_tensors
 from pipeline.config.backbone import FbankConfig
 from pipeline.config.backbones.mbert import MbertConfig
 from pipeline.config.recipe import Recipe
@@ -19,8 +25,9 @@ from pipeline.config.train import Losses, Train
 from pipeline.data import UNKNOWN, folds_of, load_data
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
-from pipeline.fit import fit
-from pipeline.head import load_head
+from pipeline.features import CachedFeatures
+from pipeline.fit import build_objective, fit
+from pipeline.head import build_head, load_head
 from pipeline.inference import outputs_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.train import train
@@ -35,6 +42,7 @@ HEAD = {
 }  # fmt: skip
 LOSSES = {"focal": 0.3, "anchor": 0.1, "uncertainty": 0.05, "prototype": 0.01}
 TRAIN = {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3, "valid_fraction": 0.3}
+MBERT = MbertConfig(kind="mbert", weights="random", size="tiny", max_bad_fraction=0.5)
 NO_TEXT, NO_AUDIO = [3, 8, 20], [5, 30]  # numbers of rows in the manifest
 
 
@@ -59,9 +67,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = read_manifest(folder / "manifest.parquet")
     manifest.loc[NO_TEXT, "text"] = None
     write_manifest(manifest, folder / "manifest.parquet")
-    extract(FbankConfig(kind="fbank", deltas=0), manifest.drop(index=NO_AUDIO), folder / "e/fbank.zarr")
-    config = MbertConfig(kind="mbert", weights="random", size="tiny", max_bad_fraction=0.5)
-    extract(config, manifest, folder / "e/mbert.zarr")
+    for path in manifest["path"][NO_AUDIO]:
+        Path(path).write_bytes(b"lost")
+    extract(FbankConfig(kind="fbank", deltas=0, max_bad_fraction=0.5), manifest, folder / "e/fbank.zarr")
+    extract(MBERT, manifest, folder / "e/mbert.zarr")
     return folder
 
 
@@ -222,3 +231,191 @@ def test_thirty_five_blocks_learn_and_a_killed_training_ends_with_the_same_weigh
     fit(resumed, *arguments, losses=losses, seed=(4,), checkpoint=checkpoint)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def copy_with(corpus: Path, folder: Path, manifest: pd.DataFrame) -> Path:
+    """The corpus's stores beside another manifest."""
+    shutil.copytree(corpus / "e", folder / "e")
+    write_manifest(manifest, folder / "manifest.parquet")
+    return folder
+
+
+def test_text_that_was_not_extracted_is_not_taken_for_absent(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    extract(MBERT, manifest.iloc[:20], tmp_path / "e/mbert.zarr")
+    shutil.copytree(corpus / "e/fbank.zarr", tmp_path / "e/fbank.zarr")
+    shutil.copy(f"{corpus}/e/fbank.zarr.quarantine.csv", tmp_path / "e")
+    # of 16 rows, number 20 has no text, and number 30 neither audio nor text
+    with pytest.raises(
+        ValueError, match=r"mbert.zarr has no frames of 14 rows that have text.*extract again"
+    ):
+        load_data(recipe(), manifest, tmp_path / "e")
+
+
+def test_backbones_in_the_wrong_order_are_refused(corpus: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    with pytest.raises(
+        ValueError, match=r"mbert.zarr holds frames of text, and the recipe reads it as audio"
+    ):
+        load_data(recipe(backbones=["mbert", "fbank"]), manifest, corpus / "e")
+
+
+def test_a_modality_that_a_fold_never_trains_is_refused(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    manifest.loc[manifest["fold"] != 0, "text"] = None
+    extract(MBERT.model_copy(update={"max_bad_fraction": 0.9}), manifest, tmp_path / "e/mbert.zarr")
+    shutil.copytree(corpus / "e/fbank.zarr", tmp_path / "e/fbank.zarr")
+    shutil.copy(f"{corpus}/e/fbank.zarr.quarantine.csv", tmp_path / "e")
+    data = load_data(recipe(), manifest, tmp_path / "e")
+    with pytest.raises(
+        ValueError, match=r"fold 0 has no training rows with text.*take text out of `modalities`"
+    ):
+        folds_of(data, recipe())
+
+
+def test_the_digest_sees_every_modality_and_the_groups(corpus: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(recipe(), manifest, corpus / "e")
+    text = data.parts["text"]
+    swapped = CachedFeatures(text.store, text.rows[::-1].copy(), text.device)
+    assert replace(data, parts=data.parts | {"text": swapped}).digest() != data.digest()
+    sessions = replace(data, manifest=data.manifest.assign(session=data.manifest["id"]))
+    other = replace(data, manifest=data.manifest.assign(session="one"))
+    assert sessions.digest() == other.digest()
+    assert sessions.digest("session") != other.digest("session")
+
+
+def test_scores_know_the_training_rows_only(corpus: Path, run: Path) -> None:
+    data = load_data(recipe(), read_manifest(corpus / "manifest.parquet"), corpus / "e")
+    for fold in folds_of(data, recipe()):
+        bank = Calibration.load(run / f"fold_{fold.number}").scorers["knn"].bank
+        assert len(bank) == len(fold.train)
+        head, _ = load_head(run, fold.number)
+        own = outputs_of(head, data.features, fold.train).features
+        torch.testing.assert_close(bank, torch.nn.functional.normalize(own), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_and_scores_rows_that_lack_a_modality(
+    corpus: Path, tmp_path: Path, precision: str
+) -> None:
+    chosen = recipe(train=TRAIN | {"precision": precision, "epochs": 6})
+    manifest = read_manifest(corpus / "manifest.parquet")
+    train(chosen, manifest, corpus / "e", tmp_path, manifest_path=corpus / "manifest.parquet")
+    assert evaluate(tmp_path)["n"] == 36
+
+
+def test_what_is_absent_stays_absent_under_augmentation(corpus: Path) -> None:
+    """The head must see a length of 0 for the rows without audio, whatever becomes of the other lengths."""
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(recipe(), manifest, corpus / "e")
+    seen: list[torch.Tensor] = []
+
+    class Watching(FusionClassifier):
+        def outputs(self, *inputs: torch.Tensor) -> Outputs:
+            if self.training:
+                seen.append(inputs[1].clone())
+            return super().outputs(*inputs)
+
+    dims = {name: part.frame_shape[-1] for name, part in data.parts.items()}
+    head = Watching(dims, 2, shared_dim=8, num_heads=2, depth=1, base_dim=16)
+    config = Train(epochs=1, batch_size=4)
+    rows = np.arange(len(manifest))
+    fit(head, data.features, data.labels, rows, NONE, config, augment=FrameAugment(stretch=0.2))
+    lengths = torch.cat(seen)
+    assert (lengths == 0).sum() == len(NO_AUDIO)
+    assert sorted(lengths.tolist()) != sorted(data.parts["audio"].lengths.tolist())  # the others did change
+
+
+def test_an_ensemble_needs_the_frames_that_the_run_was_trained_on(
+    corpus: Path, run: Path, tmp_path: Path
+) -> None:
+    new = write_speech(tmp_path / "new", count=14, seed=2000)
+    manifest = read_manifest(new / "manifest.parquet")
+    extract(FbankConfig(kind="fbank", deltas=0, num_mels=40), manifest, new / "e/fbank.zarr")
+    extract(MBERT, manifest, new / "e/mbert.zarr")
+    with pytest.raises(ValueError, match="its frames were made with other settings"):
+        evaluate(run, ensemble=True, manifest=new / "manifest.parquet", embeddings=new / "e")
+
+
+def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
+    corpus: Path, tmp_path: Path
+) -> None:
+    folder = copy_with(corpus, tmp_path, read_manifest(corpus / "manifest.parquet"))
+    original = tmp_path / "original.parquet"
+    shutil.copy(folder / "manifest.parquet", original)
+    chosen = recipe(train=TRAIN | {"epochs": 1})
+    out = train(
+        chosen,
+        read_manifest(original),
+        folder / "e",
+        folder / "run",
+        manifest_path=folder / "manifest.parquet",
+    )
+    write_speech(tmp_path / "other", count=14, seed=3000)
+    shutil.copy(tmp_path / "other/manifest.parquet", folder / "manifest.parquet")
+    with pytest.raises(ValueError, match="36 of 36 rows are recordings that the run was trained on"):
+        evaluate(out, ensemble=True, manifest=original)
+    (folder / "manifest.parquet").unlink()
+    with pytest.raises(ValueError, match="name it with --manifest"):
+        evaluate(out)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"train": TRAIN | {"valid_fraction": 0, "early_stopping": {"patience": 2}}},
+            "early_stopping needs valid",
+        ),
+        (
+            {"train": TRAIN | {"valid_fraction": 0}, "open_set": {"threshold": "tuned"}},
+            "tuned needs validation",
+        ),
+        ({"augment": {"bands": 7, "gain": 0.1}}, "no multiple of bands = 7"),
+        (
+            {"train": TRAIN | {"groups": {"nothing": {"rate": 2}}}},
+            r"train.groups \['nothing'\] fit no parameter",
+        ),
+    ],
+    ids=["early stopping", "tuned", "bands", "groups"],
+)
+def test_a_refused_recipe_costs_no_old_run(
+    corpus: Path, run: Path, tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    manifest = read_manifest(corpus / "manifest.parquet")
+    with pytest.raises(ValueError, match=message):
+        train(
+            recipe(**fields),
+            manifest,
+            corpus / "e",
+            tmp_path / "run",
+            manifest_path=corpus / "manifest.parquet",
+        )
+    assert (tmp_path / "run/complete").exists()
+    assert (tmp_path / "run/fold_0/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "calibration.safetensors"])
+def test_a_file_of_something_else_is_named(run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    save_tensors(tmp_path / "run/fold_0" / name, {"a": torch.ones(2)}, {"classes": []})
+    with pytest.raises(ValueError, match=r"fold_0.*train the run again"):
+        evaluate(tmp_path / "run")
+
+
+def test_recipe_settings_reach_the_objective(corpus: Path) -> None:
+    labels = np.array([0, 0, 0, 1])
+    losses = Losses(focal=0.5, focal_kind="sigmoid", focal_beta=0.9, focal_gamma=1.0, cac=0.2, cac_alpha=3.0)
+    objective = build_objective(labels, 2, Train(label_smoothing=0.25, class_weights="none"), losses)
+    assert objective.weights == {"cross_entropy": 1.0, "focal": 0.5, "cac": 0.2}
+    assert objective.cross_entropy.smoothing == 0.25
+    assert objective.cross_entropy.weight.tolist() == [1, 1]
+    assert (objective.focal.kind, objective.focal.gamma) == ("sigmoid", 1.0)
+    expected = ClassBalancedFocalLoss(0.9, 1.0, [3, 1]).weight
+    torch.testing.assert_close(objective.focal.weight, expected)
+    assert objective.cac.anchors.max() == 3.0
+    shapes = {"audio": (4,), "text": (4,)}
+    head = build_head(recipe(losses=LOSSES | {"focal_kind": "sigmoid"}), shapes, 5)
+    assert torch.equal(head.output.bias, torch.full((5,), -float(np.log(4))))
