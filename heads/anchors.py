@@ -17,8 +17,7 @@ class ClassAnchorClustering(nn.Module):
 
     Not the class anchor clustering of Miller et al. (WACV 2021), whose anchors are fixed in the space of the
     logits and whose distances are euclidean: that is `heads.cac`.
-    The temperature is learned as its logarithm. It is put back to TEMPERATURE_BOUNDS while training, not only
-    read as if: beyond a bound it would have no gradient, and never return.
+    The temperature is learned as its logarithm and held within TEMPERATURE_BOUNDS.
     """
 
     def __init__(self, feature_dim: int = 256, num_classes: int = 4, anchor_dim: int = 128) -> None:
@@ -33,10 +32,9 @@ class ClassAnchorClustering(nn.Module):
     def temperature(self) -> Tensor:
         """What cosines are divided by, a scalar."""
         low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
-        if self.training:
-            with torch.no_grad():
-                self.log_temperature.clamp_(low, high)
-        return self.log_temperature.clamp(low, high).exp()
+        held = self.log_temperature.clamp(low, high)
+        # The gradient passes the clamp, or what has gone beyond a bound would never return.
+        return (self.log_temperature + (held - self.log_temperature).detach()).exp()
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, feature_dim) -> similarities (batch, classes), at most 1 / temperature in size."""

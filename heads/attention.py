@@ -39,6 +39,12 @@ class CrossModalAttention(nn.Module):
         What comes back beyond a length is finite and means nothing.
         """
         audio, text = zero_padding(audio, audio_lengths), zero_padding(text, text_lengths)
+        return self.attend(audio, audio_lengths, text, text_lengths)
+
+    def attend(
+        self, audio: Tensor, audio_lengths: Tensor, text: Tensor, text_lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` for a caller who knows that the padding is finite: zeroing it costs a copy each."""
         audio_shared, text_shared = self.audio_shared(audio), self.text_shared(text)
         return (
             self.audio_reader(audio, audio_shared, text_shared, text_lengths),

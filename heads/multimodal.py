@@ -137,24 +137,27 @@ class FusionClassifier(nn.Module):
             names = " and of ".join(self.modalities)
             raise ValueError(f"got {len(inputs)} tensors; this head reads frames and lengths of {names}")
         given = self._drop_modality(*inputs[1::2]) if self.training else inputs[1::2]
-        frames, lengths = [], []
-        for name, values, length in zip(self.modalities, inputs[::2], given, strict=True):
-            x, length = self._encode(name, values, length)
-            frames.append(x)
-            lengths.append(length)
+        pairs = zip(self.modalities, inputs[::2], given, strict=True)
+        encoded = [self._encode(name, values, length) for name, values, length in pairs]
+        frames, lengths = zip(*encoded, strict=True)
         if self.cross_attention is not None:
-            frames = self.cross_attention(frames[0], lengths[0], frames[1], lengths[1])
+            frames = self.cross_attention.attend(frames[0], lengths[0], frames[1], lengths[1])
         return tuple(
-            torch.where(length[:, None] > 0, self.pooling[name](x, length), self.absent[name])
+            torch.where(length[:, None] > 0, self._statistics(name, x, length), self.absent[name])
             for name, x, length in zip(self.modalities, frames, lengths, strict=True)
         )
+
+    def _statistics(self, name: str, x: Tensor, lengths: Tensor) -> Tensor:
+        pooling = self.pooling[name]
+        assert isinstance(pooling, AttentiveStatsPooling)
+        return pooling.statistics(x, lengths)
 
     def _encode(self, name: str, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """One modality's stored frames up to the attention: (batch, frames, width) and lengths."""
         if not values.shape[1]:  # a batch of which no item has the modality: one frame of padding
             values = values.new_zeros(len(values), 1, *values.shape[2:])
-        if values.ndim == 4:  # the gradient of the mix's weights would take NaN from the padding, times 0
-            values = zero_padding(values, lengths)
+        # Here, where it is cheapest, and once: what follows is finite behind the length, too.
+        values = zero_padding(values, lengths)
         x: Tensor = self.layer_mix[name](self.standardise[name](values))
         if name == "audio" and self.mean_removal:
             mean = zero_padding(x, lengths).sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]

@@ -28,7 +28,10 @@ class AttentiveStatsPooling(nn.Module):
 
         An item of length 0 gets zeros and the least deviation.
         """
-        frames = zero_padding(frames, lengths)
+        return self.statistics(zero_padding(frames, lengths), lengths)
+
+    def statistics(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """`forward` for a caller who knows that the padding is finite: zeroing it costs a copy."""
         scores = self.score(self.hidden(frames).tanh()).squeeze(-1)  # (batch, frames)
         # Not -inf: an item without frames shall weigh its zeros, not divide by nothing.
         scores = scores.masked_fill(~valid_mask(lengths, frames.shape[1]), torch.finfo(scores.dtype).min)

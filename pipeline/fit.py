@@ -182,7 +182,10 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(total).backward()
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(head.parameters(), config.grad_clip, foreach=True)
+    parameters = [parameter for parameter in head.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if not norm <= config.grad_clip:  # so that most steps do not multiply every gradient by 1
+        nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm, foreach=True)
     scaler.step(optimizer)
     scaler.update()
     parts = {f"loss_{name}": float(value.item()) for name, value in losses.items()}

@@ -70,3 +70,22 @@ def test_a_step_pulls_to_the_own_anchor_and_pushes_from_the_others():
     assert after[1] > before[1]
     others = torch.tensor([0, 2])
     assert after[others].logsumexp(0) < before[others].logsumexp(0)
+
+
+@pytest.mark.parametrize("beyond", [-9.0, 3.0])
+def test_a_temperature_beyond_a_bound_comes_back_in_training(beyond):
+    module = make().train()
+    with torch.no_grad():
+        module.log_temperature.fill_(beyond)
+    features, labels = (
+        torch.randn(9, 6, generator=torch.Generator().manual_seed(0)).double(),
+        torch.arange(9) % 3,
+    )
+    module.loss(features, labels).backward()
+    slope = module.log_temperature.grad.item()
+    with torch.no_grad():
+        module.log_temperature.fill_(math.log(0.01) if beyond < 0 else 0.0)
+        module.log_temperature.grad = None
+    module.loss(features, labels).backward()
+    assert slope == pytest.approx(module.log_temperature.grad.item())  # as at the bound
+    assert slope != 0

@@ -140,3 +140,8 @@ def test_evaluation_neither_drops_nor_checkpoints():
     torch.testing.assert_close(model(x)[:1], model(x[:1]))
     assert torch.equal(model(x), model.output(model.features(x)))
     assert not torch.equal(model.train()(x), model(x))
+
+
+def test_a_negative_number_of_blocks_to_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="checkpoint_every is -1"):
+        DeepClassifier(checkpoint_every=-1)

@@ -279,3 +279,14 @@ def test_errors():
         OpenMax(3).fit(torch.zeros(5, 4), torch.zeros(5))
     with pytest.raises(ValueError, match="the logits of 1 training rows are not finite, first of row 2"):
         OpenMax(2).fit(torch.tensor([[1.0, 0], [0, 1], [torch.nan, 0]]), torch.tensor([0, 1, 0]))
+
+
+def test_distances_that_differ_by_rounding_only_are_equal():
+    """Collinear logits have cosines of 1 to their mean, but for the last digits."""
+    generator = torch.Generator().manual_seed(0)
+    size = 1 + torch.rand(60, 1, generator=generator, dtype=torch.float64)
+    logits = torch.cat([size * torch.tensor([3.0, 1.0]), size * torch.tensor([1.0, 2.0])])
+    labels = torch.arange(2).repeat_interleave(60)
+    openmax = OpenMax(2, distance="cosine").fit(logits, labels)
+    assert openmax.status == ("equal", "equal")
+    assert openmax(logits)[:, -1].max() < 0.2  # nothing is moved: the unknown keeps its logit of 0

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from heads.classifier import SegmentClassifier
-from pipeline.calibrate import Calibration, calibrate
+from heads.outputs import Outputs
+from pipeline.calibrate import Calibration, build_scorers, calibrate
 from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from pipeline.fit import fit
 from pipeline.inference import outputs_of
@@ -112,3 +113,14 @@ def test_settings_reach_the_scores(features: ToyFeatures, trained: SegmentClassi
     assert int(other.scorers["knn"].k) == 3
     openmax = other.scorers["openmax"].openmax
     assert (openmax.tail_size, openmax.alpha, openmax.distance) == (8, 2, "cosine")
+
+
+def test_an_uncertainty_that_was_never_taught_is_no_score() -> None:
+    head = {"kind": "fusion_openmax"}
+    outputs = Outputs(torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(4))
+    for weight, there in ((0.0, False), (0.05, True)):
+        losses = {"uncertainty": weight}
+        chosen = Recipe.model_validate(
+            {"backbones": ["a"], "modalities": ["audio"], "head": head, "losses": losses}
+        )
+        assert ("uncertainty" in build_scorers(chosen, outputs)) == there

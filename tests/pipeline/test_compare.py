@@ -214,3 +214,13 @@ def test_the_command_says_how_many_rows_it_left_out(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["compare", *map(str, paths), "--common"])
     assert "150 rows" in shown.output
     assert "left out: 50 rows of A, 0 of B" in shown.output
+
+
+def test_a_group_that_differs_between_the_reports_is_refused(tmp_path: Path) -> None:
+    a, b = table(0.7), table(0.8, seed=1)
+    b["fold"] = (b["fold"] + 1) % 5
+    paths = written(tmp_path / "a", a), written(tmp_path / "b", b)
+    with pytest.raises(
+        ValueError, match=r"rows are of another 'fold' in the two reports: 'u0000' is of '0' and '1'"
+    ):
+        compare(*paths, group="fold")

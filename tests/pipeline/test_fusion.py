@@ -419,3 +419,26 @@ def test_recipe_settings_reach_the_objective(corpus: Path) -> None:
     shapes = {"audio": (4,), "text": (4,)}
     head = build_head(recipe(losses=LOSSES | {"focal_kind": "sigmoid"}), shapes, 5)
     assert torch.equal(head.output.bias, torch.full((5,), -float(np.log(4))))
+
+
+def test_a_class_called_unknown_cannot_stand_beside_unknown_rows(corpus: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    manifest["word"] = manifest["word"].replace({"high": "unknown"})
+    manifest.loc[::3, "word"] = "other"
+    with pytest.raises(ValueError, match=r"the class 'unknown' cannot be trained beside open_set.unknown"):
+        load_data(recipe(open_set={"unknown": ["other"]}), manifest, corpus / "e")
+
+
+def test_what_a_kill_left_behind_stops_nothing_and_is_cleared_away(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus / "manifest.parquet")
+    chosen = recipe(train=TRAIN | {"epochs": 1})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.partial").write_text("{")  # killed while the config was written
+    arguments: tuple[Any, ...] = (chosen, manifest, corpus / "e", tmp_path / "run")
+    train(*arguments, manifest_path=corpus / "manifest.parquet")
+    model = (tmp_path / "run/fold_0/model.safetensors").read_bytes()
+    (tmp_path / "run/complete").unlink()
+    (tmp_path / "run/fold_0/checkpoint.safetensors").touch()  # killed before it was taken away
+    train(*arguments, manifest_path=corpus / "manifest.parquet")
+    assert not (tmp_path / "run/fold_0/checkpoint.safetensors").exists()
+    assert (tmp_path / "run/fold_0/model.safetensors").read_bytes() == model
