@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.deep import DeepClassifier
+from heads.deep import CHECKPOINT_ROWS, DeepClassifier
 
 
 def make(seed: int = 0, **kwargs) -> DeepClassifier:
@@ -105,7 +105,7 @@ def test_35_layers_learn():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("every", [1, 3, 10])  # 3 does not divide the 4 blocks, 10 exceeds them
 def test_checkpointing_changes_no_gradient(dropout, every):
-    x = torch.randn(7, 6)
+    x = torch.randn(CHECKPOINT_ROWS, 6)
     results = []
     for checkpoint_every in (0, every):
         model = make(dropout=dropout, checkpoint_every=checkpoint_every).train()
@@ -119,7 +119,7 @@ def test_checkpointing_changes_no_gradient(dropout, every):
 
 
 def test_checkpointing_keeps_fewer_activations():
-    def kept(every: int) -> int:
+    def kept(every: int, rows: int = CHECKPOINT_ROWS) -> int:
         model, count = make(num_layers=20, checkpoint_every=every).train(), 0
 
         def pack(tensor: Tensor) -> Tensor:
@@ -128,10 +128,11 @@ def test_checkpointing_keeps_fewer_activations():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(torch.randn(50, 6))
+            model(torch.randn(rows, 6))
         return count
 
     assert kept(5) < 0.5 * kept(0)
+    assert kept(5, rows=CHECKPOINT_ROWS - 1) == kept(0, rows=CHECKPOINT_ROWS - 1)
 
 
 def test_evaluation_neither_drops_nor_checkpoints():

@@ -217,6 +217,7 @@ def test_thirty_five_blocks_learn_and_a_killed_training_ends_with_the_same_weigh
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY_S", 0)
+    monkeypatch.setattr("heads.deep.CHECKPOINT_ROWS", 1)  # activations computed again, whatever the batch
     features, losses = TwoModalities(), Losses(**LOSSES)
     config = Train(epochs=8, batch_size=8, learning_rate=3e-3)
     arguments: tuple[Any, ...] = (features, features.labels, np.arange(48), NONE, config)
