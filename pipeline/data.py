@@ -1,4 +1,4 @@
-"""What a recipe trains and tests on: labelled rows of the manifest, their frames, and their folds."""
+"""What a recipe trains and tests on: labelled rows of the manifest, and their frames."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,20 +16,9 @@ from pipeline.config.recipe import Recipe, Views
 from pipeline.device import pick_device
 from pipeline.features import ABSENT, CachedFeatures, JoinedFeatures
 from pipeline.quarantine import quarantine_path, quarantined_ids
-from pipeline.splits import holdout
 
 Rows = NDArray[np.int64]
 UNKNOWN, UNKNOWN_NAME = -1, "unknown"  # the label of rows of an unknown class, and what they are called
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Row numbers of one fold; no row stands in two of the three."""
-
-    number: int
-    train: Rows
-    valid: Rows
-    test: Rows
 
 
 @dataclass(frozen=True)
@@ -207,65 +196,3 @@ def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> N
                 f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
                 "extract again with this manifest: only what changed is redone"
             )
-
-
-def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
-    """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
-
-    Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
-    Rows of unknown classes are tested, and in no training or validation rows.
-    """
-    folds = _all_folds(data, recipe)
-    for fold in folds:
-        if not len(fold.train) or not any(len(other.test) for other in folds):
-            empty = "training" if not len(fold.train) else "test"
-            raise ValueError(
-                f"fold {fold.number} has no {empty} rows; split the corpus again with `stillwave prepare`"
-            )
-        if absent := set(range(len(data.classes))) - set(data.labels[fold.train].tolist()):
-            names = [data.classes[i] for i in sorted(absent)]
-            raise ValueError(
-                f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
-                "or split the corpus otherwise"
-            )
-        for name, part in data.parts.items():
-            if not part.lengths[fold.train].any():
-                raise ValueError(
-                    f"fold {fold.number} has no training rows with {name}, and would predict rows that have "
-                    f"it by layers that were never trained; take {name} out of `modalities`"
-                )
-    if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
-        raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")
-    return folds
-
-
-def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
-    known = data.labels[: len(data.manifest)] != UNKNOWN
-    if "split" in data.manifest.columns:
-        side = data.manifest["split"].to_numpy()
-        train, valid = np.flatnonzero((side == "train") & known), np.flatnonzero((side == "valid") & known)
-        if not len(valid):
-            train, valid = _hold_out(data, train, recipe, 0)
-        return [Fold(0, train, valid, np.flatnonzero(side == "test"))]
-    numbers = data.manifest["fold"].to_numpy()
-    folds = []
-    for number in np.unique(numbers).tolist():
-        train, valid = _hold_out(data, np.flatnonzero((numbers != number) & known), recipe, number)
-        folds.append(Fold(int(number), train, valid, np.flatnonzero(numbers == number)))
-    return folds
-
-
-def _hold_out(data: Data, rows: Rows, recipe: Recipe, fold: int) -> tuple[Rows, Rows]:
-    fraction, group = recipe.train.valid_fraction, recipe.train.group
-    if fraction == 0:
-        return rows, np.array([], dtype=np.int64)
-    part = data.manifest.iloc[rows]
-    groups = part["id"] if group is None else part.get(group)
-    if groups is None or groups.isna().any():
-        raise ValueError(
-            f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} for every row; "
-            "set train.group: null to hold out single rows"
-        )
-    labels = [data.classes[i] for i in data.labels[rows]]
-    sides = holdout(groups.tolist(), 0.0, fraction, recipe.train.seed + fold, labels)
-    return rows[sides == "train"], rows[sides == "test"]

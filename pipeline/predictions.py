@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from heads.outputs import Outputs
 from pipeline.calibrate import Calibration
 from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
-from pipeline.data import UNKNOWN, UNKNOWN_NAME, Data, Rows, folds_of
+from pipeline.data import UNKNOWN, UNKNOWN_NAME, Data, Rows
+from pipeline.folds import folds_of
 from pipeline.head import load_head
 from pipeline.inference import outputs_of
 from pipeline.metrics import argmax_names

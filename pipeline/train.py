@@ -16,9 +16,10 @@ from heads.augment import FrameAugment
 from pipeline.calibrate import calibrate
 from pipeline.checkpoint import save_tensors
 from pipeline.config.recipe import Recipe
-from pipeline.data import Data, Fold, folds_of, load_data
+from pipeline.data import Data, load_data
 from pipeline.features import valid_frames
 from pipeline.fit import fit
+from pipeline.folds import Fold, folds_of
 from pipeline.head import FORMAT, AnyHead, build_head
 from pipeline.optimizer import build_optimizer
 

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.config.backbone import FbankConfig
 from pipeline.config.recipe import Recipe, SegmentHead, Train
-from pipeline.data import folds_of, load_data
+from pipeline.data import load_data
 from pipeline.extract import extract
+from pipeline.folds import folds_of
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,12 @@ from pipeline.config.backbone import FbankConfig
 from pipeline.config.backbones.mbert import MbertConfig
 from pipeline.config.recipe import Recipe
 from pipeline.config.train import Losses, Train
-from pipeline.data import UNKNOWN, folds_of, load_data
+from pipeline.data import UNKNOWN, load_data
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.features import CachedFeatures
 from pipeline.fit import build_objective, fit
+from pipeline.folds import folds_of
 from pipeline.head import build_head, load_head
 from pipeline.inference import outputs_of
 from pipeline.manifest import read_manifest, write_manifest
