@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from heads.deep import DeepClassifier
 from pipeline.memory import flat_memory
+from pipeline.plots import PALETTE
 
 BATCH_SIZE, RATE = 64, 1e-3
 MIB = 2**20
@@ -146,12 +147,12 @@ def plot(norms: dict[str, list[float]], file: Path) -> None:
     """Relative gradient norm against the block's number, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 3), layout="constrained")
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for name, values in norms.items():
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
+    for (name, values), colour in zip(norms.items(), PALETTE, strict=False):
+        axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=name)
     axes.set(yscale="log", xlabel="block", ylabel="gradient / parameters")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=2)
     figure.savefig(file, dpi=150)
 
 

@@ -100,5 +100,10 @@ def _unseen(run: Path, data: Data) -> Rows:
 
 def curves(run: Path, folds: list[int]) -> pd.DataFrame:
     """The training curves of all folds: fold, epoch, and a column per figure."""
-    parts = [pd.read_csv(run / f"fold_{fold}" / "history.csv").assign(fold=fold) for fold in folds]
+    parts = []
+    for fold in folds:
+        file = run / f"fold_{fold}" / "history.csv"
+        if not file.exists():
+            raise ValueError(f"{file}: no such file; train the run again")
+        parts.append(pd.read_csv(file).assign(fold=fold))
     return pd.concat(parts, ignore_index=True)

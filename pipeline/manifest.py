@@ -3,7 +3,8 @@
 Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the file's bytes, `sample_rate`
 (Hz) and `num_samples` (per channel) as decoded, `duration_s`, then the corpus's text columns (labels such as
 `emotion` or `word`, and `speaker`, `language`, `text` where it has them), and either `fold` (int, the fold in
-which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`.
+which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A row of text alone has
+an empty `path`, the sha256 of its text, and zeros.
 """
 
 from collections.abc import Sequence
@@ -67,9 +68,14 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
     if (repeated := frame["id"].duplicated()).any():
         name = frame["id"][repeated].iloc[0]
         raise ManifestError(f"{source}: id {name!r} occurs more than once; ids must be unique")
+    silent = frame["path"] == ""
+    texts = frame["text"] if "text" in frame.columns else pd.Series(None, index=frame.index, dtype=object)
+    if (mute := silent & texts.isna()).any():
+        who = frame["id"][mute].iloc[0]
+        raise ManifestError(f"{source}: {who!r} has neither a path nor a text; give it one of them")
     for name in ("sample_rate", "num_samples"):
-        if (frame[name] <= 0).any():
-            who, value = frame.loc[frame[name] <= 0, ["id", name]].iloc[0]
+        if (bad := ~silent & (frame[name] <= 0)).any():
+            who, value = frame.loc[bad, ["id", name]].iloc[0]
             raise ManifestError(f"{source}: {name} of {who!r} is {value}; it must be positive")
     if ("fold" in frame.columns) == ("split" in frame.columns):
         raise ManifestError(f"{source}: needs either a `fold` or a `split` column, and not both")

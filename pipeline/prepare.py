@@ -113,7 +113,8 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
             splits.check_leak(sides.tolist(), groups, f"{split.group} group(s)", remedy)
         first: dict[str, str] = {}  # of the files with the same bytes, the id of the first
         twins = [
-            first.setdefault(sha256, name) for sha256, name in zip(frame["sha256"], frame["id"], strict=True)
+            first.setdefault(sha256, name) if path else name  # the same words are no recording
+            for sha256, name, path in zip(frame["sha256"], frame["id"], frame["path"], strict=True)
         ]
         remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
         splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
@@ -164,9 +165,15 @@ def _keep_classes(rows: list[Row], classes: list[str] | None, label: str) -> tup
 def _decode_all(
     rows: list[Row], config: CorpusConfig, progress: Progress | None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
-    """Rows with sha256, sample_rate, num_samples and duration_s, and those whose audio is bad."""
+    """Rows with sha256, sample_rate, num_samples and duration_s, and those whose audio is bad.
+
+    A row of text alone has the sha256 of its text, and the numbers are 0.
+    """
 
     def measure(row: Row) -> dict[str, object] | BadAudio:
+        if row["path"] == "":
+            text = hashlib.sha256(str(row["text"]).encode()).hexdigest()
+            return {"sha256": text, "sample_rate": 0, "num_samples": 0, "duration_s": 0.0}
         try:
             data = read_bytes(str(row["path"]))
             waveform, sample_rate = decode(data, config.min_duration_s, config.max_duration_s)

@@ -77,6 +77,9 @@ def _sources(
         return
     assert backbone.sample_rate is not None
     id_, path, sha256 = str(record["id"]), str(record["path"]), str(record["sha256"])
+    if not path:
+        yield Item("", 0), Quarantined(id_, path, "extract", "no_audio", "a row of text alone")
+        return
     clean = resampled_length(int(record["num_samples"]), int(record["sample_rate"]), backbone.sample_rate)
     for view in range(1 + (views.count if views else 0)):
         item, effects, length = Item(sha256, 0), None, clean

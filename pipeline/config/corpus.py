@@ -91,6 +91,8 @@ class Table(CorpusBase):
     table: the file, relative to `root` (default: the working directory), as are the audio paths in it.
     columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
     constants: our column name -> one value for every row, for example `language: de`.
+    text_rows: keep rows that have an id and a text but no path, for recipes that read text; others of them
+        are quarantined.
     """
 
     kind: Literal["table"]
@@ -98,6 +100,7 @@ class Table(CorpusBase):
     table: str
     columns: dict[str, str]
     constants: dict[str, str] = Field(default_factory=dict)
+    text_rows: bool = False
 
     @model_validator(mode="after")
     def _maps_path_and_no_column_twice(self) -> "Table":

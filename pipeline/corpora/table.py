@@ -12,15 +12,20 @@ from pipeline.corpora.base import Imported, Rejected, Row
 
 def read(config: Table, root: Path) -> Imported:
     """The rows of `root/config.table`; audio paths in it are relative to `root` too."""
-    return read_table(root / config.table, root, config.columns, config.constants)
+    return read_table(root / config.table, root, config.columns, config.constants, config.text_rows)
 
 
 def read_table(
-    table: Path, root: Path, columns: Mapping[str, str], constants: Mapping[str, str] | None = None
+    table: Path,
+    root: Path,
+    columns: Mapping[str, str],
+    constants: Mapping[str, str] | None = None,
+    text_rows: bool = False,
 ) -> Imported:
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
-    An empty cell is a missing value. A row without a path is rejected as `no_path`. Raises ValueError that
+    An empty cell is a missing value. A row without a path is rejected as `no_path`, unless `text_rows` and it
+    has an id and a text: then its path is empty. Raises ValueError that
     names the table, the column and the columns there are, when one is missing.
     """
     records = _records(table)
@@ -36,6 +41,9 @@ def read_table(
     imported = Imported()
     for number, record in enumerate(records, start=1):
         row: Row = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
+        if row["path"] is None and text_rows and row.get("id") and (row.get("text") or "").strip():
+            imported.rows.append({**row, "path": "", **(constants or {})})
+            continue
         if row["path"] is None:
             where = row.get("id") or f"row {number}"
             detail = f"row {number} of {table} has no {columns['path']}"
