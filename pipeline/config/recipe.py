@@ -29,7 +29,7 @@ class OpenSet(Config):
     """
 
     unknown: list[str] = Field(default_factory=list)
-    score: Score = "knn"
+    score: Score = "vim"
     threshold: Annotated[float, Field(allow_inf_nan=False)] | Literal["tuned"] | None = None
     keep: float = Field(0.95, gt=0, lt=1)
     tail_size: int = Field(20, ge=3)
