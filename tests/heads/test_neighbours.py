@@ -79,3 +79,12 @@ def test_errors():
         fitted(1, torch.zeros(0, 5))
     with pytest.raises(ValueError, match="'knn' is not fitted"):
         Neighbours()(as_outputs(torch.zeros(1, 5)))
+
+
+def test_of_many_rows_a_part_at_even_distances_is_kept(monkeypatch):
+    features = make_features(100, 0)
+    whole = fitted(3, features).bank
+    assert len(whole) == 100
+    monkeypatch.setattr(neighbours, "BANK_ROWS", 34)
+    part = fitted(3, features).bank
+    assert torch.equal(part, whole[::3])
