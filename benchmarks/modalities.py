@@ -14,14 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from speech import CONFIGS  # beside this file
+from speech import run_once  # beside this file
 
 from pipeline.compare import compare
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.config.recipe import Recipe
-from pipeline.run import run
 
 SIDES = {"audio": "[audio]", "text": "[text]", "both": "[audio, text]"}
 
@@ -40,7 +35,8 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for side, modalities in SIDES.items():
                 overrides = [f"modalities={modalities}", f"train.seed={seed}", *arguments.overrides]
-                metrics = run_once(folder, f"{side}_{seed}", overrides)
+                metrics = run_once("demo", "fbank_fusion", overrides, folder / "demo", folder / "run")
+                (folder / "run" / "report").rename(folder / f"{side}_{seed}")
                 low, high = metrics["intervals"]["rows"]["uar"]
                 uar[side].append(metrics["uar"])
                 print(f"seed {seed} {side:6} UAR {metrics['uar']:.3f} ({low:.3f} to {high:.3f})", flush=True)
@@ -58,19 +54,6 @@ def main() -> None:
                 figures[f"both_over_best_{seed}_by_{drawn}"] = ours
     figures |= {side: round(float(np.mean(values)), 4) for side, values in uar.items()}
     print(json.dumps(figures))
-
-
-def run_once(folder: Path, name: str, overrides: list[str]) -> dict[str, object]:
-    """One run; its report goes to `folder/name`, its frames are shared between runs."""
-    corpus = load_config(CONFIGS / "corpora" / "demo.yaml", CorpusConfig)
-    recipe = load_config(CONFIGS / "recipes" / "fbank_fusion.yaml", Recipe, overrides)
-    backbones = {
-        store: load_config(CONFIGS / "backbones" / f"{store}.yaml", BackboneConfig)
-        for store in recipe.stores().values()
-    }
-    metrics = run(corpus, backbones, recipe, folder / "run", root=folder / "demo")
-    (folder / "run" / "report").rename(folder / name)
-    return metrics
 
 
 if __name__ == "__main__":

@@ -17,13 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from speech import CONFIGS  # beside this file
-
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.config.recipe import Recipe
-from pipeline.run import run
+from speech import run_once  # beside this file
 
 BASELINE_AUROC = 0.635
 LOSSES = {"cross_entropy": [], "cac": ["losses.cross_entropy=0", "losses.cac=1"]}
@@ -43,7 +37,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         for loss in arguments.losses:
             each = [
-                run_once([*LOSSES[loss], f"train.seed={seed}"], Path(folder), Path(out))
+                run_once(
+                    "emodb7",
+                    "fbank_open",
+                    [*LOSSES[loss], f"train.seed={seed}"],
+                    Path(folder, "emodb"),
+                    Path(out),
+                )
                 for seed in range(arguments.seeds)
             ]
             figures[loss] = summary = mean_of(each)
@@ -55,16 +55,6 @@ def main() -> None:
                     flush=True,
                 )
     print(json.dumps(figures))
-
-
-def run_once(overrides: list[str], corpora: Path, out: Path) -> dict[str, object]:
-    """One run; its frames are shared between runs."""
-    corpus = load_config(CONFIGS / "corpora" / "emodb7.yaml", CorpusConfig)
-    recipe = load_config(CONFIGS / "recipes" / "fbank_open.yaml", Recipe, overrides)
-    backbones = {
-        name: load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig) for name in recipe.backbones
-    }
-    return run(corpus, backbones, recipe, out, root=corpora / "emodb")
 
 
 def mean_of(each: list[dict[str, object]]) -> dict[str, object]:

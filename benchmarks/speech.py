@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def main() -> None:
             uars, minutes = [], []
             for seed in range(arguments.seeds):
                 started = time.monotonic()
-                metrics = run_once(name, seed, Path(folder), Path(out))
+                root = Path(folder, name.rstrip("7"))
+                metrics = run_once(name, RECIPES[name], [f"train.seed={seed}"], root, Path(out, name))
                 minutes.append((time.monotonic() - started) / 60)
                 uars.append(metrics["uar"])
                 scores = ", ".join(f"{key} {metrics[key]:.3f}" for key in ("uar", "weighted_f1", "accuracy"))
@@ -63,15 +65,15 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def run_once(name: str, seed: int, corpora: Path, out: Path) -> dict[str, float]:
-    """One run of a corpus; its frames are shared between seeds."""
+def run_once(name: str, recipe: str, overrides: list[str], root: Path, out: Path) -> dict[str, Any]:
+    """`stillwave run` with the configs of these names; frames are shared between runs in the same `out`."""
     corpus = load_config(CONFIGS / "corpora" / f"{name}.yaml", CorpusConfig)
-    recipe = load_config(CONFIGS / "recipes" / f"{RECIPES[name]}.yaml", Recipe, [f"train.seed={seed}"])
+    head = load_config(CONFIGS / "recipes" / f"{recipe}.yaml", Recipe, overrides)
     backbones = {
-        backbone: load_config(CONFIGS / "backbones" / f"{backbone}.yaml", BackboneConfig)
-        for backbone in recipe.backbones
+        store: load_config(CONFIGS / "backbones" / f"{store}.yaml", BackboneConfig)
+        for store in head.stores().values()
     }
-    return run(corpus, backbones, recipe, out / name, root=corpora / name.rstrip("7"))
+    return run(corpus, backbones, head, out, root=root)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,12 @@ class CachedFeatures:
         present = rows != ABSENT
         self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
         self.frame_shape = store.spec.frame_shape
-        fits = int(self.lengths.sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
-        self._resident = store.resident(str(device), rows[present]) if fits else None
-        self._place = np.cumsum(present) - 1  # of a present row in the resident tensor
+        # Each row once: the text of a recording stands beside every view of it.
+        kept, place = np.unique(rows[present], return_inverse=True)
+        fits = int(store.lengths[kept].sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
+        self._resident = store.resident(str(device), kept) if fits else None
+        self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
+        self._place[present] = place
         self._all_present = bool(present.all())
 
     def batch(self, rows: NDArray[np.int64]) -> Frames:

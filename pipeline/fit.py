@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cache.batches import length_bucketed
 from heads.augment import FrameAugment
 from heads.objective import Objective
-from pipeline.checkpoint import load_tensors, restore_training, save_tensors, training_state
+from pipeline.checkpoint import load_tensors, restore_training, save_tensors, tensors_under, training_state
 from pipeline.config.train import Losses, Train
 from pipeline.features import Features
 from pipeline.inference import autocast, predict
@@ -81,7 +81,7 @@ def fit(
         progress = _Progress(**metadata)
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
-        best = {name.removeprefix("best."): t for name, t in state.items() if name.startswith("best.")}
+        best = tensors_under("best.", state)
     objective = build_objective(labels[train_rows], int(labels.max()) + 1, config, losses).to(features.device)
     saved_at = time.monotonic()
     with torch.random.fork_rng(devices=[features.device] if features.device.type == "cuda" else []):
@@ -182,10 +182,9 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(total).backward()
     scaler.unscale_(optimizer)
-    parameters = [parameter for parameter in head.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    norm = nn.utils.get_total_norm([p.grad for p in head.parameters() if p.grad is not None], foreach=True)
     if not norm <= config.grad_clip:  # so that most steps do not multiply every gradient by 1
-        nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm, foreach=True)
+        nn.utils.clip_grads_with_norm_(head.parameters(), config.grad_clip, norm, foreach=True)
     scaler.step(optimizer)
     scaler.update()
     parts = {f"loss_{name}": float(value.item()) for name, value in losses.items()}

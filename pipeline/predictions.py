@@ -33,14 +33,14 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
         if len(fold.test):
             values = fold_values(run, fold.number, recipe, data, fold.test)
             parts.append(_table(values, data, fold.test, recipe).assign(fold=fold.number))
-    return _in_order(pd.concat(parts, ignore_index=True), data)
+    return _in_order(pd.concat(parts, ignore_index=True))
 
 
 def predict_ensemble(run: Path, folds: list[int], recipe: Recipe, data: Data, rows: Rows) -> pd.DataFrame:
     """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
     each = [fold_values(run, fold, recipe, data, rows) for fold in folds]
     mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
-    return _in_order(_table(mean, data, rows, recipe).assign(fold=-1), data)
+    return _in_order(_table(mean, data, rows, recipe).assign(fold=-1))
 
 
 def fold_values(
@@ -107,6 +107,6 @@ def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recip
     return table
 
 
-def _in_order(table: pd.DataFrame, data: Data) -> pd.DataFrame:
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     first = ["id", "fold"]
     return table[[*first, *table.columns.drop(first)]].sort_values("id", ignore_index=True)

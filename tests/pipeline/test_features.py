@@ -63,3 +63,14 @@ def test_joined_features_give_each_modality_in_turn(features: CachedFeatures, st
     assert text_lengths.tolist() == [2, 0]
     np.testing.assert_array_equal(audio[1].numpy(), store[0])
     np.testing.assert_array_equal(text[0].numpy(), store[1])
+
+
+def test_a_row_that_stands_for_several_is_held_once(store: EmbeddingStore) -> None:
+    """The text of a recording stands beside every view of it."""
+    features = CachedFeatures(store, np.array([2, 1, 2, ABSENT, 1, 2]), CPU)
+    assert features._resident is not None
+    assert len(features._resident.values) == 7 + 2
+    values, lengths = features.batch(np.array([5, 3, 1, 0]))
+    assert lengths.tolist() == [7, 0, 2, 7]
+    for place, row_ in ((0, 2), (2, 1), (3, 2)):
+        np.testing.assert_array_equal(values[place, : lengths[place]].numpy(), store[row_])
