@@ -37,6 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "fastconformer large, custom": {"kind": "fastconformer", "implementation": "custom", **RANDOM},
     "ast": {"kind": "ast", **RANDOM},
+    "cnn1d": {"kind": "cnn1d", "clip_s": None},
+    "sanet": {"kind": "sanet", "clip_s": None},
 }
 
 

@@ -169,6 +169,9 @@ class InMemory:
         self.parts = parts
         self.lengths = np.sum([part.lengths.numpy() for part in parts], axis=0)
 
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "InMemory":
+        return self
+
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         chosen = torch.from_numpy(rows)
         return tuple(tensor for part in self.parts for tensor in part.batch(chosen))
@@ -182,6 +185,9 @@ class Padded:
     def __init__(self, features: Features) -> None:
         self.features, self.lengths = features, features.lengths
         self.ready: dict[bytes, tuple[Tensor, ...]] = {}
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Padded":
+        return self
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         if rows.tobytes() not in self.ready:

@@ -48,7 +48,9 @@ def shard_key(spec: Spec, shard: int) -> str:
     return "frames/c/" + "/".join([str(shard), *("0" for _ in spec.frame_shape)])
 
 
-def create_group(storage: Storage, spec: Spec, fingerprint: dict[str, Any]) -> None:
+def create_group(
+    storage: Storage, spec: Spec, fingerprint: dict[str, Any], made_with: dict[str, Any] | None = None
+) -> None:
     """Make an empty, incomplete store. The group comes first: a folder without it is not ours."""
     attributes = {
         "format_version": FORMAT_VERSION,
@@ -57,6 +59,8 @@ def create_group(storage: Storage, spec: Spec, fingerprint: dict[str, Any]) -> N
         "fingerprint": fingerprint,
         "layout": asdict(spec),
     }
+    if made_with is not None:
+        attributes["made_with"] = made_with
     files: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3, attributes=attributes)
     group.create_array("frames", shape=(0, *spec.frame_shape), **_frames_options(spec))

@@ -57,7 +57,7 @@ def compact(path: str | Path) -> int:
             return 0
         before, target = _disk_bytes(path), beside(path, "new")
         row_of = {row.item: number for number, row in enumerate(rows)}
-        with StoreWriter(target, store.spec, store.fingerprint) as writer:
+        with StoreWriter(target, store.spec, store.fingerprint, made_with=store.made_with) as writer:
             for unit in writer.plan(rows):
                 write_unit(target, store.spec, unit, _frames(store, row_of, unit))
             failed = writer.finish()

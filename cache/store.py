@@ -46,6 +46,7 @@ class EmbeddingStore:
             )
         self.index_sha256: str = attributes["index_sha256"]
         self.fingerprint: dict[str, Any] = attributes["fingerprint"]
+        self.made_with: dict[str, Any] | None = attributes.get("made_with")
         self.spec = Spec(**attributes["layout"])
         index, self.shard_sha256 = arrays.read_index(self._storage)
         self.ids, self.view, self.content_key = index.ids, index.view, index.content_key

@@ -28,15 +28,23 @@ class StoreWriter:
 
     fingerprint: JSON-ready dict of everything the numbers depend on. A store made with another one is
     never added to: FingerprintMismatch names what differs, unless `rebuild` allows to start it anew.
+    made_with: JSON-ready settings to keep beside it, for readers who want to make more of the kind; of a new
+    store only, and never compared.
     """
 
     def __init__(
-        self, path: str | Path, spec: Spec, fingerprint: dict[str, Any], *, rebuild: bool = False
+        self,
+        path: str | Path,
+        spec: Spec,
+        fingerprint: dict[str, Any],
+        *,
+        rebuild: bool = False,
+        made_with: dict[str, Any] | None = None,
     ) -> None:
         self.storage = open_storage(path).resolve()  # a linked store has one lock, is one folder to replace
         self.path = self.storage.path
         self.spec = spec
-        self.fingerprint = fingerprint
+        self.fingerprint, self.made_with = fingerprint, made_with
         self.rebuild = rebuild
         self.rebuilt: list[str] = []  # what differed, when the old store was given up
         self._lock = lock(self.storage)
@@ -118,7 +126,7 @@ class StoreWriter:
             )
         if self.rebuilt or not storage.exists("frames/zarr.json"):
             storage.discard()
-            arrays.create_group(storage, self.spec, self.fingerprint)
+            arrays.create_group(storage, self.spec, self.fingerprint, self.made_with)
 
     def _differences(self) -> list[str]:
         """Why the store cannot be added to, field by field; StoreError when it is not ours."""

@@ -59,8 +59,8 @@ class DeepClassifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(batch, input_dim) -> (batch, feature_dim), at least 0: what `output` reads."""
         x = self.input_projection(x)
-        worth_it = self.checkpoint_every and len(x) >= CHECKPOINT_ROWS
-        if self.training and worth_it and torch.is_grad_enabled():
+        trains = self.training and torch.is_grad_enabled()
+        if trains and self.checkpoint_every and len(x) >= CHECKPOINT_ROWS:
             for start in range(0, len(self.blocks), self.checkpoint_every):
                 part = self.blocks[start : start + self.checkpoint_every]
                 # Reentrant takes a third less time here, but sees no gradient unless its input has one.

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from heads.cac import CACHead
+from heads.distillation import SoftTargetLoss
 from heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
 from heads.outputs import Outputs
 
@@ -14,7 +15,7 @@ class Objective(nn.Module):
     """The weighted sum of losses by name; those of weight 0 are not computed.
 
     counts: training rows per class, (classes,). class_weights: of the cross-entropy, (classes,).
-    Names beside cross_entropy, focal and cac are losses that the head itself owns (`head.losses`).
+    Names beside cross_entropy, focal, cac and distill are losses that the head itself owns (`head.losses`).
     """
 
     def __init__(
@@ -29,15 +30,22 @@ class Objective(nn.Module):
         focal_gamma: float = 2.0,
         cac_alpha: float = 10.0,
         cac_distance_weight: float = 0.1,
+        distill_temperature: float = 2.0,
     ) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.cross_entropy = LabelSmoothingCrossEntropy(label_smoothing, class_weights)
         self.focal = ClassBalancedFocalLoss(focal_beta, focal_gamma, counts, focal_kind)
         self.cac = CACHead(len(counts), cac_alpha, cac_distance_weight)
+        self.distill = SoftTargetLoss(distill_temperature)
 
-    def forward(self, head: Any, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """labels (batch,) -> each loss by name, a scalar, not weighted. Logits are taken in fp32."""
+    def forward(
+        self, head: Any, outputs: Outputs, labels: Tensor, teacher: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """labels (batch,), a teacher's logits (batch, classes) -> each loss by name, a scalar, not weighted.
+
+        Logits are taken in fp32.
+        """
         exact = outputs.each(lambda value: value.float())
         found = head.losses(exact, labels) if self.weights.keys() - SHARED else {}
         if "cross_entropy" in self.weights:
@@ -46,9 +54,25 @@ class Objective(nn.Module):
             found["focal"] = self.focal(exact.logits, labels)
         if "cac" in self.weights:
             found["cac"] = self.cac.loss(exact.logits, labels)
+        if "distill" in self.weights and teacher is not None:
+            found["distill"] = self.distill(exact.logits, teacher)
         if lacking := sorted(self.weights.keys() - found.keys()):
             raise ValueError(f"{type(head).__name__} has no losses {lacking}; give them the weight 0")
         return {name: found[name] for name in self.weights}
+
+    def shares(self, piece: Tensor, batch: Tensor) -> dict[str, float]:
+        """The part that each loss of a piece has in that of its batch, given the labels of both.
+
+        Losses are means over rows; the cross-entropy is one in which rows weigh as their class does. Then the
+        losses of the pieces of a batch, times their shares, add up to the loss of the batch.
+        """
+        shares = dict.fromkeys(self.weights, len(piece) / len(batch))
+        if len(piece) == len(batch):
+            return shares
+        weight = self.cross_entropy.weight
+        if "cross_entropy" in shares and weight is not None:
+            shares["cross_entropy"] = float(weight[piece].sum() / weight[batch].sum())
+        return shares
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -56,4 +80,4 @@ class Objective(nn.Module):
         return sum(terms[1:], terms[0])
 
 
-SHARED = {"cross_entropy", "focal", "cac"}
+SHARED = {"cross_entropy", "focal", "cac", "distill"}

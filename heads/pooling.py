@@ -70,7 +70,8 @@ class SegmentAttentionPooling(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, dim), lengths (batch,) >= 1 -> (batch, num_segments, dim)."""
-        if int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]:
+        exported = torch.compiler.is_exporting()  # a graph asks nothing of numbers that it has yet to compute
+        if not exported and (int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]):
             raise ValueError(
                 f"lengths span {int(lengths.min())}..{int(lengths.max())}; "
                 f"they must lie in 1..{frames.shape[1]}, the frames of this batch"
@@ -115,7 +116,11 @@ def _segments(frames: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Ten
     Behind its end a segment repeats its last frame, so padding is never read.
     """
     batch, num_frames = frames.shape[:2]
-    steps = torch.arange(int((ends - starts).max()), device=frames.device)
+    if torch.compiler.is_exporting():
+        longest = num_frames // starts.shape[1] + 2  # at the most
+    else:
+        longest = int((ends - starts).max())
+    steps = torch.arange(longest, device=frames.device)
     index = torch.minimum(starts[..., None] + steps, ends[..., None] - 1)
     index = index + num_frames * torch.arange(batch, device=frames.device)[:, None, None]
     # As an embedding's look-up: the gradient of indexing is several times slower, or not deterministic.

@@ -89,7 +89,7 @@ def decode(
     samples, sample_rate = _read(data, max_duration_s)
     if len(samples) == 0:
         raise BadAudio("zero_length", "no samples")
-    waveform = _with_channels(samples, channels)
+    waveform = with_channels(samples, channels)
     if not np.isfinite(waveform).all():
         bad = int(np.count_nonzero(~np.isfinite(waveform).reshape(len(waveform), -1).all(axis=1)))
         raise BadAudio("non_finite", f"{bad} of {len(waveform)} samples are NaN or infinite")
@@ -100,7 +100,7 @@ def decode(
     return np.ascontiguousarray(waveform), sample_rate
 
 
-def _with_channels(samples: Waveform, channels: int) -> Waveform:
+def with_channels(samples: Waveform, channels: int) -> Waveform:
     """(samples, any) to (samples,) or (samples, 2), see `decode`."""
     if channels not in (1, 2):
         raise ValueError(f"channels {channels}: waveforms have 1 or 2")

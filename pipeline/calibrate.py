@@ -5,6 +5,7 @@ Scores are fitted on the training rows; temperature and thresholds on the valida
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ from heads.openmax import OpenMaxScore
 from heads.outputs import Outputs
 from heads.scores import Score
 from pipeline.checkpoint import load_tensors, save_tensors, tensors_under
-from pipeline.config.recipe import OpenSet, Recipe
+from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from pipeline.features import Features
-from pipeline.head import AnyHead
+from pipeline.head import innermost
 from pipeline.inference import outputs_of
 
 FILE = "calibration.safetensors"
+DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,17 @@ class Calibration:
 
 
 def calibrate(
-    head: AnyHead,
+    head: Any,
     features: Features,
     labels: NDArray[np.int64],
     train_rows: NDArray[np.int64],
     valid_rows: NDArray[np.int64],
     recipe: Recipe,
 ) -> Calibration:
-    """Fit everything to a trained `head`; a fusion head's own OpenMax is filled, too."""
+    """Fit everything to a trained head, or a model that has its methods.
+
+    A fusion head's own OpenMax is filled, too.
+    """
     precision = recipe.train.precision
     known = outputs_of(head, features, train_rows, precision=precision)
     target = torch.from_numpy(labels[train_rows])
@@ -100,10 +105,10 @@ def calibrate(
     scorers = {
         name: scorer.fit(known, target, output) for name, scorer in build_scorers(recipe, known).items()
     }
-    if isinstance(head, FusionClassifier):
+    if isinstance(inner := innermost(head), FusionClassifier):
         fitted = scorers["openmax"]
         assert isinstance(fitted, OpenMaxScore)
-        head.classifier.openmax.load_state_dict(fitted.openmax.state_dict())
+        inner.classifier.openmax.load_state_dict(fitted.openmax.state_dict())
     if not len(valid_rows):
         return Calibration(scorers, None, {})
     valid = outputs_of(head, features, valid_rows, precision=precision)
@@ -123,6 +128,19 @@ def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
     if not recipe.losses.cac and recipe.open_set.score != "cac":
         lacking.add("cac")  # distances mean little in logits that were not trained for them
     return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}
+
+
+def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float:
+    """Above it a row is unknown; NaN when there is none. ValueError for `tuned` without validation rows."""
+    if isinstance(config.threshold, float):
+        return config.threshold
+    if config.threshold is None and score in PROBABILITY_SCORES:
+        return DEFAULT_THRESHOLD
+    if config.threshold == "tuned" and not calibration.thresholds:
+        raise ValueError(
+            "open_set.threshold: tuned needs validation rows; set train.valid_fraction, or give a number"
+        )
+    return calibration.thresholds.get(score, float("nan"))
 
 
 def _options(config: OpenSet) -> dict[str, dict[str, object]]:

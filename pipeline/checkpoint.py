@@ -30,11 +30,30 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); train the run again") from None
 
 
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model that training may change: all but its `frozen_names`, if it has such."""
+    frozen: frozenset[str] = getattr(model, "frozen_names", frozenset())
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str = "") -> None:
+    """Put a `state_of` such a model back. Raises ValueError naming `source` when it is of another model."""
+    try:
+        missing, _ = model.load_state_dict(state, strict=False)
+        there = model.state_dict().keys()
+        others = sorted((set(missing) - getattr(model, "frozen_names", frozenset())) | (state.keys() - there))
+        reason = f"tensors {others[:3]}" if others else ""
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()[:200]
+    if reason:
+        raise ValueError(f"{source}: the weights are of another head ({reason}...); train the run again")
+
+
 def training_state(
     head: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Weights, their moving average and the optimizer's moments, under prefixed names."""
-    state = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    state = {f"head.{name}": tensor for name, tensor in state_of(head).items()}
     state |= {f"average.{name}": tensor for name, tensor in average.items()}
     for number, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
@@ -45,7 +64,7 @@ def restore_training(
     state: dict[str, Tensor], head: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Put a training_state back into `head` and `optimizer`; returns the moving average."""
-    head.load_state_dict(tensors_under("head.", state))
+    load_state(head, tensors_under("head.", state))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors_under("optimizer.", state).items():
         number, _, key = name.partition(".")

@@ -1,7 +1,7 @@
 """What a recipe trains and tests on: labelled rows of the manifest, and their frames."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,77 +12,65 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingStore
 from pipeline.config.backbone import TEXT_KINDS
-from pipeline.config.recipe import Recipe, Views
+from pipeline.config.recipe import UNKNOWN_NAME, Recipe, Views
 from pipeline.device import pick_device
-from pipeline.features import ABSENT, CachedFeatures, JoinedFeatures
+from pipeline.features import ABSENT, CachedFeatures, Features, Part, joined
 from pipeline.quarantine import quarantine_path, quarantined_ids
 
 Rows = NDArray[np.int64]
-UNKNOWN, UNKNOWN_NAME = -1, "unknown"  # the label of rows of an unknown class, and what they are called
+UNKNOWN = -1  # the label of rows of an unknown class
 
 
 @dataclass(frozen=True)
 class Data:
-    """The labelled rows that a recipe can use: a part of the manifest, and their frames.
+    """The labelled rows that a recipe can use: a part of the manifest, and their frames or waveforms.
 
     The rows of `features` are the manifest's, clean, and behind them their views where the recipe uses views.
     """
 
     manifest: pd.DataFrame
-    features: CachedFeatures | JoinedFeatures
-    parts: dict[str, CachedFeatures]  # of `features`, by the modality that they stand for
+    features: Features
+    parts: Mapping[str, Part]  # of `features`, by the modality that they stand for
     classes: tuple[str, ...]
     labels: Rows  # class numbers, per row of `features`; UNKNOWN for classes that are not trained
     views: tuple[Rows, ...]  # of each row of the manifest: its rows of `features`, the clean one first
-    missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract
+    missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract, or too short
 
     def digest(self, group: str | None = "speaker") -> str:
         """sha256 of the contents, labels, groups and folds of all rows: what a run was trained on."""
         names = dict.fromkeys(("id", "fold", "split", "speaker", group))
         columns = [name for name in names if name in self.manifest]
-        keys = {name: _content(part) for name, part in self.parts.items()}
-        content = [" ".join(key[row] for key in keys.values() for row in views) for views in self.views]
+        keys = [part.content for part in self.parts.values()]
+        content = [" ".join(key[row] for key in keys for row in views) for views in self.views]
         table = self.manifest[columns].assign(label=self.labels[: len(self.manifest)], content=content)
         return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
     def stores(self) -> dict[str, dict[str, Any]]:
-        """Of each modality, the fingerprint of its store and the shape of its frames: JSON-ready."""
+        """Of each modality, the fingerprint and the shape of its frames: JSON-ready."""
         return {
-            name: {"fingerprint": part.store.fingerprint, "frame_shape": list(part.frame_shape)}
+            name: {"fingerprint": part.fingerprint, "frame_shape": list(part.frame_shape)}
             for name, part in self.parts.items()
         }
+
+    def backbones(self) -> dict[str, dict[str, Any] | None]:
+        """Of each modality, the settings of its backbone, where they are known: JSON-ready."""
+        return {name: part.settings for name, part in self.parts.items()}
 
     def recordings(self) -> list[str]:
         """What tells each row of the manifest from others: its audio file, or its text if that is all."""
         if len(self.parts) == 1:
-            return _content(next(iter(self.parts.values())))[: len(self.manifest)]
+            return next(iter(self.parts.values())).content[: len(self.manifest)]
         return self.manifest["sha256"].tolist()
 
     def absent(self) -> dict[str, int]:
         """Of each modality, how many rows of the manifest lack it."""
-        return {
-            name: int((part.rows[: len(self.manifest)] == ABSENT).sum()) for name, part in self.parts.items()
-        }
+        return {name: part.content[: len(self.manifest)].count("") for name, part in self.parts.items()}
 
 
-def _content(part: CachedFeatures) -> list[str]:
-    """The content key of each row; empty where there are no frames."""
-    keys = part.store.content_key.tolist()
-    return ["" if row == ABSENT else keys[row] for row in part.rows.tolist()]
-
-
-def load_data(
-    recipe: Recipe,
-    manifest: pd.DataFrame,
-    embeddings: str | Path,
-    device: str = "auto",
-    *,
-    trained: Sequence[str] | None = None,
-) -> Data:
-    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few.
-
-    trained: the classes of a run that is there already; this manifest need not have rows of all of them.
-    """
+def labelled_rows(
+    recipe: Recipe, manifest: pd.DataFrame, trained: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows whose label the recipe knows of, and the classes. trained: as in `load_data`."""
     if recipe.label not in manifest.columns:
         raise ValueError(
             f"label {recipe.label!r} is not a column of the manifest, which has {', '.join(manifest.columns)}"
@@ -100,22 +88,48 @@ def load_data(
             f"the class {UNKNOWN_NAME!r} cannot be trained beside open_set.unknown {unknown}, whose rows are "
             "called that in decisions; rename it in the corpus, or list it in open_set.unknown"
         )
-    labelled = labelled[labelled[recipe.label].isin([*classes, *unknown])]
-    stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
-    for name, store in stores.items():
-        _check_modality(name, store)
-    tables = [store.row_of() for store in stores.values()]
-    has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
-    used = labelled[has_frames].reset_index(drop=True)
-    known = int(used[recipe.label].isin(classes).sum())
+    return labelled[labelled[recipe.label].isin([*classes, *unknown])], classes
+
+
+def check_enough(used: pd.DataFrame, classes: Sequence[str], label: str, places: str) -> None:
+    """Raise ValueError when the rows that have frames in `places` do not make a classifier."""
+    known = int(used[label].isin(classes).sum())
     if len(classes) < 2 or not known:
-        paths = " and ".join(str(store.path) for store in stores.values())
         raise ValueError(
-            f"{paths} has frames for {known} labelled rows of {len(classes)} classes; a head needs "
+            f"{places} has frames for {known} labelled rows of {len(classes)} classes; a head needs "
             "two. Extract with the manifest that you train with, or leave more to `classes` than to "
             "`open_set.unknown`"
         )
-    labels = np.array([classes.index(x) if x in classes else UNKNOWN for x in used[recipe.label]], np.int64)
+
+
+def label_numbers(labels: Iterable[str], classes: Sequence[str]) -> Rows:
+    """The number of each label in `classes`; UNKNOWN of those that are not there."""
+    return np.array([classes.index(x) if x in classes else UNKNOWN for x in labels], np.int64)
+
+
+def load_data(
+    recipe: Recipe,
+    manifest: pd.DataFrame,
+    embeddings: str | Path,
+    device: str = "auto",
+    *,
+    trained: Sequence[str] | None = None,
+) -> Data:
+    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few.
+
+    trained: the classes of a run that is there already; this manifest need not have rows of all of them.
+    """
+    labelled, classes = labelled_rows(recipe, manifest, trained)
+    stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
+    for name, store in stores.items():
+        is_text = store.fingerprint.get("kind") in TEXT_KINDS
+        check_modality(name, is_text, str(store.path))
+    tables = [store.row_of() for store in stores.values()]
+    has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
+    used = labelled[has_frames].reset_index(drop=True)
+    paths = " and ".join(str(store.path) for store in stores.values())
+    check_enough(used, classes, recipe.label, paths)
+    labels = label_numbers(used[recipe.label], classes)
     ids = used["id"].tolist()
     owner, views = _views(list(stores.values()), ids, recipe)
     parts = {}
@@ -132,7 +146,7 @@ def load_data(
     split = np.split(len(used) + np.arange(len(owner)), np.searchsorted(owner, np.arange(1, len(used))))
     return Data(
         manifest=used,
-        features=JoinedFeatures(list(parts.values())) if len(parts) > 1 else next(iter(parts.values())),
+        features=joined(list(parts.values())),
         parts=parts,
         classes=classes,
         labels=np.concatenate([labels, labels[owner]]),
@@ -159,12 +173,11 @@ def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tupl
     return table[:, 0], table[:, 1]
 
 
-def _check_modality(name: str, store: EmbeddingStore) -> None:
+def check_modality(name: str, is_text: bool, source: str) -> None:
     """Raise ValueError when a fusion head would be given text as audio, or audio as text."""
-    is_text = store.fingerprint.get("kind") in TEXT_KINDS
     if name in ("audio", "text") and is_text != (name == "text"):
         raise ValueError(
-            f"{store.path} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
+            f"{source} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
             f"{name}; `backbones` names the one of audio first, then the one of text"
         )
 

@@ -11,11 +11,12 @@ from pipeline.calibrate import Calibration
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Rows, load_data
-from pipeline.head import read_run
+from pipeline.head import SEEN, read_run
+from pipeline.live import load_encoders
+from pipeline.live_data import load_live_data
 from pipeline.manifest import ManifestError, read_manifest
 from pipeline.predictions import predict_ensemble, predict_folds
 from pipeline.report import full_report, write_report
-from pipeline.train import SEEN
 
 
 def evaluate(
@@ -24,12 +25,14 @@ def evaluate(
     *,
     manifest: str | Path | None = None,
     embeddings: str | Path | None = None,
+    backbones: str | Path | None = None,
     ensemble: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
 
-    manifest, embeddings: where they are now, if not where the run was trained with them.
+    manifest, embeddings: where they are now, if not where the run was trained with them. backbones: a folder
+    with the configs of a fine-tuned run's backbones, if they are no longer as they were then.
     ensemble: instead, the rows of another `manifest`, on none of which any fold was trained, by the mean of
         the models of all folds.
 
@@ -51,20 +54,25 @@ def evaluate(
     except ManifestError as error:
         moved = "" if manifest else f"; {run} was trained with it: if it was moved, name it with --manifest"
         raise ManifestError(f"{error}{moved}") from None
-    data = load_data(recipe, rows_of_table, embeddings, device, trained=trained)
+    source = "recordings" if config["live"] else f"frames in {embeddings}"
+    if config["live"]:
+        encoders = load_encoders(run, None if backbones is None else Path(backbones))
+        data = load_live_data(recipe, rows_of_table, encoders, device, trained=trained)
+    else:
+        data = load_data(recipe, rows_of_table, embeddings, device, trained=trained)
     if ensemble:
         if data.stores() != config["stores"]:
             raise ValueError(
-                f"{embeddings}: its frames were made with other settings than those the run was trained on; "
-                "extract this corpus with the same backbone configs"
+                f"the {source} were made with other settings than those the run was trained on; extract this "
+                "corpus with the same backbone configs"
             )
         rows = _unseen(run, data)
         predictions = predict_ensemble(run, config["folds"], recipe, data, rows)
     else:
         if data.digest(recipe.train.group) != config["rows"] or data.stores() != config["stores"]:
             raise ValueError(
-                f"{run}: the manifest {table} or the frames in {embeddings} have changed since it was "
-                "trained; train it again"
+                f"{run}: the manifest {table} or the {source} have changed since it was trained: "
+                "train it again"
             )
         predictions = predict_folds(run, recipe, data)
     metrics = full_report(predictions, data.classes, recipe.open_set.score)

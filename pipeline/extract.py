@@ -88,7 +88,8 @@ def extract(
     made_by = fingerprint(backbone)
     with ExitStack() as stack:
         client = stack.enter_context(connect(scheduler)) if scheduler is not None else None
-        writer = stack.enter_context(StoreWriter(out, spec, made_by, rebuild=rebuild))
+        settings = config.model_dump(mode="json")
+        writer = stack.enter_context(StoreWriter(out, spec, made_by, rebuild=rebuild, made_with=settings))
         pending = writer.plan(rows)
         watch = _Watch(progress, sum(len(unit.items) for unit in pending), len(quarantined))
         if not pending:

@@ -1,7 +1,7 @@
 """Frames for the training loop, which does not ask where they come from."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ ABSENT = -1  # in place of a store's row: this modality is not there
 
 
 class Features(Protocol):
-    """Rows of a data set as a head takes them. `lengths` is (rows,), in frames, of all modalities."""
+    """Rows of a data set as a model takes them. `lengths` is (rows,), what batches are sorted by."""
 
     lengths: NDArray[np.int64]
     device: torch.device
@@ -25,6 +25,31 @@ class Features(Protocol):
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Of each modality in turn, on `device`: values (batch, frames, [layers,] dim), lengths (batch,)."""
         ...
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Features":
+        """The rows as they are trained on in an epoch: waveforms may be changed in each. lengths stay."""
+        ...
+
+
+class Part(Features, Protocol):
+    """One modality of the rows.
+
+    frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
+    others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
+    backbone, JSON-ready, where they are known.
+    """
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def content(self) -> list[str]: ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...
+
+    @property
+    def settings(self) -> dict[str, Any] | None: ...
 
 
 class CachedFeatures:
@@ -38,6 +63,9 @@ class CachedFeatures:
         present = rows != ABSENT
         self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
         self.frame_shape = store.spec.frame_shape
+        self.fingerprint, self.settings = store.fingerprint, store.made_with
+        keys = store.content_key.tolist()
+        self.content = ["" if row == ABSENT else keys[row] for row in rows.tolist()]
         # Each row once: the text of a recording stands beside every view of it.
         kept, place = np.unique(rows[present], return_inverse=True)
         fits = int(store.lengths[kept].sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
@@ -45,6 +73,9 @@ class CachedFeatures:
         self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
         self._place[present] = place
         self._all_present = bool(present.all())
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
+        return self  # what is stored stays; views are rows of their own
 
     def batch(self, rows: NDArray[np.int64]) -> Frames:
         if self._all_present:
@@ -70,7 +101,7 @@ class CachedFeatures:
 class JoinedFeatures:
     """The same rows in several modalities, each of which may lack some of them."""
 
-    def __init__(self, parts: Sequence[CachedFeatures]) -> None:
+    def __init__(self, parts: Sequence[Features]) -> None:
         self.parts = tuple(parts)
         self.device = parts[0].device
         self.lengths = np.sum([part.lengths for part in parts], axis=0)
@@ -78,8 +109,16 @@ class JoinedFeatures:
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         return tuple(tensor for part in self.parts for tensor in part.batch(rows))
 
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "JoinedFeatures":
+        return JoinedFeatures([part.of_epoch(epoch, seed) for part in self.parts])
 
-def valid_frames(features: CachedFeatures, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
+
+def joined(parts: Sequence[Part]) -> Features:
+    """The features of all parts together; one part alone is its own."""
+    return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
+
+
+def valid_frames(features: Features, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
     """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on."""
     for start in range(0, len(rows), batch_size):
         values, lengths = features.batch(rows[start : start + batch_size])

@@ -1,11 +1,13 @@
-"""The one training loop: batches of Frames in, a trained head out. After a kill it goes on."""
+"""The one training loop: batches in, a trained model out. After a kill it goes on."""
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,25 @@ from torch import Tensor, nn
 from cache.batches import length_bucketed
 from heads.augment import FrameAugment
 from heads.objective import Objective
-from pipeline.checkpoint import load_tensors, restore_training, save_tensors, tensors_under, training_state
+from pipeline.checkpoint import (
+    load_state,
+    load_tensors,
+    restore_training,
+    save_tensors,
+    state_of,
+    tensors_under,
+    training_state,
+)
 from pipeline.config.train import Losses, Train
 from pipeline.features import Features
-from pipeline.inference import autocast, predict
+from pipeline.inference import predict
 from pipeline.metrics import scores
 from pipeline.optimizer import build_optimizer, schedule, set_rate
+from pipeline.processes import Processes
+from pipeline.step import Step
 
 CHECKPOINT_EVERY_S = 10.0
-WEIGHTS = ("cross_entropy", "focal", "cac", "anchor", "uncertainty", "prototype")
+WEIGHTS = ("cross_entropy", "focal", "cac", "anchor", "uncertainty", "prototype", "distill")
 
 Log = Callable[[int, dict[str, float]], None]  # epochs done, figures of the last
 
@@ -51,16 +63,21 @@ def fit(
     losses: Losses = Losses(),  # noqa: B008 - frozen
     augment: FrameAugment | None = None,
     views: Sequence[NDArray[np.int64]] | None = None,
+    rates: Mapping[str, float] = MappingProxyType({}),
+    teacher: NDArray[np.float32] | None = None,
     seed: tuple[int, ...] = (0,),
     checkpoint: Path | None = None,
     log: Log | None = None,
+    processes: Processes = Processes(),  # noqa: B008 - this one alone
 ) -> list[dict[str, float]]:
-    """Train `head` in place on `train_rows`; returns one dict of figures per epoch.
+    """Train `head`, or a whole model that has its methods, in place; returns one dict of figures per epoch.
 
     labels: class number per row of `features`. views: per training row, the rows of `features` that may stand
     for it; each epoch draws one. Without them each row stands for itself. losses: what is added up; the
     figures hold the sum as `train_loss` and every loss, not weighted, as `loss_<name>`. augment: of the first
-    modality's frames.
+    modality's frames. rates: see `build_optimizer`. teacher: logits to learn from, per row of `features`
+    (losses.distill). processes: those that train it together, every one of
+    which calls this; they share each batch, and end with the same weights.
 
     The head ends with its moving average where there is one, and with the best epoch's weights where early
     stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
@@ -69,12 +86,12 @@ def fit(
     """
     if config.early_stopping and not len(valid_rows):
         raise ValueError("early_stopping needs validation rows; set train.valid_fraction or a `valid` split")
-    optimizer = build_optimizer(head, config)
+    optimizer = build_optimizer(head, config, rates)
     steps = math.ceil(len(train_rows) / config.batch_size)
-    rate_at = schedule(config, steps * config.epochs)
-    average = {name: tensor.clone() for name, tensor in head.state_dict().items()} if config.ema else {}
+    rate_at = schedule(config, steps)
+    average = {name: tensor.clone() for name, tensor in state_of(head).items()} if config.ema else {}
     best: dict[str, Tensor] = {}  # weights of the best epoch, kept for early stopping
-    scaler = torch.amp.GradScaler(features.device.type, enabled=config.precision == "fp16")
+    scaler = processes.scaler(features.device, config.precision)
     progress = _Progress()
     if checkpoint is not None and checkpoint.exists():
         state, metadata = load_tensors(checkpoint)
@@ -83,17 +100,20 @@ def fit(
         scaler.load_state_dict(progress.scaler)
         best = tensors_under("best.", state)
     objective = build_objective(labels[train_rows], int(labels.max()) + 1, config, losses).to(features.device)
-    saved_at = time.monotonic()
+    step = Step(head, labels, objective, optimizer, scaler, config, augment, processes, teacher)
+    saved_at, saving = time.monotonic(), 0.0
     with torch.random.fork_rng(devices=[features.device] if features.device.type == "cuda" else []):
         for epoch in range(progress.epoch, config.epochs):
             if config.early_stopping and progress.since_best >= config.early_stopping.patience:
                 break
             sequence = np.random.SeedSequence([*seed, epoch])
-            torch.manual_seed(int(sequence.generate_state(1)[0]))  # dropout; restored by fork_rng
+            dropout = int(sequence.generate_state(1)[0])
+            torch.manual_seed(dropout + processes.rank)  # each process its own; restored by fork_rng
             generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
             rows_now = train_rows if views is None else _drawn(views, train_rows, sequence)
+            now = features.of_epoch(epoch, seed)
             batches = length_bucketed(
-                features.lengths[rows_now],
+                now.lengths[rows_now],
                 max_rows=config.batch_size,
                 generator=np.random.default_rng(sequence),
             )
@@ -102,32 +122,34 @@ def fit(
                 rate = rate_at(epoch * steps + number)
                 set_rate(optimizer, rate)
                 rows = rows_now[batch]
-                found = _step(
-                    head, features, rows, labels, objective, optimizer, scaler, config, augment, generator
-                )
-                for name, value in found.items():
+                for name, value in step(now, rows, generator).items():
                     sums[name] += value * len(rows)
                 _update_average(average, head, config.ema)
             figures = {name: value / len(train_rows) for name, value in sums.items()} | {
                 "learning_rate": rate
             }
             if len(valid_rows):
-                figures |= _validate(head, average, features, labels, valid_rows, config)
+                check = partial(_validate, head, average, features, labels, valid_rows, config)
+                figures |= processes.from_main(check)
             figures["seconds"] = time.monotonic() - started
             progress.epoch = epoch + 1
             progress.history.append(figures)
             if _is_best(progress, figures, config):
-                best = {name: t.clone() for name, t in (average or head.state_dict()).items()}
+                best = {name: t.clone() for name, t in (average or state_of(head)).items()}
             if log is not None:
                 log(epoch + 1, figures)
-            if checkpoint is not None and time.monotonic() - saved_at >= CHECKPOINT_EVERY_S:
+            if checkpoint is None or not processes.main:
+                continue
+            if time.monotonic() - saved_at >= CHECKPOINT_EVERY_S * max(1.0, saving / 0.5):
+                began = time.monotonic()
                 state = training_state(head, average, optimizer)
                 progress.scaler = scaler.state_dict()
                 state |= {f"best.{name}": tensor for name, tensor in best.items()}
                 save_tensors(checkpoint, state, vars(progress))
                 saved_at = time.monotonic()
+                saving = saved_at - began  # a large model's takes seconds; then a twentieth of all
     if kept := best if config.early_stopping else average:
-        head.load_state_dict(kept)
+        load_state(head, kept)
     head.eval()
     return progress.history
 
@@ -149,48 +171,6 @@ def build_objective(labels: NDArray[np.int64], num_classes: int, train: Train, l
     )
 
 
-def _step(
-    head: nn.Module,
-    features: Features,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    config: Train,
-    augment: FrameAugment | None,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """One update; returns the loss and its components."""
-    head.train()
-    values, lengths, *others = features.batch(rows)
-    if augment is not None:
-        values, changed = augment(values.float(), lengths.clamp(min=1), generator)
-        lengths = torch.where(lengths > 0, changed, 0)  # what is absent stays absent
-    target = torch.from_numpy(labels[rows]).to(features.device)
-    with autocast(features.device, config.precision):
-        outputs = head.outputs(values, lengths, *others)  # type: ignore[operator]
-    losses = objective(head, outputs, target)
-    total = objective.total(losses)
-    if not torch.isfinite(total):
-        named = ", ".join(f"{name} {value.item()}" for name, value in losses.items())
-        raise ValueError(
-            f"the loss became {total.item()} ({named}) on a batch of {len(rows)} rows; lower "
-            f"train.learning_rate (now {config.learning_rate}) or set train.precision: fp32 (now "
-            f"{config.precision})"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()
-    scaler.unscale_(optimizer)
-    norm = nn.utils.get_total_norm([p.grad for p in head.parameters() if p.grad is not None], foreach=True)
-    if not norm <= config.grad_clip:  # so that most steps do not multiply every gradient by 1
-        nn.utils.clip_grads_with_norm_(head.parameters(), config.grad_clip, norm, foreach=True)
-    scaler.step(optimizer)
-    scaler.update()
-    parts = {f"loss_{name}": float(value.item()) for name, value in losses.items()}
-    return {"train_loss": float(total.item())} | (parts if len(parts) > 1 else {})
-
-
 def _drawn(
     views: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], seed: np.random.SeedSequence
 ) -> NDArray[np.int64]:
@@ -210,11 +190,12 @@ def _validate(
     config: Train,
 ) -> dict[str, float]:
     """Scores and loss of the weights that would be kept: the moving average where there is one."""
-    current = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    current = {name: tensor.clone() for name, tensor in state_of(head).items()} if average else {}
     if average:
-        head.load_state_dict(average)
+        load_state(head, average)
     logits = predict(head, features, rows, precision=config.precision)
-    head.load_state_dict(current)
+    if average:
+        load_state(head, current)
     classes = [str(i) for i in range(logits.shape[1])]
     named = scores([str(i) for i in labels[rows]], [str(i) for i in logits.argmax(1)], classes)
     loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels[rows]))
@@ -233,7 +214,7 @@ def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> b
 
 def _update_average(average: dict[str, Tensor], head: nn.Module, decay: float) -> None:
     learned = {name for name, _ in head.named_parameters()} if average else set()
-    for name, tensor in head.state_dict().items() if average else ():
+    for name, tensor in state_of(head).items() if average else ():
         if name in learned:
             average[name].lerp_(tensor, 1 - decay)
         else:

@@ -7,76 +7,129 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heads.classifier import SegmentClassifier
 from heads.losses import prior_bias
 from heads.multimodal import FusionClassifier
-from pipeline.checkpoint import load_tensors
+from heads.personal import Personalised
+from heads.pooled import PooledClassifier
+from pipeline.checkpoint import load_state, load_tensors
 from pipeline.config.base import parse_config
-from pipeline.config.heads import SegmentHead
+from pipeline.config.heads import FusionHead, SegmentHead
 from pipeline.config.recipe import Recipe
 
-AnyHead = SegmentClassifier | FusionClassifier
+AnyHead = SegmentClassifier | PooledClassifier | FusionClassifier | Personalised
 
-FORMAT = 2  # of a run folder; raise it when a run of before cannot be read
+SEEN = "seen.json"  # what the run's rows are keyed by: nothing is estimated on them again
+FORMAT = 3  # of a run folder; raise it when a run of before cannot be read
+# What every config.json says, and its types.
+KEYS: dict[str, tuple[type, ...]] = {
+    "recipe": (dict,),
+    "classes": (list,),
+    "folds": (list,),
+    "rows": (str,),
+    "stores": (dict,),
+    "backbones": (dict,),
+    "live": (bool,),
+    "manifest": (str,),
+    "embeddings": (str, type(None)),
+}
 
 
 def build_head(
-    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], num_classes: int, seed: tuple[int, ...] = (0,)
+    recipe: Recipe,
+    shapes: Mapping[str, tuple[int, ...]],
+    num_classes: int,
+    seed: tuple[int, ...] = (0,),
+    num_speakers: int = 0,
 ) -> AnyHead:
     """The recipe's head, its weights drawn from `seed`.
 
-    shapes: of one frame, (dim,) or (layers, dim), by the names of `recipe.stores()`.
+    shapes: of one frame, (dim,) or (layers, dim), by the names of `recipe.stores()`. num_speakers: those that
+    have a vector of their own, where the recipe personalises.
     """
     dims = {name: shape[-1] for name, shape in shapes.items()}
     layers = {name: shape[0] if len(shape) == 2 else 1 for name, shape in shapes.items()}
     options = recipe.head.model_dump(exclude={"kind"})
+    head: AnyHead
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        if isinstance(recipe.head, SegmentHead):
-            head: AnyHead = SegmentClassifier(
-                dims["frames"], num_classes, num_layers=layers["frames"], **options
-            )
-        else:
+        if isinstance(recipe.head, FusionHead):
             head = FusionClassifier(dims, num_classes, num_layers=layers, **options)
-    if recipe.losses.focal and recipe.losses.focal_kind == "sigmoid":
-        nn.init.constant_(head.output.bias, prior_bias(num_classes))
+        else:
+            kind = SegmentClassifier if isinstance(recipe.head, SegmentHead) else PooledClassifier
+            head = kind(dims["frames"], num_classes, num_layers=layers["frames"], **options)
+        if recipe.losses.focal and recipe.losses.focal_kind == "sigmoid":
+            nn.init.constant_(head.output.bias, prior_bias(num_classes))
+        if recipe.personalise is not None:
+            head = Personalised(head, num_speakers, **recipe.personalise.model_dump())
     return head
 
 
-def load_head(run: Path, fold: int) -> tuple[AnyHead, dict[str, Any]]:
-    """A trained head of a run, in eval mode, and the run's config. Raises ValueError naming a bad file."""
-    config = read_run(run)
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+def innermost(model: Any) -> Any:
+    """The head itself, without what wraps it: a live model, a personalised head."""
+    while hasattr(model, "head"):
+        model = model.head
+    return model
+
+
+def untrained_head(config: dict[str, Any], facts: dict[str, Any]) -> AnyHead:
+    """A head like the run's, with other weights. facts: the metadata of the fold's own."""
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source="config.json of the run")
     shapes = {name: tuple(store["frame_shape"]) for name, store in config["stores"].items()}
-    head = build_head(recipe, shapes, len(config["classes"]))
-    state, _ = load_tensors(run / f"fold_{fold}" / "model.safetensors")
-    try:
-        head.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()[:200]
-        raise ValueError(
-            f"{run / f'fold_{fold}'}: the weights are of another head ({first}...); train the run again"
-        ) from None
+    return build_head(recipe, shapes, len(config["classes"]), num_speakers=len(facts.get("speakers") or ()))
+
+
+def load_head(run: Path, fold: int) -> tuple[AnyHead, dict[str, Any]]:
+    """A trained head of a run on stored frames, in eval mode, and the run's config.
+
+    Raises ValueError naming a bad file.
+    """
+    config = read_run(run)
+    if config["live"]:
+        raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone")
+    state, facts = read_weights(run, fold)
+    head = untrained_head(config, facts)
+    load_state(head, state, run / f"fold_{fold}")
     return head.eval(), config
 
 
+def read_weights(run: Path, fold: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of one model, and what is said of them: classes, and speakers that have a vector."""
+    folds = read_run(run)["folds"]
+    if fold not in folds:
+        raise ValueError(f"fold {fold}: {run} has {', '.join(map(str, folds))}")
+    return load_tensors(run / f"fold_{fold}" / "model.safetensors")
+
+
 def read_run(run: Path) -> dict[str, Any]:
-    """The config.json of a run. Raises ValueError when there is no complete run of this format."""
-    if not (run / "config.json").exists():
+    """The config.json of a run, which has all of KEYS. Raises ValueError naming the file and the key.
+
+    Also when there is no complete run of this format.
+    """
+    file = run / "config.json"
+    if not file.exists():
         raise ValueError(f"{run}: no run here; make it with `stillwave train`")
     if not (run / "complete").exists():
         raise ValueError(
             f"{run}: training has not finished; run the same `stillwave train` again, it goes on"
         )
     try:
-        config = dict(json.loads((run / "config.json").read_text()))
+        config = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{run / 'config.json'}: not JSON ({error}); train the run again") from None
+        raise ValueError(f"{file}: not JSON ({error}); train the run again") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: holds no object of key: value, but {config!r:.40}; train the run again")
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{run}: a run of format {config.get('format', 1)} (Stillwave {config.get('stillwave', '?')}); "
             f"this version reads format {FORMAT}: train it again"
         )
+    for key, kinds in KEYS.items():
+        if key not in config:
+            raise ValueError(f"{file}: lacks the key {key!r}; train the run again")
+        if not isinstance(config[key], kinds):
+            wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ValueError(f"{file}: {key!r} is {config[key]!r:.40}, no {wanted}; train the run again")
     return config

@@ -8,15 +8,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heads.outputs import Outputs
-from pipeline.calibrate import Calibration
-from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
-from pipeline.data import UNKNOWN, UNKNOWN_NAME, Data, Rows
+from pipeline.calibrate import Calibration, threshold_of
+from pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
+from pipeline.data import UNKNOWN, Data, Rows
+from pipeline.features import Features
 from pipeline.folds import folds_of
-from pipeline.head import load_head
+from pipeline.head import load_head, read_weights
 from pipeline.inference import outputs_of
+from pipeline.live import load_live
 from pipeline.metrics import argmax_names
-
-DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
+from pipeline.speakers import numbered
+from pipeline.waveforms import LiveFeatures
 
 
 def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
@@ -50,11 +52,10 @@ def fold_values(
 
     Where the recipe tests on views, each value is the mean over the views of a row.
     """
-    head, _ = load_head(run, fold)
+    model, features = _model(run, fold, data)
     calibration = Calibration.load(run / f"fold_{fold}")
-    head.to(data.features.device)
     views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
-    outputs = outputs_of(head, data.features, np.concatenate(views), precision=recipe.train.precision)
+    outputs = outputs_of(model, features, np.concatenate(views), precision=recipe.train.precision)
     starts = np.cumsum([0, *(len(part) for part in views[:-1])])
     counts = np.array([len(part) for part in views])
     values = _values(outputs, calibration, recipe.open_set)
@@ -64,17 +65,14 @@ def fold_values(
     }
 
 
-def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float:
-    """Above it a row is unknown; NaN when there is none. ValueError for `tuned` without validation rows."""
-    if isinstance(config.threshold, float):
-        return config.threshold
-    if config.threshold is None and score in PROBABILITY_SCORES:
-        return DEFAULT_THRESHOLD
-    if config.threshold == "tuned" and not calibration.thresholds:
-        raise ValueError(
-            "open_set.threshold: tuned needs validation rows; set train.valid_fraction, or give a number"
-        )
-    return calibration.thresholds.get(score, float("nan"))
+def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
+    """One model of a run on the device of the data, and the features as it takes them."""
+    _, facts = read_weights(run, fold)
+    features = numbered(data, facts["speakers"]) if facts.get("speakers") else data.features
+    live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
+    encoders = {name: part.backbone for name, part in live.items()}
+    model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]
+    return model.to(data.features.device), features
 
 
 def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from pipeline.config.recipe import PROBABILITY_SCORES
-from pipeline.data import UNKNOWN_NAME
+from pipeline.calibrate import DEFAULT_THRESHOLD
+from pipeline.config.recipe import PROBABILITY_SCORES, UNKNOWN_NAME
 from pipeline.intervals import interval_report
 from pipeline.metrics import HEADLINE, report, scores
 from pipeline.open_set_metrics import accepted, auroc, open_set_report
 from pipeline.plots import confusion_figure, open_set_figure, reliability_figure, scores_figure
-from pipeline.predictions import DEFAULT_THRESHOLD
 from pipeline.probabilities import calibration_report
 
 

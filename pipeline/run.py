@@ -1,6 +1,8 @@
 """All stages in one call, without DVC: a folder of speech to frames, a trained head and a report."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from pipeline.config.corpus import CorpusConfig
 from pipeline.config.recipe import Recipe
 from pipeline.evaluate import evaluate
 from pipeline.extract import ExtractResult, Progress, extract
+from pipeline.finetune import finetune
 from pipeline.manifest import read_manifest
 from pipeline.prepare import prepare
 from pipeline.train import train
@@ -63,38 +66,36 @@ def run(
     rebuild: bool = False,
     device: str = "auto",
     workers: int = 0,
+    start: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """prepare -> extract -> train -> evaluate; returns the metrics. Frames that are there are not redone.
 
-    backbones: the config of each backbone that the recipe reads, by name.
+    A recipe that fine-tunes its backbone needs no frames: prepare -> finetune -> evaluate.
+    backbones: the config of each backbone that the recipe reads, by name. start: see `train`.
     """
     paths, watch = RunPaths(Path(out)), watcher or Watcher()
     watch.stage("prepare")
     watch.prepared(prepare(corpus, root, paths.manifest, watch.files))
     manifest = read_manifest(paths.manifest, columns=[recipe.label])
-    for name in recipe.stores().values():
-        watch.stage(f"extract {name}")
-        store = paths.embeddings / f"{name}.zarr"
-        result = extract(
-            backbones[name],
-            manifest,
-            store,
-            rebuild=rebuild,
-            device=device,
-            workers=workers,
-            progress=watch.items,
-        )
-        watch.extracted(name, result)
+    models: Callable[..., Path]
+    if recipe.finetune is not None:
+        models = partial(finetune, recipe, manifest, backbones)
+    else:
+        for name in recipe.stores().values():
+            watch.stage(f"extract {name}")
+            result = extract(
+                backbones[name],
+                manifest,
+                paths.embeddings / f"{name}.zarr",
+                rebuild=rebuild,
+                device=device,
+                workers=workers,
+                progress=watch.items,
+            )
+            watch.extracted(name, result)
+        models = partial(train, recipe, manifest, paths.embeddings)
     watch.stage("train")
-    train(
-        recipe,
-        manifest,
-        paths.embeddings,
-        paths.run,
-        manifest_path=paths.manifest,
-        device=device,
-        progress=watch.epoch,
-    )
+    models(paths.run, manifest_path=paths.manifest, start=start, device=device, progress=watch.epoch)
     watch.stage("evaluate")
     return evaluate(paths.run, paths.report, device=device)

@@ -1,32 +1,66 @@
 """Stage two: train a head on stored frames, one model per fold, from one cache."""
 
 import json
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from cache.folders import discard
 from heads.augment import FrameAugment
 from pipeline.calibrate import calibrate
-from pipeline.checkpoint import save_tensors
+from pipeline.checkpoint import save_tensors, state_of
 from pipeline.config.recipe import Recipe
-from pipeline.data import Data, load_data
-from pipeline.features import valid_frames
+from pipeline.data import Data, Rows, load_data
+from pipeline.features import Features, valid_frames
 from pipeline.fit import fit
 from pipeline.folds import Fold, folds_of
-from pipeline.head import FORMAT, AnyHead, build_head
+from pipeline.head import FORMAT, SEEN, build_head
 from pipeline.optimizer import build_optimizer
-
-SEEN = "seen.json"  # what the run's rows are keyed by: an ensemble of its folds must not be given them again
-PARTIAL = "config.partial"
+from pipeline.processes import Processes, is_launched
+from pipeline.run_folder import begin, write_curves
+from pipeline.speakers import numbered, training_speakers
+from pipeline.start import check_start, load_start
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
+
+
+class Teacher(Protocol):
+    """What teaches the models of a run: see pipeline/distill.py."""
+
+    def logits(self, fold: Fold) -> NDArray[np.float32]:
+        """(rows of the student's features, classes), NaN but for the fold's training rows."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Which teacher it is, JSON-ready."""
+        ...
+
+
+Teach = Callable[[Data, list[Fold]], Teacher]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the models of a run are made: heads on stored frames here, whole models in `finetune`.
+
+    build: a model from the seed of its weights and the number of speakers.
+    frames: of each modality in turn, its number and all valid frames of some rows, a batch at a time.
+    rates: factors on the learning rate, by the names of parameters.
+    augment: of what the features give, while training.
+    """
+
+    build: Callable[[tuple[int, ...], int], Any]
+    frames: Callable[[Any, Features, Rows, int], Iterable[Tensor]]
+    rates: Callable[[Any], dict[str, float]]
+    augment: FrameAugment | None
 
 
 def train(
@@ -36,130 +70,169 @@ def train(
     out: str | Path,
     *,
     manifest_path: str | Path,
+    start: str | Path | None = None,
+    teach: Teach | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
     """Train one model per fold of the manifest (read from `manifest_path`) into `out`; returns `out`.
 
+    start: a run on the same rows and folds, with whose weights each fold begins. teach: makes the
+    teacher of a recipe with `losses.distill`, as `partial(Teacher, run, manifest)` of pipeline/distill.py.
+
     A run that was killed goes on: folds that are done stay, the one in progress continues from its
     checkpoint. A complete run, or one of another recipe or other data, is made anew.
     """
-    out = Path(out)
+    if recipe.finetune is not None:
+        raise ValueError("the recipe's backbone trains, too (`finetune`): use `stillwave finetune`")
+    if is_launched():
+        raise ValueError("heads on stored frames train in one process; leave the launcher out")
     data = load_data(recipe, manifest, embeddings, device)
+    kind = Kind(
+        build=partial(head_of, recipe, data),
+        frames=lambda head, features, rows, number: valid_frames(list(data.parts.values())[number], rows),
+        rates=lambda head: {},
+        augment=frame_augment(recipe, data),
+    )
+    where = {"manifest": str(manifest_path), "embeddings": str(embeddings), "live": False}
+    return train_models(recipe, data, Path(out), kind, where, start=start, teach=teach, progress=progress)
+
+
+def train_models(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    kind: Kind,
+    where: dict[str, Any],
+    *,
+    start: str | Path | None = None,
+    teach: Teach | None = None,
+    progress: Progress | None = None,
+    processes: Processes = Processes(),  # noqa: B008 - this one alone
+) -> Path:
+    """Train a model of `kind` per fold of `data` into the run folder `out`; see `train`.
+
+    where: what else config.json says of the run: manifest, embeddings, live.
+    """
     folds = folds_of(data, recipe)
     config = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(data.classes),
-        "manifest": str(manifest_path),
-        "embeddings": str(embeddings),
         "stores": data.stores(),
+        "backbones": data.backbones(),
         "folds": [fold.number for fold in folds],
         "rows": data.digest(recipe.train.group),
         "stillwave": version("stillwave"),
+        **where,
     }
-    _check(recipe, data, folds)  # what is refused must cost no old run
-    _start(out, config)
-    (out / SEEN).write_text(json.dumps(sorted(set(data.recordings()))))
+    if start is not None:
+        config["start"] = check_start(Path(start), json.loads(json.dumps(config)))
+    teacher = None if teach is None else teach(data, folds)
+    if (teacher is not None) != (recipe.losses.distill > 0):
+        raise ValueError(
+            f"losses.distill is {recipe.losses.distill}, with {'a' if teacher else 'no'} teacher: a weight "
+            "above 0 needs one, `stillwave train --teacher RUN`, and a teacher needs a weight"
+        )
+    if teacher is not None:
+        config["teacher"] = teacher.facts()
+    for role in ("start", "teacher"):
+        if role in config and Path(config[role]["run"]).resolve() == out.resolve():
+            raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
+    _check(recipe, data, folds, kind)  # what is refused must cost no old run
+    if processes.main:
+        begin(out, config)
+        (out / SEEN).write_text(json.dumps(sorted(set(data.recordings()))))
     for fold in folds:
-        _train_fold(out / f"fold_{fold.number}", recipe, data, fold, progress)
-    (out / "complete").touch()
+        processes.wait()
+        _train_fold(
+            out / f"fold_{fold.number}", recipe, data, fold, kind, start, teacher, progress, processes
+        )
+    processes.wait()
+    if processes.main:
+        (out / "complete").touch()
     return out
 
 
-def _train_fold(folder: Path, recipe: Recipe, data: Data, fold: Fold, progress: Progress | None) -> None:
+def _train_fold(
+    folder: Path,
+    recipe: Recipe,
+    data: Data,
+    fold: Fold,
+    kind: Kind,
+    start: str | Path | None,
+    teacher: Teacher | None,
+    progress: Progress | None,
+    processes: Processes,
+) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     if (folder / "model.safetensors").exists():
+        processes.wait()  # all have seen it, before one deletes or goes on
         checkpoint.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
     seed = (recipe.train.seed, fold.number)
-    head = _head(recipe, data, seed).to(data.features.device)
-    for standardise, part in zip(head.standardisers, data.parts.values(), strict=True):
-        standardise.fit(valid_frames(part, fold.train))
+    features, speakers = data.features, None
+    if recipe.personalise is not None:
+        speakers = training_speakers(data, fold.train)
+        features = numbered(data, speakers)
+    model = kind.build(seed, len(speakers or ())).to(data.features.device)
+    if start is not None:
+        load_start(model, Path(start), fold.number)
+    elif not checkpoint.exists():
+        for number, standardise in enumerate(model.standardisers):
+            standardise.fit(kind.frames(model, features, fold.train, number))
     history = fit(
-        head,
-        data.features,
+        model,
+        features,
         data.labels,
         fold.train,
         fold.valid,
         recipe.train,
         losses=recipe.losses,
-        augment=_augment(recipe, data),
+        augment=kind.augment,
         views=data.views if recipe.views.train == "sample" else None,
+        rates=kind.rates(model),
+        teacher=None if teacher is None else teacher.logits(fold),
         seed=seed,
         checkpoint=checkpoint,
-        log=None if progress is None else partial(progress, fold.number),
+        log=partial(progress, fold.number) if progress is not None and processes.main else None,
+        processes=processes,
     )
-    _write_curves(folder, history)
-    calibrate(head, data.features, data.labels, fold.train, fold.valid, recipe).save(folder)
-    save_tensors(folder / "model.safetensors", head.state_dict(), {"classes": list(data.classes)})
-    checkpoint.unlink(missing_ok=True)
+    if processes.main:
+        write_curves(folder, history)
+        calibrate(model, features, data.labels, fold.train, fold.valid, recipe).save(folder)
+        facts = {"classes": list(data.classes), "speakers": speakers}
+        save_tensors(folder / "model.safetensors", state_of(model), facts)
+        checkpoint.unlink(missing_ok=True)
 
 
-def _check(recipe: Recipe, data: Data, folds: list[Fold]) -> None:
-    """Raise ValueError for what training, or evaluating after it, would refuse."""
-    build_optimizer(_head(recipe, data, (0,)), recipe.train)
-    if augment := _augment(recipe, data):
-        values, lengths, *_ = data.features.batch(folds[0].train[:1])
-        augment(values.float(), lengths.clamp(min=1), torch.Generator())
-    if bare := [fold.number for fold in folds if not len(fold.valid)]:
-        remedy = f"folds {bare} have none: set train.valid_fraction, or a `valid` split"
-        if recipe.train.early_stopping:
-            raise ValueError(f"train.early_stopping needs validation rows; {remedy}")
-        if recipe.open_set.threshold == "tuned":
-            raise ValueError(f"open_set.threshold: tuned needs validation rows; {remedy}")
-
-
-def _head(recipe: Recipe, data: Data, seed: tuple[int, ...]) -> AnyHead:
+def head_of(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Any:
+    """The recipe's head for the frames of `data`."""
     shapes = {name: part.frame_shape for name, part in data.parts.items()}
-    return build_head(recipe, shapes, len(data.classes), seed)
+    return build_head(recipe, shapes, len(data.classes), seed, num_speakers)
 
 
-def _augment(recipe: Recipe, data: Data) -> FrameAugment | None:
+def frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
     """Of the first modality's frames; a fusion head that is given text alone has none to change."""
     if recipe.augment is None or next(iter(data.parts)) == "text":
         return None
     return FrameAugment(**recipe.augment.model_dump())
 
 
-def _write_curves(folder: Path, history: list[dict[str, float]]) -> None:
-    """The training curves, as history.csv and in dvclive's format, which the DVC views show."""
-    table = pd.DataFrame(history).rename_axis("epoch").reset_index()
-    table.to_csv(folder / "history.csv", index=False)
-    from dvclive import Live
-    from scmrepo.exceptions import SCMError
-
-    try:
-        with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
-            for figures in history:
-                for name, value in figures.items():
-                    live.log_metric(name, value)
-                live.next_step()
-    except SCMError as error:  # dvclive 3.49 stops at a Git repository without a commit
-        warnings.warn(f"no dvclive log in {folder}: {error}; `git commit` first to have one", stacklevel=2)
-
-
-def _is_run(file: Path) -> bool:
-    """True for a config.json of ours: nobody else's folder is ever replaced."""
-    try:
-        return bool({"recipe", "rows", "stillwave"} <= json.loads(file.read_text()).keys())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _start(out: Path, config: dict[str, Any]) -> None:
-    """Leave a run folder of this config: the interrupted one, or an empty one."""
-    text = json.dumps(config, indent=1, sort_keys=True)
-    file = out / "config.json"
-    if file.exists() and file.read_text() == text and not (out / "complete").exists():
-        return
-    if out.exists():
-        ours = {PARTIAL}  # of a run that was killed before it began
-        if {path.name for path in out.iterdir()} - ours and not _is_run(file):
-            raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
-        discard(out)
-    out.mkdir(parents=True)
-    temporary = out / PARTIAL
-    temporary.write_text(text)
-    temporary.replace(file)
+def _check(recipe: Recipe, data: Data, folds: list[Fold], kind: Kind) -> None:
+    """Raise ValueError for what training, or evaluating after it, would refuse."""
+    model = kind.build((0,), 1)
+    build_optimizer(model, recipe.train, kind.rates(model))
+    if recipe.personalise is not None:
+        for fold in folds:
+            training_speakers(data, fold.train)
+    if augment := frame_augment(recipe, data):
+        shape = next(iter(data.parts.values())).frame_shape
+        augment(torch.zeros(1, 2, *shape), torch.tensor([2]), torch.Generator())
+    if bare := [fold.number for fold in folds if not len(fold.valid)]:
+        remedy = f"folds {bare} have none: set train.valid_fraction, or a `valid` split"
+        if recipe.train.early_stopping:
+            raise ValueError(f"train.early_stopping needs validation rows; {remedy}")
+        if recipe.open_set.threshold == "tuned":
+            raise ValueError(f"open_set.threshold: tuned needs validation rows; {remedy}")

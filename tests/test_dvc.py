@@ -22,6 +22,7 @@ PARAMS = {
         "words": ["mbert_tiny", "mbert_tiny"],
         "both": ["fbank", "mbert_tiny"],
     },
+    "finetune": {"tuned": {"backbone": "cnn1d", "options": "", "after": "data/manifest.parquet"}},
 }
 HEAD = {"kind": "segment", "num_heads": 4, "hidden": 16}
 
@@ -31,6 +32,15 @@ FUSION = {
     "label": "word",
     "head": {"kind": "fusion_openmax", "shared_dim": 8, "num_heads": 2, "depth": 2, "base_dim": 16},
     "train": {"epochs": 2, "batch_size": 8},
+}
+
+
+TUNED = {
+    "backbones": ["cnn1d"],
+    "label": "word",
+    "head": {"kind": "pooled", "hidden": [8]},
+    "finetune": {"unfreeze": "all", "learning_rate": 1e-3},
+    "train": {"epochs": 1, "batch_size": 12},
 }
 
 
@@ -57,6 +67,7 @@ def project(tmp_path: Path) -> Path:
         "configs/recipes/tones.yaml": recipe("fbank"),
         "configs/recipes/words.yaml": recipe("mbert_tiny"),
         "configs/recipes/both.yaml": yaml.safe_dump(FUSION),
+        "configs/recipes/tuned.yaml": yaml.safe_dump(TUNED),
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
@@ -102,6 +113,10 @@ def test_only_what_an_edit_concerns_runs_again(project: Path) -> None:
     assert stages_run(edited) == ["train@words", "evaluate@words"]
 
     assert stages_run(dvc(project, "repro", "evaluate@both")) == ["train@both", "evaluate@both"]
+    tuned = ["finetune@tuned", "evaluate_finetuned@tuned"]
+    assert stages_run(dvc(project, "repro", tuned[1])) == tuned
+    (project / "configs/recipes/tuned.yaml").write_text(yaml.safe_dump(TUNED | {"classes": ["high", "low"]}))
+    assert stages_run(dvc(project, "repro", tuned[1], "evaluate@tones")) == tuned
     config = project / "configs/backbones/mbert_tiny.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     other_text = stages_run(dvc(project, "repro", "evaluate@tones", "evaluate@both"))

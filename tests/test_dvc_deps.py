@@ -41,7 +41,12 @@ def imported(start: Path) -> set[str]:
 # What training imports beyond extraction, and that changes no number.
 NO_NUMBERS_OF_TRAINING = {
     "cache/", "heads/outputs.py", "pipeline/backbones/", "pipeline/checkpoint.py", "pipeline/config/",
-    "pipeline/device.py", "pipeline/files.py", "pipeline/quarantine.py",
+    "pipeline/device.py", "pipeline/files.py", "pipeline/quarantine.py", "pipeline/run_folder.py",
+}  # fmt: skip
+# What evaluation imports for fine-tuned runs, whose weights are in the run.
+LIVE = {
+    "pipeline/audio.py", "pipeline/augment.py", "pipeline/live.py", "pipeline/live_data.py",
+    "pipeline/rows.py", "pipeline/unfreeze.py", "pipeline/waveforms.py",
 }  # fmt: skip
 
 
@@ -57,7 +62,22 @@ def test_every_module_that_trains_is_a_dependency_of_train() -> None:
     assert modules == listed - {"cache/batches.py"}
     scored = {name for name in stages["evaluate"]["do"]["deps"] if name.endswith(".py")}
     further = imported(ROOT / "pipeline" / "evaluate.py") - imported(ROOT / "pipeline" / "train.py")
-    assert scored == further - NO_NUMBERS | {"pipeline/metrics.py"}
+    further = {name for name in further if not name.startswith("pipeline/backbones/")}
+    assert scored == further - NO_NUMBERS - LIVE | {"pipeline/metrics.py"}
+    again = {name for name in stages["evaluate_finetuned"]["do"]["deps"] if name.endswith(".py")}
+    assert again == scored
+
+
+def test_every_module_that_fine_tunes_is_a_dependency_of_finetune() -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["finetune"]["do"]
+    listed = {name for name in stage["deps"] if name.endswith(".py")}
+    aside = tuple(NO_NUMBERS_OF_TRAINING - {"pipeline/backbones/"})
+    modules = {
+        name for name in imported(ROOT / "pipeline" / "finetune.py") if not name.startswith(aside)
+    } - NO_NUMBERS
+    assert {"pipeline/unfreeze.py", "pipeline/backbones/cnn1d.py", "heads/personal.py"} <= modules
+    modules |= {"pipeline/hear.py", "pipeline/splits.py"}
+    assert modules == listed - {"cache/batches.py"}
 
 
 def test_every_module_that_makes_numbers_is_a_dependency_of_extract() -> None:
@@ -84,3 +104,8 @@ def test_params_name_the_stores_that_each_recipe_reads() -> None:
         read = list(recipe.stores().values())
         assert stores == (read if len(read) == 2 else 2 * read), name
         assert set(stores) <= set(params["backbones"])
+    for name, item in params["finetune"].items():
+        recipe = load_config(ROOT / f"configs/recipes/{name}.yaml", Recipe)
+        assert recipe.finetune is not None
+        assert recipe.backbones == [item["backbone"]]
+        assert item["after"] in (item["options"].removeprefix("--start "), "data/manifest.parquet")

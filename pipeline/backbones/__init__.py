@@ -51,6 +51,18 @@ def _mbert(config: Any) -> Backbone:
     return Mbert(config)
 
 
+def _cnn1d(config: Any) -> Backbone:
+    from pipeline.backbones.cnn1d import Cnn1d
+
+    return Cnn1d(config)
+
+
+def _sanet(config: Any) -> Backbone:
+    from pipeline.backbones.sanet import Sanet
+
+    return Sanet(config)
+
+
 # Imports sit in the functions: transformers takes seconds, and fbank needs none of it.
 BACKBONES: dict[str, Callable[[Any], Backbone]] = {
     "fbank": _fbank,
@@ -60,6 +72,8 @@ BACKBONES: dict[str, Callable[[Any], Backbone]] = {
     "encodec": _encodec,
     "fastconformer": _fastconformer,
     "mbert": _mbert,
+    "cnn1d": _cnn1d,
+    "sanet": _sanet,
 }
 
 

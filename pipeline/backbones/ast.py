@@ -1,5 +1,6 @@
 """Audio Spectrogram Transformer frames (arXiv 2104.01778), stitched from windows of fixed length."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,10 +91,12 @@ class Ast(Backbone):
     def num_frames(self, length: int) -> int:
         num_mels = self.mel.num_frames(length)
         whole = (num_mels - self.architecture.patch_size) // self.architecture.time_stride + 1
-        return max(whole, 1) if num_mels else 0
+        return torch.sym_max(whole, 1) if num_mels else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
         self.check_lengths(lengths)
+        if torch.compiler.is_exporting():
+            return self._forward_one(batch, lengths)
         counts = [self.num_frames(length) for length in lengths.tolist()]
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, lengths)
@@ -107,12 +110,18 @@ class Ast(Backbone):
             nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(counts, device=lengths.device)
         )
 
+    def _forward_one(self, batch: Tensor, lengths: Tensor) -> Frames:
+        """`forward` of one item, all of it valid, without a loop: what an exported graph does."""
+        count = self.num_frames(batch.shape[1])
+        encoded = self._encode(self._windows(self.mel(batch, lengths).values[0], count))
+        return Frames(encoded.flatten(0, 1)[None, :count], torch.full_like(lengths, count))
+
     def _windows(self, mel: Tensor, num_steps: int) -> Tensor:
         """(mel frames, bands) -> (windows, `max_length`, bands), normalised, enough for `num_steps`."""
         size = self.architecture.max_length
         hop = self.num_steps * self.architecture.time_stride
         total = size + hop * ((num_steps - 1) // self.num_steps)
-        mel = nn.functional.pad(mel, (0, 0, 0, total - len(mel)))  # cuts frames beyond the last step off, too
+        mel = nn.functional.pad(mel, (0, 0, 0, total))[:total]
         if self.do_normalize:
             mel = (mel - self.mean) / (2 * self.std)
         return mel.unfold(0, size, hop).transpose(1, 2)
@@ -133,6 +142,13 @@ class Ast(Backbone):
         patches = tokens[:, 2:].float().unflatten(1, (self.num_bands, self.num_steps))
         pooled: Tensor = patches.mean(1) if self.mean_over_bands else patches.transpose(1, 2).flatten(2)
         return pooled
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        used = max(self.layers)
+        blocks: list[list[nn.Module]] = [[block] for block in self.blocks[:used]]
+        if used == len(self.blocks):
+            blocks[-1].append(self.layernorm)
+        return [[self.embeddings], *blocks]
 
     def fingerprint(self) -> dict[str, Any]:
         preprocessing = {

@@ -1,5 +1,6 @@
 """The contract every backbone keeps: items in, frames out, the same frames whatever the batch."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -64,8 +65,18 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """Modules from input to frames: the front end first, then one stage per layer, the last one on top.
+
+        What fine-tuning counts layers by. Every parameter that the frames depend on is in exactly one stage;
+        those of layers above the last one kept are in none.
+        """
+        return [[*self.children()]]
+
     def check_lengths(self, lengths: Tensor) -> None:
-        """Raise ValueError where an item is too short for a frame."""
+        """Raise ValueError where an item is too short for a frame. An exported graph does not ask."""
+        if torch.compiler.is_exporting():
+            return
         least = int(lengths.min())
         if self.num_frames(least) < 1:
             raise ValueError(

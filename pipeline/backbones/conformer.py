@@ -198,6 +198,9 @@ def _by_key(scores: Tensor) -> Tensor:
     Key j of query i is at distance i - j, which is column n - 1 - i + j: one step to the left per row.
     """
     n = scores.shape[-2]
+    if torch.compiler.is_exporting():  # ONNX has no windows of a size that is not known
+        steps = torch.arange(n, device=scores.device)
+        return scores.gather(-1, (n - 1 - steps[:, None] + steps).expand(*scores.shape[:-2], n, n))
     return scores.flatten(-2)[..., n - 1 :].unfold(-1, n, max(1, 2 * n - 2))
 
 

@@ -1,13 +1,14 @@
 """EnCodec frames (arXiv 2210.13438): of the encoder, or of its codebooks."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.encodec_models import HOP_LENGTH, MODELS
+from pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
 from pipeline.backbones.encodec_weights import load_codec
 from pipeline.backbones.numerics import compute_in
 from pipeline.backbones.weights import weights_sha256
@@ -38,9 +39,10 @@ class Encodec(Backbone):
     hop_length = HOP_LENGTH
     first_centre = HOP_LENGTH / 2
 
-    def __init__(self, config: EncodecConfig) -> None:
+    def __init__(self, config: EncodecConfig, codec: Codec | None = None) -> None:
+        """codec: to use instead of what `config.weights` names."""
         super().__init__()
-        codec = load_codec(config)
+        codec = codec or load_codec(config)
         self.config = config
         self.libraries = ("torch", config.implementation)
         self.encoder = codec.encoder
@@ -96,6 +98,11 @@ class Encodec(Backbone):
             nearest = self.quantizer.decode(self.quantizer.encode(values.detach()))
             values = nearest + (values - values.detach())  # exactly `nearest`, with the gradient of `values`
         return values.transpose(1, 2).float()
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The first convolution, then every residual block, convolution and LSTM; codebooks do not train."""
+        layers = next(self.encoder.children())  # a list in one implementation, a sequence in the other
+        return [[layer] for layer in layers if [*layer.parameters()]]
 
     def frame_times(self, num_frames: int) -> Tensor:
         """As for any backbone; at 48 kHz, times step back where a segment begins before the last one ends."""

@@ -1,5 +1,6 @@
 """FastConformer frames (arXiv 2305.05084): three implementations of one encoder behind one contract."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,14 @@ class FastConformer(Backbone):
             if self.projection is not None:
                 frames = self.projection(frames).float()
         return Frames(frames, subsampled(num_mels))
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        model: Any = getattr(self.encoder, "model", self.encoder)
+        front = [part for name, part in model.named_children() if name != "layers"]
+        stages = [front, *([layer] for layer in model.layers[: max(self.layers)])]
+        if self.projection is not None:
+            stages[-1].append(self.projection)
+        return stages
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -3,10 +3,11 @@
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from heads.masks import valid_mask
 from pipeline.backbones.base import Backbone, Frames
@@ -130,6 +131,9 @@ class Mbert(Backbone):
         with compute_in(self.config.precision, batch.device):
             output = self.model(input_ids=batch, attention_mask=mask.long(), output_hidden_states=True)
         return Frames(select_layers(output.hidden_states, self.layers), lengths)
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        return [[self.model.embeddings], *([layer] for layer in self.model.encoder.layer[: max(self.layers)])]
 
     def fingerprint(self) -> dict[str, Any]:
         preprocessing = {"tokenizer": self.tokenizer.name, "max_tokens": self.max_tokens}

@@ -50,6 +50,8 @@ class LogMel(nn.Module):
         """(batch, samples), lengths -> (batch, frames, num_mels), 0 past an item's end, and valid frames."""
         settings = self.settings
         num_frames = lengths // settings.hop_length
+        # An exported graph cannot cut at a number that it has yet to compute, but at that of the whole batch.
+        longest = batch.shape[1] if torch.compiler.is_exporting() else int(lengths.max())
         batch = batch.float()
         batch = torch.cat([batch[:, :1], batch[:, 1:] - settings.preemphasis * batch[:, :-1]], dim=1)
         spectrum = torch.stft(
@@ -60,7 +62,7 @@ class LogMel(nn.Module):
             self.window,
             pad_mode="constant",
             return_complex=True,
-        )[..., : int(num_frames.max())]
+        )[..., : longest // settings.hop_length]
         power = spectrum.real.square() + spectrum.imag.square()
         bands = (self.filters @ power + LOG_GUARD).log()
         mean, variance = item_moments(bands, num_frames)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from heads.masks import valid_mask
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -14,12 +16,25 @@ def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance over each item's own length, in fp32: padding has no say.
 
     values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Item by item, for
-    that is one pass over the memory, and the very sums that an item alone would get.
+    that is one pass over the memory, and the very sums that an item alone would get. In an exported graph in
+    one expression, for the loop would be of as many items as at export.
     """
+    if torch.compiler.is_exporting():
+        return _masked_moments(values.float(), lengths)
     rows = zip(values, lengths.tolist(), strict=True)
     moments = [torch.var_mean(row[..., :n].float(), dim=-1, correction=0, keepdim=True) for row, n in rows]
     variance, mean = (torch.stack(parts) for parts in zip(*moments, strict=True))
     return mean, variance
+
+
+def _masked_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`item_moments` without a loop."""
+    mask, count = valid_mask(lengths, values.shape[-1]), lengths[:, None]
+    if values.ndim == 3:
+        mask, count = mask[:, None], count[:, None]
+    mean = torch.where(mask, values, 0).sum(-1, keepdim=True) / count
+    centred = torch.where(mask, values - mean, 0)
+    return mean, centred.square().sum(-1, keepdim=True) / count
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """wav2vec 2.0 frames (arXiv 2006.11477) that do not depend on the batch they were computed in."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,6 +120,16 @@ class Wav2Vec2(Backbone):
             states[-1] = encoder.layer_norm(states[-1])  # so that the last of `all` is `last`
         return states
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        encoder, used = self.encoder, max(self.layers)
+        before = [self.feature_projection, encoder.pos_conv_embed]
+        layers = [[layer] for layer in encoder.layers[:used]]
+        if not self.architecture.do_stable_layer_norm:
+            before.append(encoder.layer_norm)
+        elif used == len(encoder.layers):
+            layers[-1].append(encoder.layer_norm)
+        return [[self.feature_extractor], before, *layers]
+
     def hold_weights(self, precision: str) -> None:
         """As the base class; but weights that a norm still scales are rounded after it."""
         first = self.feature_extractor.conv_layers[0]
@@ -141,17 +152,34 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     """
     windows = waveforms.unfold(-1, conv.kernel_size[0], conv.stride[0])  # (batch, frames, kernel)
     weight = conv.weight[:, 0].float()
+    moments = _exported_moments if torch.compiler.is_exporting() else _moments
+    mean, variance = moments(windows, lengths, weight.double())
+    scale = norm.weight * torch.rsqrt(variance.float() + norm.eps)
+    shift = norm.bias - mean.float() * scale
+    # A bias of the convolution would be a constant, which the norm takes away again.
+    return torch.baddbmm(shift[..., None], weight * scale[..., None], windows.transpose(1, 2))
+
+
+def _moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over time of each channel, (batch, channels) float64; weight (channels, kernel)."""
     means, variances = [], []
     for item, length in zip(windows, lengths.tolist(), strict=True):
         own = item[:length].double()
         mean = own.mean(dim=0)
         covariance = (own - mean).T @ (own - mean) / length
-        means.append(weight.double() @ mean)
-        variances.append((weight.double() @ covariance * weight.double()).sum(dim=1))
-    scale = norm.weight * torch.rsqrt(torch.stack(variances).float() + norm.eps)  # (batch, channels)
-    shift = norm.bias - torch.stack(means).float() * scale
-    # A bias of the convolution would be a constant, which the norm takes away again.
-    return torch.baddbmm(shift[..., None], weight * scale[..., None], windows.transpose(1, 2))
+        means.append(weight @ mean)
+        variances.append((weight @ covariance * weight).sum(dim=1))
+    return torch.stack(means), torch.stack(variances)
+
+
+def _exported_moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`_moments` without a loop, which would be of as many items as at export."""
+    inside = valid_mask(lengths, windows.shape[1])[..., None]
+    count = lengths[:, None, None]
+    mean = torch.where(inside, windows.double(), 0).sum(1, keepdim=True) / count
+    centred = torch.where(inside, windows - mean, 0)
+    covariance = centred.transpose(1, 2) @ centred / count
+    return mean[:, 0] @ weight.T, (weight @ covariance * weight).sum(-1)
 
 
 def _geometry(strides: list[tuple[int, int]]) -> tuple[int, float]:

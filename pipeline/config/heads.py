@@ -43,6 +43,18 @@ class SegmentHead(Convolutions):
     dropout: float = Field(0.5, ge=0, lt=1)
 
 
+class PooledHead(Config):
+    """Global pooling and an MLP; the fields are those of heads/pooled.py."""
+
+    kind: Literal["pooled"]
+    standardise: bool = True
+    pooling: Literal["mean", "max", "attention", "multi_scale", "attentive", "adaptive"] = "mean"
+    bins: int = Field(8, ge=1)
+    norm: bool = False
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
 class FusionHead(Convolutions):
     """Cross-modal attention, gated fusion and the deep OpenMax classifier; see heads/multimodal.py.
 
@@ -73,4 +85,4 @@ class FusionHead(Convolutions):
         return self
 
 
-Head = Annotated[SegmentHead | FusionHead, Field(discriminator="kind")]
+Head = Annotated[SegmentHead | PooledHead | FusionHead, Field(discriminator="kind")]

@@ -5,16 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Config
-from pipeline.config.heads import FusionHead, Head, SegmentHead
-from pipeline.config.train import Augment, EarlyStopping, Group, Losses, Train, Views
+from pipeline.config.heads import FusionHead, Head, PooledHead, SegmentHead
+from pipeline.config.train import Augment, EarlyStopping, Finetune, Group, Losses, Personalise, Train, Views
 
 __all__ = [
-    "Augment", "EarlyStopping", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Recipe", "SegmentHead",
-    "Train", "Views",
+    "Augment", "EarlyStopping", "Finetune", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Personalise",
+    "PooledHead", "Recipe", "SegmentHead", "Train", "Views",
 ]  # fmt: skip
 
 Modality = Literal["audio", "text"]
 Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "uncertainty"]
+UNKNOWN_NAME = "unknown"  # what rows of unknown classes are called in decisions
 PROBABILITY_SCORES = ("msp", "openmax", "uncertainty")  # 0 to 1: a fixed threshold means something
 
 
@@ -42,11 +43,13 @@ class Recipe(Config):
     """One system: stored frames -> head -> logits.
 
     backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`:
-        one for a segment head; for a fusion head the one of audio and then the one of text.
+        one for a segment or pooled head; for a fusion head the one of audio and then the one of text.
     modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
         the only one. A row without frames of one modality is trained and predicted on the other.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
         unknown.
+    finetune: how the backbones train along; null where their frames are stored once, by `extract`.
+    personalise: whether, and how, the head knows the speaker.
     """
 
     backbones: list[str] = Field(min_length=1)
@@ -58,14 +61,16 @@ class Recipe(Config):
     augment: Augment | None = None
     views: Views = Views()
     train: Train = Train()
+    finetune: Finetune | None = None
+    personalise: Personalise | None = None
     open_set: OpenSet = OpenSet()
 
     @model_validator(mode="after")
     def _one_backbone_per_modality(self) -> "Recipe":
-        if isinstance(self.head, SegmentHead):
+        if not isinstance(self.head, FusionHead):
             if len(self.backbones) != 1 or self.modalities:
                 raise ValueError(
-                    f"a segment head reads one backbone, whatever its modality; got backbones "
+                    f"a {self.head.kind} head reads one backbone, whatever its modality; got backbones "
                     f"{self.backbones}, modalities {self.modalities}"
                 )
         elif self.modalities not in (["audio"], ["text"], ["audio", "text"]):
@@ -81,11 +86,27 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _losses_that_the_head_has(self) -> "Recipe":
         own = {name: getattr(self.losses, name) for name in ("anchor", "uncertainty", "prototype")}
-        if isinstance(self.head, SegmentHead) and any(own.values()):
-            raise ValueError(f"losses {own} are of the fusion_openmax head; a segment head has none of them")
+        if not isinstance(self.head, FusionHead) and any(own.values()):
+            raise ValueError(
+                f"losses {own} are of the fusion_openmax head; a {self.head.kind} head has none of them"
+            )
         if self.open_set.score == "uncertainty" and not self.losses.uncertainty:
             raise ValueError(
                 "open_set.score: uncertainty needs a fusion_openmax head and losses.uncertainty above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _live_frames_have_no_views(self) -> "Recipe":
+        if self.finetune and self.views != Views():
+            raise ValueError(
+                "`views` are rows of a store, and `finetune` reads none; `finetune.augment` draws such "
+                "changes anew in every epoch"
+            )
+        if self.finetune and "encoders" in self.train.groups:
+            raise ValueError(
+                "train.groups.encoders: with `finetune` the backbone's rate is finetune.learning_rate; "
+                "take the group out"
             )
         return self
 
@@ -98,8 +119,8 @@ class Recipe(Config):
         return self
 
     def stores(self) -> dict[str, str]:
-        """The stores that are read, by the modality that they stand for; `frames` in a segment head."""
-        if isinstance(self.head, SegmentHead):
+        """The stores that are read, by the modality that they stand for; `frames` in a head of one."""
+        if not isinstance(self.head, FusionHead):
             return {"frames": self.backbones[0]}
         both = len(self.backbones) == 2
         names = ("audio", "text") if both else self.modalities

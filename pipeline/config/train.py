@@ -1,10 +1,11 @@
 """Config of the training loop: augmentation, losses, optimizer and schedule."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Config
+from pipeline.config.views import WaveformEffects
 
 
 class Augment(Config):
@@ -58,6 +59,8 @@ class Losses(Config):
     focal: class-balanced (Cui et al., 2019). focal_kind: `sigmoid` is the paper's, `softmax` a variant.
     cac: class anchor clustering with fixed anchors in logit space (Miller et al., 2021), of any head.
     anchor, uncertainty, prototype: of the fusion_openmax head.
+    distill: what a teacher says of the training rows, at `distill_temperature` (Hinton et al., 2015); give
+        the teacher with --teacher.
     """
 
     cross_entropy: float = Field(1.0, ge=0)
@@ -71,12 +74,46 @@ class Losses(Config):
     anchor: float = Field(0.0, ge=0)
     uncertainty: float = Field(0.0, ge=0)
     prototype: float = Field(0.0, ge=0)
+    distill: float = Field(0.0, ge=0)
+    distill_temperature: float = Field(2.0, gt=0)
 
     @model_validator(mode="after")
     def _something_is_learnt(self) -> "Losses":
-        if not (self.cross_entropy or self.focal or self.cac):
-            raise ValueError("no loss trains the logits: give cross_entropy, focal or cac a weight above 0")
+        if not (self.cross_entropy or self.focal or self.cac or self.distill):
+            raise ValueError(
+                "no loss trains the logits: give cross_entropy, focal, cac or distill a weight above 0"
+            )
         return self
+
+
+class Finetune(Config):
+    """The backbone trains, too: `stillwave finetune` in place of `train`, on waveforms, not stored frames.
+
+    unfreeze: `all` of it, `encoder` (all but the front end that turns waveforms into its first frames), or a
+        number of layers, counted from the output.
+    learning_rate: of the backbone's last layer; the head has `train.learning_rate`.
+    layer_decay: factor on it from each layer to the one before; 1 for none.
+    gradient_checkpointing: compute activations of the backbone again in the backward pass, not keep them.
+    augment: what is done to the waveforms of training rows, drawn anew for every row and epoch.
+    crop_s: training rows that are longer are cut to a random piece of this many seconds.
+    """
+
+    unfreeze: Literal["all", "encoder"] | Annotated[int, Field(ge=1)] = "encoder"
+    learning_rate: float = Field(1e-5, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    gradient_checkpointing: bool = False
+    augment: WaveformEffects | None = None
+    crop_s: float | None = Field(None, gt=0)
+
+
+class Personalise(Config):
+    """A vector for every training speaker, fused with the head's features; the fields are those of
+    heads/personal.py. Speakers without one share the vector of the unknown speaker.
+    """
+
+    dim: int = Field(32, ge=1)
+    hidden: int = Field(64, ge=1)
+    unknown: float = Field(0.1, ge=0, lt=1)
 
 
 class Group(Config):
@@ -93,7 +130,10 @@ class Train(Config):
         A manifest with a `valid` split brings its own.
     ema: decay of the weights' moving average, which is what is evaluated and saved; 0 for none.
     class_weights: `balanced` weighs each row by n / (classes x rows of its class).
-    precision: autocast type of the head; weights stay fp32.
+    precision: autocast type of what trains; weights stay fp32.
+    schedule: after the warm-up `cosine` to zero, `constant`, or `step`: times `gamma` every `step_epochs`.
+    accumulate: a batch goes through the model in this many pieces, one after the other, to save memory. The
+        numbers stay.
     groups: by the name of a part of the head, `classifier.anchor_clustering`, settings that differ from
         learning_rate and weight_decay; the longest name that fits a parameter counts. `encoders` is
         where a live backbone will be; cached frames have none. Biases and norms never decay.
@@ -104,6 +144,10 @@ class Train(Config):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    step_epochs: int = Field(5, ge=1)
+    gamma: float = Field(0.5, gt=0, le=1)
+    accumulate: int = Field(1, ge=1)
     grad_clip: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     class_weights: Literal["balanced", "none"] = "balanced"

@@ -55,7 +55,22 @@ class GaussianEffect(Effect):
     sigma: float = Field(0.005, gt=0, le=1)
 
 
-class ViewsConfig(Config):
+class WaveformEffects(Config):
+    """Seeded changes of waveforms, in this order."""
+
+    speed: SpeedEffect | None = None
+    pitch: PitchEffect | None = None
+    noise: NoiseEffect | None = None
+    gaussian: GaussianEffect | None = None
+
+    @model_validator(mode="after")
+    def _something_changes(self) -> "WaveformEffects":
+        if not (self.speed or self.pitch or self.noise or self.gaussian):
+            raise ValueError("views without an effect are copies: give speed, pitch, noise or gaussian")
+        return self
+
+
+class ViewsConfig(WaveformEffects):
     """Augmented versions of every recording, stored as views 1 to `count` beside the clean view 0.
 
     seed: what changes the draws of all views. More views leave those that are there as they are.
@@ -63,13 +78,3 @@ class ViewsConfig(Config):
 
     count: int = Field(ge=1, le=100)
     seed: int = Field(0, ge=0)
-    speed: SpeedEffect | None = None
-    pitch: PitchEffect | None = None
-    noise: NoiseEffect | None = None
-    gaussian: GaussianEffect | None = None
-
-    @model_validator(mode="after")
-    def _something_changes(self) -> "ViewsConfig":
-        if not (self.speed or self.pitch or self.noise or self.gaussian):
-            raise ValueError("views without an effect are copies: give speed, pitch, noise or gaussian")
-        return self

@@ -29,9 +29,7 @@ def read_table(
     names the table, the column and the columns there are, when one is missing.
     """
     records = _records(table)
-    if not records:
-        raise ValueError(f"{table}: no rows")
-    there = list(dict.fromkeys(name for record in records for name in record))
+    there = _names(records)
     for ours, theirs in columns.items():
         if theirs not in there:
             raise ValueError(
@@ -53,6 +51,15 @@ def read_table(
         name = row.get("id") or _identity(path, root)
         imported.rows.append({**row, "id": name, "path": path.as_posix(), **(constants or {})})
     return imported
+
+
+def column_names(table: Path) -> list[str]:
+    """The columns of `table`. Raises ValueError naming it when it is no table, or has no rows."""
+    return _names(_records(table))
+
+
+def _names(records: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record))
 
 
 def _identity(path: Path, root: Path) -> str:
@@ -83,9 +90,12 @@ def _records(table: Path) -> list[dict[str, Any]]:
     if not table.is_file():
         raise ValueError(f"{table}: no such table; `table` is relative to `root` (or --root)")
     try:
-        return reader(table)
+        records = reader(table)
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not UTF-8 text: {error}") from None
+    if not records:
+        raise ValueError(f"{table}: no rows")
+    return records
 
 
 def _read_csv(table: Path) -> list[dict[str, Any]]:

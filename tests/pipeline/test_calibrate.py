@@ -7,11 +7,10 @@ import torch
 
 from heads.classifier import SegmentClassifier
 from heads.outputs import Outputs
-from pipeline.calibrate import Calibration, build_scorers, calibrate
+from pipeline.calibrate import DEFAULT_THRESHOLD, Calibration, build_scorers, calibrate, threshold_of
 from pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from pipeline.fit import fit
 from pipeline.inference import outputs_of
-from pipeline.predictions import DEFAULT_THRESHOLD, threshold_of
 from tests.pipeline.test_fit import NONE, ToyFeatures, head, settings
 
 TRAIN, VALID, TEST = np.arange(100), np.arange(100, 170), np.arange(170, 240)

@@ -39,6 +39,9 @@ class ToyFeatures:
         lengths = torch.from_numpy(self.lengths[rows])
         return Frames(nn.utils.rnn.pad_sequence([self.rows[i] for i in rows], batch_first=True), lengths)
 
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "ToyFeatures":
+        return self
+
 
 def head(seed: int = 0, **options: Any) -> SegmentClassifier:
     with torch.random.fork_rng():
@@ -170,7 +173,7 @@ def test_balanced_weights_are_n_over_classes_times_count() -> None:
 
 
 def test_the_schedule_warms_up_linearly_and_ends_at_zero() -> None:
-    rate = schedule(settings(learning_rate=1.0, warmup_fraction=0.1), 100)
+    rate = schedule(settings(learning_rate=1.0, warmup_fraction=0.1, epochs=10), 10)
     assert rate(0) == pytest.approx(1 / 11)
     assert rate(10) == pytest.approx(1.0)
     assert rate(55) == pytest.approx(0.5)
@@ -179,3 +182,31 @@ def test_the_schedule_warms_up_linearly_and_ends_at_zero() -> None:
         a > b
         for a, b in zip([rate(i) for i in range(10, 99)], [rate(i) for i in range(11, 100)], strict=True)
     )
+
+
+def test_the_step_schedule_halves_the_rate_every_few_epochs() -> None:
+    config = settings(
+        learning_rate=8.0, warmup_fraction=0, epochs=8, schedule="step", step_epochs=3, gamma=0.5
+    )
+    rate = schedule(config, 10)
+    assert [rate(10 * epoch + 9) for epoch in range(8)] == [8, 8, 8, 4, 4, 4, 2, 2]
+    assert schedule(settings(learning_rate=8.0, warmup_fraction=0, schedule="constant"), 10)(59) == 8.0
+
+
+@pytest.mark.parametrize("class_weights", ["balanced", "none"])
+def test_a_batch_in_pieces_gives_the_weights_of_the_whole(class_weights: str) -> None:
+    features = ToyFeatures()
+    train = np.flatnonzero(np.arange(60) % 4 > 0)  # classes of unequal size weigh unequally in a piece
+    train = train[(features.labels[train] != 2) | (train % 2 == 0)]
+    weights, losses = [], []
+    for accumulate in (1, 3):
+        model = head(pooling_type="avg")  # attention's gradients are rounding only, and Adam scales them up
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        config = settings(epochs=2, accumulate=accumulate, class_weights=class_weights, batch_size=7)
+        history = fit(model, features, features.labels, train, NONE, config, losses=Losses(focal=0.5))
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        losses.append([epoch["train_loss"] for epoch in history])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-3)

@@ -29,6 +29,8 @@ AUDIO: dict[str, dict[str, Any]] = {
     "encodec": {"kind": "encodec", **TINY},
     "encodec-stereo": {"kind": "encodec", "model": "48khz", **TINY},
     "fastconformer": {"kind": "fastconformer", **TINY},
+    "cnn1d": {"kind": "cnn1d", "clip_s": None},
+    "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
     "hear": {"kind": "hear", "module": "pipeline.hear"},
 }
 EVEN = sorted(set(AUDIO) - {"encodec-stereo"})  # whose segments overlap by half a frame's hop

@@ -17,7 +17,7 @@ import pipeline.train as train_module
 from cache import EmbeddingStore
 from pipeline.cli import main
 from pipeline.evaluate import evaluate
-from pipeline.head import load_head
+from pipeline.head import load_head, read_run
 from tests.fakes import files_of, speech_config, write_speech, write_wave
 
 RECIPE = {
@@ -177,6 +177,29 @@ def test_training_never_replaces_a_folder_of_somebody_else(project: Path, tmp_pa
     recipe = f"{project}/configs/recipes/tones.yaml"
     assert stillwave("train", "--recipe", recipe, *inputs, "--out", str(tmp_path)) == 1
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["recipe", "classes", "folds", "rows", "stores", "backbones", "live", "manifest", "embeddings"],
+)
+def test_a_run_that_lacks_a_key_is_refused(key: str, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "complete").touch()
+    config = read_run(project / "out/run")
+    for value, message in ((None, f"lacks the key '{key}'"), (3, f"'{key}' is 3, no ")):
+        changed = {name: there for name, there in config.items() if name != key}
+        changed |= {} if value is None else {key: value}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=rf"config\.json: {message}.*train the run again"):
+            read_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "3", "null", '"a run"'])
+def test_a_config_that_is_no_object_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "complete").touch()
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json: holds no object.*train the run again"):
+        read_run(tmp_path)
 
 
 def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.backbones import BACKBONES, Backbone, build_backbone
 from pipeline.config.backbone import (
     AstConfig,
     BackboneConfig,
+    Cnn1dConfig,
     EncodecConfig,
     FastConformerConfig,
     FbankConfig,
     HearConfig,
     MbertConfig,
+    SanetConfig,
     Wav2Vec2Config,
 )
 from pipeline.config.base import load_config, parse_config
@@ -75,15 +77,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mbert-tiny": {"kind": "mbert", **TINY},
     "mbert-folder": {"kind": "mbert", "weights": "bert"},
     "mbert-all": {"kind": "mbert", "weights": "bert", "layers": "all"},
+    # With a clip_s every item has the same number of frames: test_cnn1d.py, test_sanet.py.
+    "cnn1d": {"kind": "cnn1d", "clip_s": None},
+    "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
 }
 CONFIGS = {
     "ast": AstConfig,
+    "cnn1d": Cnn1dConfig,
     "encodec": EncodecConfig,
     "fastconformer": FastConformerConfig,
     "fbank": FbankConfig,
     "hear": HearConfig,
     "wav2vec2": Wav2Vec2Config,
     "mbert": MbertConfig,
+    "sanet": SanetConfig,
 }
 
 
@@ -276,6 +283,79 @@ def test_frozen_until_asked(
     assert [name for name, p in parameters.items() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
+def staged(stage: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for part in stage for parameter in part.parameters()]
+
+
+def test_every_parameter_is_in_one_stage(backbone: Backbone) -> None:
+    found = [id(parameter) for stage in backbone.stages() for parameter in staged(stage)]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(parameter) for parameter in backbone.parameters()}
+
+
+# What is in the front end and what is not, and how many stages there are.
+STAGES: dict[str, tuple[int, str, str]] = {
+    "wav2vec2-group": (5, "feature_extractor", "feature_projection"),
+    "wav2vec2-layer-some": (5, "feature_extractor", "encoder.pos_conv_embed"),
+    "ast-tiny": (3, "embeddings", "blocks.0"),
+    "encodec-24": (11, "encoder.layers.0", "encoder.layers.1"),
+    "encodec-package-24": (11, "encoder.model.0", "encoder.model.1"),
+    "fastconformer-tiny": (4, "encoder.subsampling", "encoder.layers.0"),
+    "fastconformer-transformers": (4, "encoder.model.subsampling", "encoder.model.layers.0"),
+    "fastconformer-nemo": (4, "encoder.model.pre_encode", "encoder.model.layers.0"),
+    "mbert-tiny": (4, "model.embeddings", "model.encoder.layer.0"),
+    "hear-trainable": (1, "model", ""),
+    "cnn1d": (3, "layers.0", "layers.1"),
+    "sanet": (6, "encoder.blocks.0", "encoder.attention.0"),
+}
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_the_front_end_is_the_first_stage(variant: str, configure: Callable[..., Any]) -> None:
+    count, front, behind = STAGES[variant]
+    backbone = build_backbone(configure(variant))
+    stages = backbone.stages()
+    own = {id(parameter) for parameter in staged(stages[0])}
+    assert len(stages) == count
+    assert own >= {id(parameter) for parameter in backbone.get_submodule(front).parameters()}
+    if behind:
+        assert own.isdisjoint(id(parameter) for parameter in backbone.get_submodule(behind).parameters())
+
+
+@pytest.mark.parametrize(
+    "variant", ["wav2vec2-group", "wav2vec2-layer", "ast-tiny", "fastconformer-tiny", "mbert-tiny"]
+)
+def test_layers_above_the_last_one_kept_are_in_no_stage(
+    variant: str, configure: Callable[..., Any], waveform: Callable[[int], Tensor], pad: Callable[..., Any]
+) -> None:
+    """The stages are exactly what gets a gradient."""
+    backbone = build_backbone(configure(variant, layers=[1])).requires_grad_(True)
+    text = backbone.modality == "text"
+    values, lengths = backbone(*pad([torch.tensor([1, 5, 2]) if text else waveform(9000)]))
+    values[0, : lengths[0]].square().sum().backward()
+    found = {id(parameter) for stage in backbone.stages() for parameter in staged(stage)}
+    assert found == {id(parameter) for parameter in backbone.parameters() if parameter.grad is not None}
+
+
+def test_every_stage_trains(
+    variant: str, configure: Callable[..., Any], make_item: Callable[[int], Tensor], pad: Callable[..., Any]
+) -> None:
+    """In train mode, on items of unequal length."""
+    backbone = build_backbone(configure(variant)).train().requires_grad_(True)
+    if not [*backbone.parameters()]:
+        return
+    least = shortest(backbone)
+    values, lengths = backbone(*pad([make_item(n) for n in (3 * least, 20 * least, 7 * least)]))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(values.shape, generator=generator)  # so that nothing cancels behind a norm
+    rows = zip(values * noise, lengths.tolist(), strict=True)
+    torch.stack([row[:length].sum() for row, length in rows]).sum().backward()
+    for stage in backbone.stages():
+        gradients = [parameter.grad for parameter in staged(stage)]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient.abs().max() > 0 for gradient in gradients)
+
+
 FINGERPRINTS = """
 import json, sys
 from pipeline.backbones import build_backbone
@@ -334,19 +414,30 @@ CHANGES: dict[str, dict[str, list[Any]]] = {
         "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
         "compile": [True], "seed": [1], "size": ["base"], "weights": ["bert"], "long_text": ["quarantine"],
     },
+    "cnn1d": {
+        "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "sample_rate": [8000], "seed": [1],
+        "channels": [(64, 128, 64)], "kernel_sizes": [(80, 9, 5)], "strides": [(8, 2, 1)],
+        "pools": [(4, 2, 1)], "clip_s": [1.0], "filters": ["mel"],
+    },
+    "sanet": {
+        "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "sample_rate": [8000], "seed": [1],
+        "size": ["base"], "channels": [(8, 16, 24, 40)], "num_heads": [4], "clip_s": [4.0],
+    },
 }  # fmt: skip
 KNOBS: dict[str, Any] = {
-    "max_batch_frames": 7, "max_bad_fraction": 0.5, "download": False, "revision": "main",
+    "dropout": 0.5, "max_batch_frames": 7, "max_bad_fraction": 0.5, "download": False, "revision": "main",
     "views": {"count": 1, "gaussian": {"probability": 1}},
 }  # fmt: skip
 ONE_VALUE = {
     "fbank": {"kind", "precision"},
     "wav2vec2": {"kind"},
     "ast": {"kind"},
+    "cnn1d": {"kind"},
     "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see test_encodec.py
     "hear": {"kind", "precision"},
     "fastconformer": {"kind"},
     "mbert": {"kind", "views"},
+    "sanet": {"kind"},
 }
 
 
@@ -374,7 +465,7 @@ def test_fingerprint_follows_the_numbers(
 
 
 @pytest.mark.parametrize(
-    "variant", ["wav2vec2-tiny", "ast-tiny", "encodec-tiny", "fastconformer-tiny", "mbert-tiny"]
+    "variant", ["wav2vec2-tiny", "ast-tiny", "encodec-tiny", "fastconformer-tiny", "mbert-tiny", "cnn1d"]
 )
 def test_random_weights_leave_the_global_generator_alone(variant: str, configure: Callable[..., Any]) -> None:
     before = torch.get_rng_state()

@@ -1,0 +1,58 @@
+"""A head that knows who speaks: a learned vector for every training speaker, one for all others."""
+
+import torch
+from torch import Tensor, nn
+
+from heads.outputs import Outputs
+from heads.wrapped import WrappedHead
+
+UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
+
+
+class Personalised(WrappedHead):
+    """Any head, its features moved by who speaks: features + up(relu(down([features; vector]))).
+
+    Speakers are numbers: 0 for the unknown one, 1 to num_speakers for those of the training rows. `up` starts
+    at zero, so this starts as the very head that it wraps. Logits are the wrapped head's own last layer of
+    the moved features.
+
+    dim: of a speaker's vector. hidden: width between `down` and `up`.
+    unknown: while training, a row is shown as the unknown speaker's with this probability: so the unknown
+        vector learns what helps whoever speaks, and is there for speakers of whom nothing is known.
+    """
+
+    def __init__(
+        self, head: nn.Module, num_speakers: int, *, dim: int = 32, hidden: int = 64, unknown: float = 0.1
+    ) -> None:
+        super().__init__()
+        if num_speakers < 1:
+            raise ValueError(f"num_speakers is {num_speakers}; a personalised head needs one at least")
+        if not 0 <= unknown < 1:
+            raise ValueError(f"unknown is {unknown}; it is a probability, 0 to below 1")
+        self.head = head
+        self.unknown = unknown
+        width = self.output.in_features
+        self.speakers = nn.Embedding(num_speakers + 1, dim)
+        self.down = nn.Linear(width + dim, hidden)
+        self.up = nn.Linear(hidden, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def outputs(self, *inputs: Tensor) -> Outputs:
+        """The wrapped head's inputs, then speakers (batch,) int64 -> as of the wrapped head.
+
+        The features are the moved ones; the uncertainty is the wrapped head's.
+        """
+        *others, speakers = inputs
+        found: Outputs = self.head.outputs(*others)
+        if self.training and self.unknown:
+            hidden = torch.rand(len(speakers), device=speakers.device) < self.unknown
+            speakers = torch.where(hidden, UNKNOWN_SPEAKER, speakers)
+        features = self.moved(found.features, self.speakers(speakers))
+        return Outputs(self.output(features), features, found.uncertainty)
+
+    def moved(self, features: Tensor, vectors: Tensor) -> Tensor:
+        """The wrapped head's features (batch, width) for speakers' vectors (batch, dim) -> (batch, width)."""
+        both = torch.cat([features, vectors.to(features.dtype)], -1)
+        change: Tensor = self.up(self.down(both).relu())
+        return features + change

@@ -1,0 +1,76 @@
+"""A head of one global pooling and a multi-layer perceptron."""
+
+from torch import Tensor, nn
+
+from heads.global_pooling import GlobalPooling, GlobalPoolingType
+from heads.layers import LayerMix, Standardise
+from heads.masks import zero_padding
+from heads.outputs import Outputs
+
+
+class PooledClassifier(nn.Module):
+    """Standardise -> layer mix -> global pooling -> [layer norm] -> MLP.
+
+    dim, num_layers: of the frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
+    standardise: off, the frames stay as they are; for a backbone that is trained from scratch, whose frames
+        change altogether.
+    pooling, bins: of `GlobalPooling`.
+    norm: layer normalisation of the pooled vector, so that its scale does not matter.
+    hidden: widths of the hidden layers, each a linear layer, ReLU and dropout; empty for a linear classifier.
+
+    Padding changes nothing: the logits of an item do not depend on its batch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int = 1,
+        standardise: bool = True,
+        pooling: GlobalPoolingType = "mean",
+        bins: int = 8,
+        norm: bool = False,
+        hidden: tuple[int, ...] = (256, 128),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.fits_standardise = standardise
+        self.standardise = Standardise(num_layers, dim) if num_layers > 1 else Standardise(dim)
+        self.layer_mix = LayerMix(num_layers)
+        self.pooling = GlobalPooling(dim, pooling, bins)
+        self.norm = nn.LayerNorm(self.pooling.dim) if norm else nn.Identity()
+        layers: list[nn.Module] = []
+        width = self.pooling.dim
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            width = size
+        self.mlp = nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+    @property
+    def standardisers(self) -> tuple[Standardise, ...]:
+        """What is fitted on the training rows' frames: one, or none where frames stay as they are."""
+        return (self.standardise,) if self.fits_standardise else ()
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer: features to logits."""
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Losses of the head's own: none."""
+        return {}
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, [layers,] dim), lengths (batch,) >= 1 -> logits (batch, num_classes)."""
+        return self.outputs(frames, lengths).logits
+
+    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:
+        """As `forward`; the features are the last hidden layer's, or what was pooled where there is none."""
+        if self.layer_mix.num_layers > 1:
+            frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
+        mixed: Tensor = self.layer_mix(self.standardise(frames))
+        features: Tensor = self.mlp[:-1](self.norm(self.pooling(mixed, lengths)))
+        return Outputs(self.output(features), features)

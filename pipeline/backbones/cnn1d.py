@@ -1,0 +1,128 @@
+"""A small convolutional encoder of raw waveforms, to be trained from scratch."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.band_filters import band_filters
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.weights import random_weights, weights_sha256
+from pipeline.config.backbones.cnn1d import Cnn1dConfig
+
+
+class Cnn1d(Backbone):
+    """Layers of convolution -> batch norm -> ReLU -> max pooling -> channel dropout, over samples.
+
+    With `clip_s` every item that is not empty is a clip of that length, silence included, and gives the same
+    number of frames. Without, items keep their lengths, and batch norm's statistics are of valid frames.
+    Weights start as He et al. (arXiv 1502.01852) draw them: the scale of a waveform lasts through all layers,
+    trained or not.
+    """
+
+    modality = "audio"
+    version = 1
+    sample_rate: int
+    hop_length: int
+
+    def __init__(self, config: Cnn1dConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
+        self.layers = random_weights(config.seed, lambda: _layers(config))
+        self.dim = config.channels[-1]
+        self.hop_length, self.first_centre = 1, 0.0
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            hop = self.hop_length * layer.stride
+            self.first_centre += self.hop_length * ((layer.kernel_size - 1) / 2 - layer.padding)
+            self.first_centre += hop * (layer.pool - 1) / 2
+            self.hop_length = hop * layer.pool
+        if self.clip_length is not None and not self._frames_of(self.clip_length):
+            raise ValueError(
+                f"clip_s {config.clip_s}: {self.clip_length} samples are too few for one frame; "
+                "use a longer clip, or smaller strides and pools"
+            )
+
+    def num_frames(self, length: int) -> int:
+        if length < 1:
+            return 0
+        return self._frames_of(length if self.clip_length is None else self.clip_length)
+
+    def _frames_of(self, length: int) -> int:
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            length = layer.num_frames(length)
+        return length
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        self.check_lengths(lengths)
+        valid: Tensor | None = lengths
+        if self.clip_length is not None:
+            batch, valid = fit_clip(batch, self.clip_length), None
+        with compute_in(self.config.precision, batch.device):
+            x = batch[:, None]
+            for layer in self.layers:
+                x, valid = layer(x, valid)
+        return Frames(
+            x.transpose(1, 2).float(), torch.full_like(lengths, x.shape[2]) if valid is None else valid
+        )
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        return [[layer] for layer in self.layers]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields(),
+            "weights": weights_sha256(self),
+            "preprocessing": {"clip_length": self.clip_length},
+        }
+
+
+class Layer(nn.Module):
+    """Convolution -> batch norm -> ReLU -> max pooling -> channel dropout."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, stride: int, pool: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.pool = kernel_size, stride, pool
+        self.padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv1d(inputs, outputs, kernel_size, stride, self.padding, bias=False)
+        self.norm = MaskedBatchNorm(outputs)
+        self.dropout = nn.Dropout1d(dropout)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+
+    def num_frames(self, length: int) -> int:
+        """Frames out of so many in; the last ones that do not fill a pool are left out."""
+        return convolved(length, self.kernel_size, self.stride, self.padding) // self.pool
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(batch, inputs, time), lengths (batch,) or None for all of it -> (batch, outputs, frames), its."""
+        # A lone item is padded with zeros by the convolution; so are those that are shorter than their batch.
+        x = self.conv(zero_time(x, lengths))
+        if lengths is not None:
+            spans = lengths + 2 * self.padding - self.kernel_size
+            lengths = spans.div(self.stride, rounding_mode="floor") + 1
+        x = nn.functional.max_pool1d(self.norm(x, lengths).relu(), self.pool)
+        if lengths is not None:
+            lengths = lengths.div(self.pool, rounding_mode="floor")
+        return self.dropout(x), lengths
+
+
+def _layers(config: Cnn1dConfig) -> nn.ModuleList:
+    sizes = zip(config.channels, config.kernel_sizes, config.strides, config.pools, strict=True)
+    inputs = (1, *config.channels)
+    layers = [Layer(n, *size, config.dropout) for n, size in zip(inputs, sizes, strict=False)]
+    if config.filters == "mel":
+        filters = band_filters(config.channels[0], config.kernel_sizes[0], config.sample_rate)
+        # As strong as those that He et al. draw.
+        layers[0].conv.weight.data = math.sqrt(2) * filters[:, None]
+    return nn.ModuleList(layers)

@@ -1,0 +1,57 @@
+"""What the convolutional encoders of raw waveforms share: their lengths, clips, and norms over a batch."""
+
+import torch
+from torch import Tensor, nn
+
+from heads.masks import valid_mask
+
+
+def convolved(length: int, kernel_size: int, stride: int, padding: int) -> int:
+    """Frames that a convolution, or a pooling, makes of `length`; 0 where its kernel does not fit in."""
+    return max(0, (length + 2 * padding - kernel_size) // stride + 1)
+
+
+def fit_clip(batch: Tensor, size: int) -> Tensor:
+    """Cut off what is behind `size` samples of a zero-padded (batch, samples), or pad up to it."""
+    if torch.compiler.is_exporting():  # a graph either pads or cuts, whatever it was exported with
+        return nn.functional.pad(batch, (0, size))[:, :size]
+    return nn.functional.pad(batch, (0, size - batch.shape[1]))
+
+
+def zero_time(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Zero (batch, channels, time) behind the lengths (batch,); None means that all of it is valid."""
+    return x if lengths is None else torch.where(valid_mask(lengths, x.shape[2])[:, None], x, 0)
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation whose statistics, while training, are those of the valid frames alone.
+
+    With those of padding, a clip would be normalised by how much longer its neighbours are. As torch's in all
+    else: population variance for the batch, n - 1 for the running one.
+    """
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """(batch, channels, time), lengths (batch,) -> the same shape; None means that all of it is valid.
+
+        What comes back beyond a length is finite where it was, and means nothing.
+        """
+        if lengths is None or not self.training:
+            normed: Tensor = super().forward(x)
+            return normed
+        momentum = self.momentum
+        assert momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        valid = valid_mask(lengths, x.shape[2])[:, None]
+        count = lengths.sum()
+        frames = torch.where(valid, x, 0).float()
+        mean = frames.sum((0, 2)) / count
+        centred = torch.where(valid, frames - mean[:, None], 0)
+        variance = centred.square().sum((0, 2)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None] + self.bias[:, None]).to(x.dtype)

@@ -1,0 +1,125 @@
+"""SANet, an encoder of raw waveforms by convolutions and attention on fewer frames, trained from scratch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.convolutions import fit_clip
+from pipeline.backbones.numerics import compute_in
+from pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
+from pipeline.backbones.weights import random_weights, weights_sha256
+from pipeline.config.backbones.sanet import SanetConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the four residual blocks, and of the attention behind the last two of them.
+
+    reduced: channels that attention has for each of its block's. num_positions: of 4 s at 16 kHz.
+    """
+
+    channels: tuple[int, int, int, int]
+    num_heads: int
+    kernel_sizes: tuple[int, int, int, int] = (9, 7, 5, 5)
+    strides: tuple[int, int, int, int] = (4, 4, 2, 2)
+    attention_stride: int = 4
+    reduced: float = 0.5
+    num_positions: tuple[int, int] = (500, 250)
+
+
+SIZES = {
+    "tiny": Architecture(channels=(8, 16, 24, 32), num_heads=2),
+    "base": Architecture(channels=(64, 128, 256, 512), num_heads=8),
+}
+
+
+class AttentionEncoder(nn.Module):
+    """Residual blocks to 1/32 of the samples -> attention -> one more to 1/64 -> attention.
+
+    64,000 samples become 2,000 frames, attended to as 500 tokens, and then 1,000, attended to as 250.
+    """
+
+    def __init__(self, architecture: Architecture = SIZES["base"], dropout: float = 0.1) -> None:
+        super().__init__()
+        a = architecture
+        sizes = zip((1, *a.channels), a.channels, a.kernel_sizes, a.strides, strict=False)
+        self.blocks = nn.ModuleList(ResBlock1D(*size, dropout=dropout) for size in sizes)
+        self.attention = nn.ModuleList(
+            DownsampledAttentionBlockDecoupled(
+                channels, int(a.reduced * channels), a.num_heads, a.attention_stride, positions, dropout
+            )
+            for channels, positions in zip(a.channels[2:], a.num_positions, strict=True)
+        )
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(batch, 1, samples), lengths (batch,) -> (batch, channels, frames), theirs; None: all of it."""
+        x = waveforms
+        for block in self.blocks[:3]:
+            x, lengths = block(x, lengths)
+        x, lengths = self.blocks[3](self.attention[0](x, lengths), lengths)
+        return self.attention[1](x, lengths), lengths
+
+
+class Sanet(Backbone):
+    """Frames of an `AttentionEncoder`, one per 64 samples; a started one counts.
+
+    With `clip_s` every item that is not empty is a clip of that length, silence included. Without, items keep
+    their lengths: averages, attention and, while training, the statistics of batch norm are of valid frames.
+    """
+
+    modality = "audio"
+    version = 1
+    sample_rate: int
+    hop_length: int
+    first_centre = 0.0
+
+    def __init__(self, config: SanetConfig) -> None:
+        super().__init__()
+        size = SIZES[config.size]
+        self.architecture = Architecture(
+            channels=config.channels or size.channels, num_heads=config.num_heads or size.num_heads
+        )
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
+        self.encoder = random_weights(
+            config.seed, lambda: AttentionEncoder(self.architecture, config.dropout)
+        )
+        self.dim = self.architecture.channels[-1]
+        self.hop_length = 1
+        for stride in self.architecture.strides:
+            self.hop_length *= stride
+
+    def num_frames(self, length: int) -> int:
+        if self.clip_length is not None and length > 0:
+            length = self.clip_length
+        return -(-length // self.hop_length)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        self.check_lengths(lengths)
+        valid: Tensor | None = lengths
+        if self.clip_length is not None:
+            batch, valid = fit_clip(batch, self.clip_length), None
+        with compute_in(self.config.precision, batch.device):
+            x, valid = self.encoder(batch[:, None], valid)
+        return Frames(
+            x.transpose(1, 2).float(), torch.full_like(lengths, x.shape[2]) if valid is None else valid
+        )
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        blocks, attention = self.encoder.blocks, self.encoder.attention
+        return [[blocks[0]], [blocks[1]], [blocks[2]], [attention[0]], [blocks[3]], [attention[1]]]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields(),
+            "weights": weights_sha256(self),
+            "architecture": asdict(self.architecture),
+            "preprocessing": {"clip_length": self.clip_length},
+        }
