@@ -248,8 +248,9 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
 
     classes, folds, speakers; temperatures, one per fold, which the probabilities have in them already; score,
     the name of the open-set score, or null where the graph has none, and threshold, above which an item is of
-    no class, or null; sample_rate (Hz) and min_samples of the waveforms, null without; part, batch (`any` or
-    1), recipe, stillwave.
+    no class, or null; sample_rate (Hz) and min_samples of the waveforms, null without; clip_samples, what is
+    heard of a longer one (`predict` cuts it into such pieces), null for all; part, batch (`any` or 1),
+    recipe, stillwave.
     """
     recipe = models.recipe
     name = recipe.open_set.score
@@ -267,6 +268,7 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "threshold": threshold if name in SCORES and np.isfinite(threshold) else None,
         "sample_rate": audio.sample_rate if audio else None,
         "min_samples": shortest(audio) if audio else None,
+        "clip_samples": getattr(audio, "clip_length", None),
         "part": part,
         "batch": 1 if single else "any",
         "recipe": config["recipe"],

@@ -115,14 +115,15 @@ def facts_in(file: Path) -> dict[str, Any]:
 def differences(file: Path, run: Path, fold: int | None, batches: list[list[int]]) -> tuple[float, float]:
     """The largest of the probabilities, and of the scores relative to their size, over noise."""
     predictor = Predictor.load(run, fold, device="cpu")
-    single = facts_in(file)["batch"] == 1
+    facts = facts_in(file)
+    single, heard = facts["batch"] == 1, facts["clip_samples"]
     found: list[float] = []
     scores: list[tuple[float, float]] = []
     for lengths in [[n] for batch in batches for n in batch] if single else batches:
         values, sizes = pad([noise(n) for n in lengths])
         given = run_file(file, waveform=values) if single else run_file(file, waveform=values, lengths=sizes)
         for row, n in enumerate(lengths):
-            expected = predictor(noise(n), 16000)
+            expected = predictor(noise(n)[:heard], 16000)
             p = np.array(list(expected.probabilities.values()))
             found.append(float(np.abs(given["probabilities"][row] - p).max()))
             scores.append((float(given["score"][row]), expected.score))
