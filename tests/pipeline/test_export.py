@@ -147,7 +147,8 @@ def test_all_folds_in_one_graph(train_run: Callable[[str], Path], tmp_path: Path
     assert len(facts.pop("temperatures")) == 3
     assert facts == {
         "classes": ["high", "low"], "folds": 3, "speakers": [], "score": "vim", "sample_rate": 16000,
-        "min_samples": 400, "part": "model", "batch": "any", "stillwave": facts["stillwave"],
+        "min_samples": 400, "clip_samples": None, "part": "model", "batch": "any",
+        "stillwave": facts["stillwave"],
     }  # fmt: skip
     outputs = run_file(file, waveform=noise(800)[None], lengths=np.array([800]))
     assert outputs["logits"].shape == (1, 3, 2)
