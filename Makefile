@@ -22,7 +22,7 @@ demo: setup
 	@echo "Plots: reports/*/*.png, or dvc plots show"
 
 test: setup
-	pytest
+	pytest -n auto --dist loadfile
 
 lint: setup
 	ruff check .

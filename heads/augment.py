@@ -42,7 +42,11 @@ class FrameAugment:
             raise ValueError("warp, gain, tilt and band_masks need `bands`, the number of bands in a frame")
 
     def __call__(self, frames: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(batch, frames, ...), lengths (batch,) -> the same, augmented; the number of frames may change."""
+        """(batch, frames, ...), lengths (batch,) -> the same, augmented; the number of frames may change.
+
+        An item of length 0 keeps it: what is absent stays absent.
+        """
+        present, lengths = lengths > 0, lengths.clamp(min=1)
         shape = frames.shape[2:]
         if self.bands and shape[-1] % self.bands:
             raise ValueError(f"frames have {shape[-1]} dimensions, no multiple of bands = {self.bands}")
@@ -59,7 +63,7 @@ class FrameAugment:
             x = torch.cat([x[:, :1] + offset[:, None, None], x[:, 1:]], 1)
         if self.time_masks or self.band_masks:
             x = self._mask(x, lengths, generator)
-        return x.transpose(1, 2).reshape(len(x), -1, *shape), lengths
+        return x.transpose(1, 2).reshape(len(x), -1, *shape), torch.where(present, lengths, 0)
 
     def _resample(self, x: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Stretch time and warp bands in one bilinear interpolation."""

@@ -1,6 +1,8 @@
 """Training state on disk: tensors as safetensors, the rest as JSON, replaced in one step."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,30 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What save_tensors wrote. Raises ValueError naming the file when it is not such a file."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _facts(file)  # noqa: SIM118
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The metadata alone of what save_tensors wrote. Raises ValueError as `load_tensors`."""
+    with _opened(path) as file:
+        return _facts(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; train the run again") from None
     except Exception as error:  # safetensors raises its own error type, which it does not export
         raise ValueError(f"{path}: not a readable safetensors file ({error}); train the run again") from None
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((file.metadata() or {}).get("json", "{}"))
+    return facts
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """A trained run as the teacher of another: what its models say of the rows that they were trained on."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
-from pipeline.data import Data, Rows, load_data
+from pipeline.data import Data, Rows
 from pipeline.folds import Fold, folds_of
-from pipeline.head import read_run
-from pipeline.live import load_encoders
-from pipeline.live_data import load_live_data
+from pipeline.head import model_digests, read_facts, read_run
+from pipeline.live_data import data_of_run
 from pipeline.predictions import fold_values
 
 
@@ -41,10 +39,7 @@ class Teacher:
                 f"{', '.join(data.classes)}: train one of the two again"
             )
         self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(self.run / "config.json"))
-        if config["live"]:
-            own = load_live_data(self.recipe, manifest, load_encoders(self.run), device)
-        else:
-            own = load_data(self.recipe, manifest, config["embeddings"], device)
+        own = data_of_run(self.run, manifest, device=device)
         if own.digest(self.recipe.train.group) != config["rows"] or own.stores() != config["stores"]:
             raise ValueError(
                 f"{run}: the manifest or the frames have changed since it was trained, or the manifest is "
@@ -64,6 +59,7 @@ class Teacher:
                     f"{self.run}: it has no model or no frames for training rows of fold {fold.number}; a "
                     "teacher is trained on the same rows and folds"
                 )
+            read_facts(self.run, fold.number)  # a model that is lost is refused before it costs an old run
             tested = np.isin(self.row_of[fold.test], [*other.train, *other.valid])
             if tested.any() or np.isin(self.row_of[fold.valid], other.train).any():
                 raise ValueError(
@@ -89,8 +85,4 @@ class Teacher:
 
     def facts(self) -> dict[str, Any]:
         """Which run it is, JSON-ready: another teacher makes another run."""
-        sha256 = {}
-        for fold in read_run(self.run)["folds"]:
-            file = self.run / f"fold_{fold}" / "model.safetensors"
-            sha256[str(fold)] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return {"run": str(self.run), "sha256": sha256}
+        return {"run": str(self.run), "sha256": model_digests(self.run, read_run(self.run)["folds"])}

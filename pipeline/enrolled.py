@@ -1,8 +1,7 @@
 """Speakers that were enrolled after training: their files, and how a loaded model becomes theirs."""
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from heads.personal import UNKNOWN_SPEAKER
 from pipeline.checkpoint import load_tensors, save_tensors
+from pipeline.head import model_digests
 from pipeline.live import LiveModel
 
 FOLDER = "speakers"  # of a run: one file per enrolled speaker
@@ -77,7 +77,8 @@ def load_speaker(run: str | Path, name: str, file: str | Path | None = None) -> 
     if "models" not in facts:
         raise ValueError(f"{path}: no speaker's file; give what `stillwave enroll` wrote")
     numbers = [int(number) for number in facts["models"]]
-    if facts["models"] != _models(run, numbers):
+    # An enrolment is of no use with other weights.
+    if facts["models"] != model_digests(run, numbers):
         raise ValueError(f"{path}: enrolled in other models than those of {run}; enrol {name!r} again")
     folds: dict[int, dict[str, Tensor]] = {number: {} for number in numbers}
     for key, tensor in tensors.items():
@@ -96,7 +97,7 @@ def save_speaker(file: Path, run: Path, name: str, folds: Mapping[int, Mapping[s
     """Write what `load_speaker` reads."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{number}.{key}": t.float() for number, own in folds.items() for key, t in own.items()}
-    save_tensors(file, tensors, {"speaker": name, "models": _models(run, list(folds))})
+    save_tensors(file, tensors, {"speaker": name, "models": model_digests(run, folds)})
 
 
 def check_name(name: str) -> None:
@@ -108,12 +109,3 @@ def check_name(name: str) -> None:
 def head_of(model: Any) -> Any:
     """The head of a loaded model, which may be all there is of it."""
     return model.head if isinstance(model, LiveModel) else model
-
-
-def _models(run: Path, folds: Sequence[int]) -> dict[str, str]:
-    """sha256 of each fold's weights: an enrolment is of no use with others."""
-    files = {str(fold): run / f"fold_{fold}" / "model.safetensors" for fold in folds}
-    return {
-        fold: hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
-        for fold, file in files.items()
-    }

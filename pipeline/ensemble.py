@@ -20,7 +20,7 @@ from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
 from pipeline.device import pick_device
 from pipeline.enrolled import Enrolled
-from pipeline.head import load_head, read_run, read_weights
+from pipeline.head import load_head, read_facts, read_run
 from pipeline.inference import autocast
 from pipeline.live import encode, load_encoders, load_live
 from pipeline.reading import Item
@@ -76,7 +76,7 @@ class Ensemble:
                 else load_head(run, number)
             )
             folder = run / f"fold_{number}"
-            speakers = read_weights(run, number)[1].get("speakers") if self.recipe.personalise else None
+            speakers = read_facts(run, number).get("speakers") if self.recipe.personalise else None
             model.to(self.device).eval().requires_grad_(False)
             folds.append(Fold(number, model, Calibration.load(folder), tuple(speakers or ())))
         self.folds = tuple(folds)

@@ -10,10 +10,9 @@ import pandas as pd
 from pipeline.calibrate import Calibration
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
-from pipeline.data import Data, Rows, load_data
+from pipeline.data import Data, Rows
 from pipeline.head import SEEN, read_run
-from pipeline.live import load_encoders
-from pipeline.live_data import load_live_data
+from pipeline.live_data import data_of_run
 from pipeline.manifest import ManifestError, read_manifest
 from pipeline.predictions import predict_ensemble, predict_folds
 from pipeline.report import full_report, write_report
@@ -55,11 +54,9 @@ def evaluate(
         moved = "" if manifest else f"; {run} was trained with it: if it was moved, name it with --manifest"
         raise ManifestError(f"{error}{moved}") from None
     source = "recordings" if config["live"] else f"frames in {embeddings}"
-    if config["live"]:
-        encoders = load_encoders(run, None if backbones is None else Path(backbones))
-        data = load_live_data(recipe, rows_of_table, encoders, device, trained=trained)
-    else:
-        data = load_data(recipe, rows_of_table, embeddings, device, trained=trained)
+    data = data_of_run(
+        run, rows_of_table, embeddings=embeddings, backbones=backbones, device=device, trained=trained
+    )
     if ensemble:
         if data.stores() != config["stores"]:
             raise ValueError(

@@ -1,15 +1,14 @@
 """Writing torch modules as ONNX files, and storing their weights as 8-bit integers."""
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.quiet import quiet
 
 OPSET = 20  # the first with a Fourier transform of any axis
 FRONT_ENDS = ("Fbank", "LogMel")  # classes whose matrix products are of powers: eight bits span no 100 dB
@@ -106,19 +105,6 @@ def _quantizes(node: Any, graph: Any) -> bool:
         return False
     wide = {tensor.name for tensor in graph.initializer if tensor.data_type != 1}  # 1 is float32
     return node.op_type in ("MatMul", "Gemm") and not wide.intersection(node.input)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's and the quantizer's notes on their own workings."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _import_onnx() -> Any:

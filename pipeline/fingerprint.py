@@ -1,5 +1,6 @@
 """What stored frames depend on, beyond the backbone itself."""
 
+import json
 from importlib.metadata import version
 from typing import Any
 
@@ -19,4 +20,7 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
     if backbone.modality == "audio":
         libraries |= {"soxr": version("soxr"), "libsndfile": soundfile.__libsndfile_version__}
         fields["audio_version"] = AUDIO_VERSION
-    return fields | {"libraries": {name: ".".join(text.split(".")[:2]) for name, text in libraries.items()}}
+    fields |= {"libraries": {name: ".".join(text.split(".")[:2]) for name, text in libraries.items()}}
+    # As it is read back from a store or a run: a tuple would differ from the list that it is stored as.
+    found: dict[str, Any] = json.loads(json.dumps(fields))
+    return found

@@ -1,7 +1,8 @@
 """The recipe's head: built from its config, and loaded from a run."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from heads.losses import prior_bias
 from heads.multimodal import FusionClassifier
 from heads.personal import Personalised
 from heads.pooled import PooledClassifier
-from pipeline.checkpoint import load_state, load_tensors
+from pipeline.checkpoint import load_facts, load_state, load_tensors
 from pipeline.config.base import parse_config
 from pipeline.config.heads import FusionHead, SegmentHead
 from pipeline.config.recipe import Recipe
@@ -93,6 +94,20 @@ def load_head(run: Path, fold: int) -> tuple[AnyHead, dict[str, Any]]:
     head = untrained_head(config, facts)
     load_state(head, state, run / f"fold_{fold}")
     return head.eval(), config
+
+
+def model_digests(run: Path, folds: Iterable[int]) -> dict[str, str]:
+    """sha256 of each fold's weights, by its number as text; empty where there are none."""
+    files = {str(fold): run / f"fold_{fold}" / "model.safetensors" for fold in folds}
+    return {
+        fold: hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
+        for fold, file in files.items()
+    }
+
+
+def read_facts(run: Path, fold: int) -> dict[str, Any]:
+    """What is said of one model, without its tensors: classes, and speakers that have a vector."""
+    return load_facts(run / f"fold_{fold}" / "model.safetensors")
 
 
 def read_weights(run: Path, fold: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Backbone and head as one model: what fine-tuning trains, and what turns new audio into answers."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,7 @@ class LiveModel(WrappedHead):
         values, lengths, *others = self.frames(*inputs)
         if self.augment is not None and self.training:
             seed = int(torch.randint(2**62, ()))  # of the stream that dropout draws from
-            changed = self.augment(values, lengths.clamp(min=1), torch.Generator().manual_seed(seed))
-            values, lengths = changed[0], torch.where(lengths > 0, changed[1], 0)
+            values, lengths = self.augment(values, lengths, torch.Generator().manual_seed(seed))
         found: Outputs = self.head.outputs(values, lengths, *others, *inputs[2 * len(self.encoders) :])
         return found
 
@@ -129,8 +127,7 @@ def load_encoders(run: Path, backbones: Path | None = None) -> dict[str, Backbon
         else:
             settings = parse_config(settings, BackboneConfig, source=source)
         encoder = build_backbone(settings)
-        made_by = json.loads(json.dumps(fingerprint(encoder)))
-        if differing := differences(config["stores"][name]["fingerprint"], made_by):
+        if differing := differences(config["stores"][name]["fingerprint"], fingerprint(encoder)):
             raise ValueError(
                 f"{run}: the backbone {store} would give other frames than those it was trained on: "
                 f"{'; '.join(differing)}. Give it the weights and library versions of then, or train again"

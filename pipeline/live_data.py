@@ -1,18 +1,21 @@
 """What a recipe fine-tunes on: labelled rows of the manifest, and their waveforms or texts."""
 
-import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline.backbones import Backbone
+from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
 from pipeline.config.train import Finetune
-from pipeline.data import Data, check_enough, check_modality, label_numbers, labelled_rows
+from pipeline.data import Data, check_enough, check_modality, label_numbers, labelled_rows, load_data
 from pipeline.device import pick_device
 from pipeline.features import joined
 from pipeline.fingerprint import fingerprint
+from pipeline.head import read_run
+from pipeline.live import load_encoders
 from pipeline.rows import plan_rows
 from pipeline.waveforms import LiveFeatures
 
@@ -41,7 +44,7 @@ def load_live_data(
             encoder,
             [sources[name].get(id_) for id_ in used["id"]],
             pick_device(device),
-            fingerprint=json.loads(json.dumps(fingerprint(encoder))),
+            fingerprint=fingerprint(encoder),
             settings=encoder.config.model_dump(mode="json"),  # type: ignore[union-attr, operator]
             finetune=recipe.finetune or Finetune(),
         )
@@ -56,6 +59,27 @@ def load_live_data(
         views=tuple(np.array([row]) for row in range(len(used))),
         missing=tuple(labelled["id"][~has_frames]),
     )
+
+
+def data_of_run(
+    run: Path,
+    manifest: pd.DataFrame,
+    *,
+    embeddings: str | Path | None = None,
+    backbones: str | Path | None = None,
+    device: str = "auto",
+    trained: Sequence[str] | None = None,
+) -> Data:
+    """What a run reads of the rows of `manifest`: stored frames, or waveforms where its backbone trained.
+
+    embeddings: folder of the stores, if not that of the training. backbones: as of `load_encoders`.
+    """
+    config = read_run(run)
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    if not config["live"]:
+        return load_data(recipe, manifest, embeddings or config["embeddings"], device, trained=trained)
+    encoders = load_encoders(run, None if backbones is None else Path(backbones))
+    return load_live_data(recipe, manifest, encoders, device, trained=trained)
 
 
 def _check_crop(recipe: Recipe, encoder: Backbone) -> None:

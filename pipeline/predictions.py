@@ -13,7 +13,7 @@ from pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from pipeline.data import UNKNOWN, Data, Rows
 from pipeline.features import Features
 from pipeline.folds import folds_of
-from pipeline.head import load_head, read_weights
+from pipeline.head import load_head, read_facts
 from pipeline.inference import outputs_of
 from pipeline.live import load_live
 from pipeline.metrics import argmax_names
@@ -67,8 +67,8 @@ def fold_values(
 
 def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
     """One model of a run on the device of the data, and the features as it takes them."""
-    _, facts = read_weights(run, fold)
-    features = numbered(data, facts["speakers"]) if facts.get("speakers") else data.features
+    speakers = read_facts(run, fold).get("speakers")
+    features = numbered(data, speakers) if speakers else data.features
     live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
     encoders = {name: part.backbone for name, part in live.items()}
     model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]

@@ -1,12 +1,11 @@
 """Beginning where another run ended: a head from its stored frames, a personalised one from a basic one."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from cache.fingerprint import differences
 from pipeline.checkpoint import load_state, state_of
-from pipeline.head import read_run, read_weights
+from pipeline.head import model_digests, read_run, read_weights
 
 PERSONAL = ("speakers.", "down.", "up.")  # what a personalised head has of its own
 
@@ -43,7 +42,7 @@ def check_start(start: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     for fold in other["folds"]:
         read_weights(start, fold)  # what is lost or broken is refused now, before it costs an old run
-    return {"run": str(start), "sha256": {str(fold): _sha256(start, fold) for fold in other["folds"]}}
+    return {"run": str(start), "sha256": model_digests(start, other["folds"])}
 
 
 def load_start(model: Any, start: Path, fold: int) -> None:
@@ -67,7 +66,3 @@ def load_start(model: Any, start: Path, fold: int) -> None:
 
 def _personal(name: str) -> bool:
     return name.removeprefix("head.").startswith(PERSONAL)
-
-
-def _sha256(run: Path, fold: int) -> str:
-    return hashlib.sha256((run / f"fold_{fold}" / "model.safetensors").read_bytes()).hexdigest()

@@ -66,8 +66,7 @@ class Step:
         """Add a piece's gradient; returns its part of each of the batch's losses. batch: all its labels."""
         values, lengths, *others = features.batch(rows)
         if self.augment is not None:
-            values, changed = self.augment(values.float(), lengths.clamp(min=1), generator)
-            lengths = torch.where(lengths > 0, changed, 0)  # what is absent stays absent
+            values, lengths = self.augment(values.float(), lengths, generator)
         target = torch.from_numpy(self.labels[rows]).to(features.device)
         with self.processes.autocast(features.device, self.config.precision):
             outputs = self.head.outputs(values, lengths, *others)  # type: ignore[operator]

@@ -127,7 +127,7 @@ def train_models(
         **where,
     }
     if start is not None:
-        config["start"] = check_start(Path(start), json.loads(json.dumps(config)))
+        config["start"] = check_start(Path(start), config)
     teacher = None if teach is None else teach(data, folds)
     if (teacher is not None) != (recipe.losses.distill > 0):
         raise ValueError(

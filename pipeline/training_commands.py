@@ -27,22 +27,29 @@ def train(
     """Train a recipe's head on stored frames, one model per fold; a killed run goes on where it was."""
     from pipeline import console
     from pipeline.config.recipe import Recipe
-    from pipeline.distill import Teacher
     from pipeline.manifest import read_manifest
     from pipeline.train import train
 
     config = load_config(recipe, Recipe, overrides)
     rows = read_manifest(manifest, columns=[config.label])
+    teach = None
+    if teacher is not None:
+        from pipeline.distill import Teacher
+
+        teach = partial(Teacher, teacher, rows, device=device)
     with console.Watch() as watch:
         watch.stage("train")
-        options: dict[str, Any] = {
-            "manifest_path": manifest,
-            "start": start,
-            "teach": None if teacher is None else partial(Teacher, teacher, rows, device=device),
-            "device": device,
-            "progress": watch.epoch,
-        }
-        train(config, rows, embeddings, out, **options)
+        train(
+            config,
+            rows,
+            embeddings,
+            out,
+            manifest_path=manifest,
+            start=start,
+            teach=teach,
+            device=device,
+            progress=watch.epoch,
+        )
     typer.echo(f"{out}: trained; `stillwave evaluate --run {out}` scores it")
 
 
@@ -69,13 +76,16 @@ def finetune(
     rows = read_manifest(manifest, columns=[config.label])
     with console.Watch() as watch:
         watch.stage("finetune")
-        options: dict[str, Any] = {
-            "manifest_path": manifest,
-            "start": start,
-            "device": device,
-            "progress": watch.epoch,
-        }
-        finetune(config, rows, models, out, **options)
+        finetune(
+            config,
+            rows,
+            models,
+            out,
+            manifest_path=manifest,
+            start=start,
+            device=device,
+            progress=watch.epoch,
+        )
     typer.echo(f"{out}: trained; `stillwave evaluate --run {out}` scores it")
 
 

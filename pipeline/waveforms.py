@@ -1,8 +1,9 @@
 """Waveforms and token ids for the training loop, in place of stored frames: what a live backbone reads."""
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,14 @@ class _Kept:
                 self._bytes += item.nbytes
 
 
+class _Epoch(NamedTuple):
+    """Its number, the seed of what is drawn in it, and the effects, if there are any."""
+
+    number: int
+    seed: int
+    effects: ViewsConfig | None
+
+
 class LiveFeatures:
     """Rows as a backbone reads them: decoded once and kept, as long as there is room.
 
@@ -60,16 +69,17 @@ class LiveFeatures:
         self.frame_shape = (*layers, backbone.dim)
         self.content = [source.sha256 if source else "" for source in sources]
         self._kept = _Kept()
-        self._epoch: tuple[int, int] | None = None  # its number, and the seed of what is drawn in it
+        self._epoch: _Epoch | None = None
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "LiveFeatures":
         """The same rows, cut and augmented for one epoch."""
         if self.backbone.modality == "text" or not (self.finetune.augment or self.finetune.crop_s):
             return self
-        changed = LiveFeatures.__new__(LiveFeatures)
-        changed.__dict__ = self.__dict__ | {
-            "_epoch": (epoch, int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        }
+        changed = copy.copy(self)  # which shares what was read
+        drawn = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        effects = self.finetune.augment
+        view = None if effects is None else ViewsConfig(count=1, seed=drawn, **dict(effects))
+        changed._epoch = _Epoch(epoch, drawn, view)
         return changed
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -112,16 +122,14 @@ class LiveFeatures:
 
     def _changed(self, waveform: NDArray[Any], row: int, source: Source) -> NDArray[Any]:
         assert self._epoch is not None
-        epoch, seed = self._epoch
-        rate, augment = self.backbone.sample_rate, self.finetune.augment
+        epoch, seed, effects = self._epoch
+        rate = self.backbone.sample_rate
         assert rate is not None
         if self.finetune.crop_s and (over := len(waveform) - round(self.finetune.crop_s * rate)) > 0:
             start = int(np.random.default_rng([seed, epoch, row]).integers(over + 1))
             waveform = waveform[start : len(waveform) - over + start]
-        if augment is not None:
-            effects = {name: getattr(augment, name) for name in type(augment).model_fields}
-            view = ViewsConfig(count=1, seed=seed, **effects)
-            changed = apply(waveform, rate, draw(view, source.sha256, epoch + 1))
+        if effects is not None:
+            changed = apply(waveform, rate, draw(effects, source.sha256, epoch + 1))
             # Speed can leave less than a frame of a very short clip, which then stays as it is.
             waveform = changed if self.backbone.num_frames(len(changed)) else waveform
         return waveform

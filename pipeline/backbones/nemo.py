@@ -1,9 +1,6 @@
 """FastConformer as NVIDIA's NeMo runs it."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from pipeline.backbones.conformer import SUBSAMPLING, Architecture
 from pipeline.backbones.mel import MelSettings
 from pipeline.backbones.nemo_file import parse_nemo_config
 from pipeline.backbones.recorded import RecordedEncoder
+from pipeline.quiet import quiet
 
 
 class NemoEncoder(RecordedEncoder):
@@ -99,16 +97,3 @@ def import_nemo() -> Any:
             "pip install 'stillwave[nemo]', or set `implementation` to transformers or custom"
         ) from error
     return asr
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings or notes below ERROR from the libraries that NeMo imports and from NeMo as it restores."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

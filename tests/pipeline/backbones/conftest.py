@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pipeline.backbones import Backbone
 from pipeline.backbones.conformer import Architecture, Conformer
-from pipeline.backbones.nemo import import_nemo, quiet
+from pipeline.backbones.nemo import import_nemo
 from pipeline.backbones.nemo_file import to_nemo
 from pipeline.backbones.parakeet import build_parakeet
 from pipeline.backbones.weights import random_weights
+from pipeline.quiet import quiet
 
 SMALL_WAV2VEC2 = {
     "conv_dim": (24,) * 7,

@@ -104,7 +104,8 @@ def test_nemos_own_forward_gives_these_frames(
     relative_error: Callable[..., float],
 ) -> None:
     """What a user of NeMo gets from the model itself, without anything of ours."""
-    from pipeline.backbones.nemo import import_nemo, quiet
+    from pipeline.backbones.nemo import import_nemo
+    from pipeline.quiet import quiet
 
     with quiet():
         model = import_nemo().models.ASRModel.restore_from(str(nemo_file), map_location="cpu").eval()
