@@ -1,9 +1,10 @@
-# make demo: a result on the built-in corpus. make test: the whole suite. Both set up .venv first.
+# make demo: a result on the built-in corpus. make test: the whole suite. make docs: the site, into site/.
+# make notebooks: runs those of analysis/notebooks. All of them set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs notebooks clean
 
 setup: $(VENV)/.installed
 
@@ -19,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	dvc repro
 	dvc metrics show
-	@echo "Plots: reports/*/*.png, or dvc plots show"
+	@echo "Look at reports/index.html and reports/explorer.html, or dvc plots show"
 
 test: setup
 	pytest -n auto --dist loadfile
@@ -29,5 +30,13 @@ lint: setup
 	ruff format --check .
 	mypy
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+notebooks: setup
+	@for file in analysis/notebooks/*.ipynb; do start=$$(date +%s); \
+	  jupyter execute --timeout=900 $$file || exit 1; \
+	  echo "$$file: $$(($$(date +%s) - start)) s"; done
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,6 +32,12 @@ def load_facts(path: Path) -> dict[str, Any]:
         return _facts(file)
 
 
+def load_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of what save_tensors wrote, from its header. Raises as `load_tensors`."""
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline import model_commands, store_commands, training_commands
+from pipeline import analysis_commands, model_commands, store_commands, training_commands
 from pipeline.config.base import ConfigError, load_config
 from pipeline.options import Corpus, Device, Manifest, Overrides, Rebuild, Root, Scheduler, Workers
 
@@ -106,6 +106,9 @@ for _command in (
     model_commands.enroll,
     model_commands.export,
     model_commands.rapid,
+    analysis_commands.analyze,
+    analysis_commands.explore,
+    analysis_commands.report,
     store_commands.info,
     store_commands.verify,
     store_commands.compact,

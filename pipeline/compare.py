@@ -29,7 +29,7 @@ def compare(
         stopping when one has others; `left_out` says how many rows of each are not compared.
     group: a column, such as `speaker`, whose rows are drawn together: the difference on new speakers, instead
         of the one on new rows of the same speakers. n groups can change places in 2^n ways, so the p of a
-        headline score is never below 2 / 2^n, however large the difference.
+        headline score is never below 2 / 2^n, however large the difference (see `randomisation_test`).
 
     Intervals are `paired_bootstrap`'s, p is `randomisation_test`'s, `mcnemar` that test's p for accuracy, by
     rows. Where a table has a column `known`, only rows known to both count in these. Where both have a

@@ -147,6 +147,19 @@ def _show_open_set(report: dict[str, Any]) -> None:
     console.print(table)
 
 
+def show_analysis(facts: dict[str, Any], out: Path) -> None:
+    """What a store knows of labels and of speakers, and what was left out of the analysis."""
+    label = f"label: {facts['label']}" if facts["label"] else "label"
+    table = Table("measure", label, "chance", "speaker", "chance")
+    names = ("label", "chance_label", "speaker", "chance_speaker")
+    for line in facts["leakage"]:
+        table.add_row(line["measure"], *("" if line[name] is None else f"{line[name]:.3f}" for name in names))
+    console.print(table)
+    for note in facts["notes"]:
+        err.print(note, style="yellow")
+    console.print(f"{facts['rows']} rows of {facts['dim']} numbers; look around in {out / 'explorer.html'}")
+
+
 def show_comparison(result: dict[str, Any], as_json: bool) -> None:
     """What `stillwave compare` prints."""
     if as_json:

@@ -135,7 +135,7 @@ def load_data(
     parts = {}
     for name, store in stores.items():
         clean = np.array([store.row_of().get((id_, 0), ABSENT) for id_ in ids], dtype=np.int64)
-        _check_fresh(store, clean, used)
+        check_fresh(store, clean, used)
         _check_absent(name, store, clean, used)
         augmented = [
             store.row_of().get((ids[number], view), clean[number])
@@ -199,7 +199,7 @@ def _check_absent(name: str, store: EmbeddingStore, rows: Rows, manifest: pd.Dat
         )
 
 
-def _check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
+def check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
     """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
     for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):

@@ -1,5 +1,6 @@
 """Scores of a run: each row predicted by a model that has not seen it, then tables and pictures."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.calibrate import FILE as CALIBRATION
 from pipeline.calibrate import Calibration
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
@@ -35,10 +37,11 @@ def evaluate(
     ensemble: instead, the rows of another `manifest`, on none of which any fold was trained, by the mean of
         the models of all folds.
 
-    Writes metrics.json, summary.json (its headline), predictions.parquet, confusion.png, reliability.png,
-    per_speaker.png, open_set.png where rows of unknown classes are tested, and for `dvc plots` confusion.csv
-    (actual, predicted) and curves.csv (fold, epoch, figures). Returns the metrics. Raises ValueError when the
-    run's manifest or frames are no longer what it was trained on.
+    Writes metrics.json (`run`: its folder and `training_digest`, whether an `ensemble` predicted, the
+    `manifest`, and `rows_digest`), summary.json (its headline), predictions.parquet, the pictures in plots/
+    (see `write_report`), and for `dvc plots` confusion.csv (actual, predicted) and curves.csv (fold, epoch,
+    figures). Returns the metrics. Raises ValueError when the run's manifest or frames are no longer what it
+    was trained on.
     """
     run = Path(run)
     out = report_folder(run, out, ensemble)
@@ -75,9 +78,39 @@ def evaluate(
     metrics = full_report(predictions, data.classes, recipe.open_set.score)
     metrics |= {"n_missing": len(data.missing), "missing": data.missing, "absent": data.absent()}
     metrics["calibration"]["folds"] = {str(fold): _facts(run, fold) for fold in config["folds"]}
-    write_report(out, predictions, metrics)
-    curves(run, config["folds"]).to_csv(out / "curves.csv", index=False)
+    metrics["run"] = {
+        "folder": run.as_posix(),
+        "digest": training_digest(run, config),
+        "ensemble": ensemble,
+        "manifest": str(table),
+        "rows": rows_digest(predictions, data.manifest),
+    }
+    write_report(out, predictions, metrics, curves(run, config["folds"]))
     return metrics
+
+
+def training_digest(run: Path, config: dict[str, Any]) -> str:
+    """sha256 of what a report follows from: recipe, classes, rows, frames, and what every fold has learnt.
+
+    config: the run's. A report that names another digest is of an older training of the run.
+    """
+    parts = [json.dumps([config[key] for key in ("recipe", "classes", "rows", "stores")], sort_keys=True)]
+    for fold in config["folds"]:
+        for name in ("model.safetensors", CALIBRATION):
+            with (run / f"fold_{fold}" / name).open("rb") as file:
+                parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def rows_digest(predictions: pd.DataFrame, manifest: pd.DataFrame) -> str:
+    """sha256 of the rows predicted: ids, contents, speakers, labels, and which labels are of known classes.
+
+    Whatever the backbones, two evaluations with the same digest are of the same rows.
+    """
+    content = manifest[[name for name in ("id", "sha256", "text") if name in manifest]]
+    table = predictions[[name for name in ("id", "speaker", "label", "known") if name in predictions]]
+    rows = table.merge(content, on="id", validate="one_to_one").sort_values("id")
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
 
 
 def report_folder(run: Path, out: str | Path | None, ensemble: bool) -> Path:

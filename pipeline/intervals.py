@@ -3,7 +3,7 @@
 Conventions: labels, predictions and groups are names, one per row. Differences are B - A. A unit is what is
 drawn as a whole: a row, or all rows of a group (a speaker). Rows of one speaker resemble each other, so where
 there are several speakers the interval by groups is the one that speaks for new speakers; rows alone say how
-well these speakers were measured. Percentile intervals of few groups (under about 20) are somewhat short.
+well these speakers were measured. Percentile intervals of few groups (under about 20) are too short.
 
 Nothing is done row by row: the headline scores follow from a confusion matrix, and a resample of rows is a
 draw of how many rows of each kind (label, predictions) it has.
@@ -60,18 +60,12 @@ def bootstrap(
 def interval_report(predictions: pd.DataFrame, generator: np.random.Generator) -> dict[str, Any]:
     """Intervals of a table with `label`, `predicted` and, where it has it, `speaker`, JSON-ready.
 
-    `level`, `resamples`, `rows`: score -> [low, high], and `speakers`: the same where there are at least two.
+    `level`, `resamples`, `rows`: score -> [low, high], and `speakers`: the same where there are at least two
+    and every row has one.
     """
     labels, predicted = predictions["label"].tolist(), predictions["predicted"].tolist()
-    draws: dict[str, list[str] | None] = {"rows": None}
-    if (
-        "speaker" in predictions
-        and predictions["speaker"].nunique() > 1
-        and predictions["speaker"].notna().all()
-    ):
-        draws["speakers"] = predictions["speaker"].astype(str).tolist()
     report: dict[str, Any] = {"level": LEVEL, "resamples": RESAMPLES}
-    for unit, groups in draws.items():
+    for unit, groups in _drawn_by(predictions).items():
         intervals = bootstrap(labels, predicted, generator, groups=groups)
         report[unit] = {name: list(interval) for name, interval in intervals.items()}
     return report
@@ -103,13 +97,26 @@ def randomisation_test(
     groups: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, float]:
-    """Two-sided p of each HEADLINE score's difference, by approximate randomisation (Noreen, 1989).
+    """Two-sided p of each HEADLINE score's difference, by randomisation (Noreen, 1989).
 
     If A and B are alike, the two predictions of a unit may change places: each does with probability 1/2. p
-    is the share of draws, with what was found as one of them, whose difference is at least as large.
+    is the share of ways to do so whose difference is at least as large as the one found. n units have 2^n
+    ways, of which pairs differ in sign alone; so where 2^(n - 1) is at most `resamples` all are counted, and
+    p is exact: at least 2 / 2^n. Else ways are drawn, what was found is one of them, and p is at least
+    1 / (1 + resamples), which is more than 2 / 2^n.
     """
     units = _units(labels, a, b, groups)
-    swapped = generator.binomial(units.copies, 0.5, size=(resamples, len(units.copies)))
+    exact = 2 ** (int(units.copies.sum()) - 1) <= resamples
+    if exact:
+        units = _Units(
+            np.ones(units.copies.sum(), dtype=np.int64),
+            np.repeat(units.a, units.copies, axis=0),
+            np.repeat(units.b, units.copies, axis=0),
+        )
+        count = len(units.copies)  # the first stays where it is: the other half is this one with A for B
+        swapped = np.arange(2 ** (count - 1))[:, None] >> np.arange(count)[::-1] & 1
+    else:
+        swapped = generator.binomial(units.copies, 0.5, size=(resamples, len(units.copies)))
     total_a, total_b = units.copies @ _flat(units.a), units.copies @ _flat(units.b)
     moved = swapped @ (_flat(units.b) - _flat(units.a))
     before, after = _scores_of(total_a + moved), _scores_of(total_b - moved)
@@ -117,7 +124,8 @@ def randomisation_test(
     p = {}
     for name in HEADLINE:
         found = abs(found_b[name] - found_a[name]) - _ROUNDING
-        p[name] = float((1 + (np.abs(after[name] - before[name]) >= found).sum()) / (1 + resamples))
+        extreme = int((np.abs(after[name] - before[name]) >= found).sum())
+        p[name] = extreme / len(swapped) if exact else (1 + extreme) / (1 + resamples)
     return p
 
 
@@ -149,16 +157,50 @@ def paired_auroc(
     the other side of zero, with one more added for what was found. Draws without rows of one side are left
     out.
     """
+    before, after = _auroc_draws(known, (a, b), generator, groups, resamples)
+    differences = after - before
+    shares = ((differences <= _ROUNDING).sum(), (differences >= -_ROUNDING).sum())
+    return _percentiles(differences, level), float(min(1.0, 2 * (1 + min(shares)) / (1 + len(differences))))
+
+
+def open_set_intervals(predictions: pd.DataFrame, generator: np.random.Generator) -> dict[str, Any]:
+    """Percentile intervals of the AUROC of `score` in a table with `known`, JSON-ready, as `interval_report`.
+
+    Draws without rows of one side are left out.
+    """
+    known, score = predictions["known"].to_numpy(dtype=bool), predictions["score"].to_numpy()
+    report: dict[str, Any] = {"level": LEVEL, "resamples": RESAMPLES}
+    for unit, groups in _drawn_by(predictions).items():
+        (values,) = _auroc_draws(known, (score,), generator, groups, RESAMPLES)
+        report[unit] = {"auroc": list(_percentiles(values, LEVEL))}
+    return report
+
+
+def _auroc_draws(
+    known: NDArray[np.bool_],
+    scores: Sequence[NDArray[Any]],
+    generator: np.random.Generator,
+    groups: Sequence[str] | None,
+    resamples: int,
+) -> list[Floats]:
+    """The AUROC of each of `scores` on the same draws, but for those without rows of one side."""
     members, inverse = _members(len(known), groups)
-    sides: list[tuple[Floats, Floats]] = []
+    parts = []
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
         weights = generator.multinomial(members, np.full(members, 1 / members), size=size)[:, inverse]
-        sides.append((_weighted_auroc(a, known, weights), _weighted_auroc(b, known, weights)))
-    differences = np.concatenate([after - before for before, after in sides])
-    differences = differences[np.isfinite(differences)]
-    shares = ((differences <= _ROUNDING).sum(), (differences >= -_ROUNDING).sum())
-    return _percentiles(differences, level), float(min(1.0, 2 * (1 + min(shares)) / (1 + len(differences))))
+        parts.append(np.stack([_weighted_auroc(score, known, weights) for score in scores]))
+    drawn = np.concatenate(parts, axis=1)
+    return list(drawn[:, np.isfinite(drawn[0])])
+
+
+def _drawn_by(predictions: pd.DataFrame) -> dict[str, list[str] | None]:
+    """What is drawn: `rows` (None), and `speakers` where there are two and every row has one."""
+    draws: dict[str, list[str] | None] = {"rows": None}
+    speakers = predictions["speaker"] if "speaker" in predictions else pd.Series(dtype=object)
+    if speakers.nunique() > 1 and speakers.notna().all():
+        draws["speakers"] = speakers.astype(str).tolist()
+    return draws
 
 
 def _units(labels: Sequence[str], a: Sequence[str], b: Sequence[str], groups: Sequence[str] | None) -> _Units:

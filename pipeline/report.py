@@ -7,22 +7,33 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from pipeline.calibrate import DEFAULT_THRESHOLD
 from pipeline.config.recipe import PROBABILITY_SCORES, UNKNOWN_NAME
-from pipeline.intervals import interval_report
+from pipeline.fonts import lettered
+from pipeline.intervals import interval_report, open_set_intervals
 from pipeline.metrics import HEADLINE, report, scores
 from pipeline.open_set_metrics import accepted, auroc, open_set_report
-from pipeline.plots import confusion_figure, open_set_figure, reliability_figure, scores_figure
+from pipeline.plots import (
+    confusion_figure,
+    curves_figure,
+    losses_figure,
+    open_set_figure,
+    reliability_figure,
+    scores_figure,
+)
 from pipeline.probabilities import calibration_report
+
+METRICS = "metrics.json"  # what makes a folder a report
 
 
 def full_report(predictions: pd.DataFrame, classes: Sequence[str], score: str) -> dict[str, Any]:
     """Everything in metrics.json, from the table that `predict_folds` makes.
 
     Headline scores, intervals and calibration are of the rows of known classes; `open_set` is there when the
-    table has rows of unknown ones.
+    table has rows of unknown ones, with intervals of its AUROC.
     """
     known = predictions[predictions["known"]]
     if known.empty:
@@ -74,6 +85,7 @@ def _open_set(predictions: pd.DataFrame, classes: Sequence[str], score: str) -> 
         "score": score,
         "unknown": sorted(predictions["label"][~known].unique()),
         "scores": each,
+        "intervals": open_set_intervals(predictions, np.random.default_rng(0)),
         "per_language": {
             str(part["language"].iloc[0]): _auroc(part, "score")
             for part in _two_sided(predictions, "language")
@@ -100,27 +112,58 @@ def _two_sided(predictions: pd.DataFrame, column: str) -> list[pd.DataFrame]:
     return [part for _, part in predictions.groupby(column) if part["known"].nunique() == 2]
 
 
-def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any]) -> None:
-    """The files of a report; see `evaluate`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any], curves: pd.DataFrame) -> None:
+    """The files of a report; see `evaluate`. In plots/ lie `report_figures`, and no others.
+
+    metrics.json is there when all others are: a report that was cut short has none.
+    """
+    plots = out / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    (out / METRICS).unlink(missing_ok=True)
     (out / "summary.json").write_text(json.dumps(summary(metrics), indent=2) + "\n")
     predictions.to_parquet(out / "predictions.parquet", index=False)
     pairs = predictions[predictions["known"]][["label", "predicted"]].rename(columns={"label": "actual"})
     pairs.to_csv(out / "confusion.csv", index=False)
-    confusion_figure(metrics["confusion"]).savefig(out / "confusion.png")
+    curves.to_csv(out / "curves.csv", index=False)
+    for old in plots.glob("*.png"):
+        old.unlink()  # the rows before may have had unknown classes, or speakers
+    with lettered():
+        for name, figure in report_figures(predictions, metrics, curves).items():
+            figure.savefig(plots / f"{name}.png")
+    temporary = out / f"{METRICS}.partial"
+    temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+    temporary.replace(out / METRICS)
+
+
+def report_figures(
+    predictions: pd.DataFrame, metrics: dict[str, Any], curves: pd.DataFrame
+) -> dict[str, Figure]:
+    """The pictures of a report, by name.
+
+    confusion, reliability, curves; losses where several are added up; per_speaker where rows have speakers;
+    where rows of unknown classes are tested open_set, and decisions where they were decided upon.
+    """
     before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
     shown = {"as trained": before} if before == after else {"before": before, "after": after}
-    reliability_figure(shown).savefig(out / "reliability.png")
+    figures = {
+        "confusion": confusion_figure(metrics["confusion"]),
+        "reliability": reliability_figure(shown),
+        "curves": curves_figure(curves),
+    }
+    if any(str(name).startswith("loss_") for name in curves):
+        figures["losses"] = losses_figure(curves)
     if metrics["per_speaker"]:
-        scores_figure(metrics["per_speaker"], metrics["uar"]).savefig(out / "per_speaker.png")
+        figures["per_speaker"] = scores_figure(metrics["per_speaker"], metrics["uar"])
     if "open_set" in metrics:
         known = predictions["known"].to_numpy()
         shares = {}
         for name in metrics["open_set"]["scores"]:
             curve = accepted(predictions[f"score_{name}"].to_numpy(), known)
             shares[name] = (curve.known, curve.unknown)
-        open_set_figure(shares).savefig(out / "open_set.png")
+        figures["open_set"] = open_set_figure(shares)
+        if "decision" in metrics["open_set"]:
+            figures["decisions"] = confusion_figure(metrics["open_set"]["decision"]["confusion"])
+    return figures
 
 
 def summary(metrics: dict[str, Any]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from pipeline.calibrate import calibrate
 from pipeline.checkpoint import save_tensors, state_of
 from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Rows, load_data
+from pipeline.environment import record
 from pipeline.features import Features, valid_frames
 from pipeline.fit import fit
 from pipeline.folds import Fold, folds_of
@@ -142,6 +143,7 @@ def train_models(
     _check(recipe, data, folds, kind)  # what is refused must cost no old run
     if processes.main:
         begin(out, config)
+        record(out, data.features.device)
         (out / SEEN).write_text(json.dumps(sorted(set(data.recordings()))))
     for fold in folds:
         processes.wait()

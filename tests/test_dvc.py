@@ -19,21 +19,25 @@ PARAMS = {
     "backbones": ["fbank", "mbert_tiny"],
     "recipes": {
         "tones": ["fbank", "fbank"],
-        "words": ["mbert_tiny", "mbert_tiny"],
         "both": ["fbank", "mbert_tiny"],
     },
     "finetune": {"tuned": {"backbone": "cnn1d", "options": "", "after": "data/manifest.parquet"}},
 }
-HEAD = {"kind": "segment", "num_heads": 4, "hidden": 16}
+TONES = {
+    "backbones": ["fbank"],
+    "label": "word",
+    "head": {"kind": "segment", "num_heads": 4, "hidden": 16},
+    "train": {"epochs": 2, "batch_size": 8},
+}
 
 FUSION = {
     "backbones": ["fbank", "mbert_tiny"],
     "modalities": ["audio", "text"],
     "label": "word",
     "head": {"kind": "fusion_openmax", "shared_dim": 8, "num_heads": 2, "depth": 2, "base_dim": 16},
+    "losses": {"focal": 0.3},
     "train": {"epochs": 2, "batch_size": 8},
 }
-
 
 TUNED = {
     "backbones": ["cnn1d"],
@@ -44,16 +48,10 @@ TUNED = {
 }
 
 
-def recipe(store: str, epochs: int = 2) -> str:
-    return yaml.safe_dump(
-        {"backbones": [store], "label": "word", "head": HEAD, "train": {"epochs": epochs, "batch_size": 8}}
-    )
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A DVC repository with this project's dvc.yaml and code, and a corpus and recipes of its own."""
-    for name in ("pipeline", "heads", "cache"):
+    for name in ("analysis", "pipeline", "heads", "cache"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "configs").mkdir()
     shutil.copytree(PROJECT / "configs/backbones", tmp_path / "configs/backbones")
@@ -64,8 +62,7 @@ def project(tmp_path: Path) -> Path:
     for file, text in {
         "params.yaml": yaml.safe_dump(PARAMS),
         "configs/corpora/tones.yaml": yaml.safe_dump(speech_config().model_dump(mode="json")),
-        "configs/recipes/tones.yaml": recipe("fbank"),
-        "configs/recipes/words.yaml": recipe("mbert_tiny"),
+        "configs/recipes/tones.yaml": yaml.safe_dump(TONES),
         "configs/recipes/both.yaml": yaml.safe_dump(FUSION),
         "configs/recipes/tuned.yaml": yaml.safe_dump(TUNED),
     }.items():
@@ -96,32 +93,35 @@ def stages_run(output: str) -> list[str]:
 
 @pytest.mark.slow
 def test_only_what_an_edit_concerns_runs_again(project: Path) -> None:
-    wanted = ("evaluate@tones", "evaluate@words", "evaluate@both", "evaluate_finetuned@tuned")
-    everything = dvc(project, "repro", *wanted)
+    wanted = ("evaluate@tones", "evaluate@both", "evaluate_finetuned@tuned")
+    everything = dvc(project, "repro", *wanted, "report")
     assert set(stages_run(everything)) == {
-        "prepare", "extract@fbank", "extract@mbert_tiny", "train@tones", "train@words", "train@both",
-        "finetune@tuned", *wanted,
+        "prepare", "extract@fbank", "extract@mbert_tiny", "train@tones", "train@both", "finetune@tuned",
+        *wanted, "report",
     }  # fmt: skip
-    assert stages_run(dvc(project, "repro", *wanted)) == []
-    assert "reports/tones/summary.json" in dvc(project, "metrics", "show")
+    assert "reports/runs/tones/summary.json" in dvc(project, "metrics", "show")
+    page = (project / "reports/index.html").read_text()
+    assert [f"<h2>{run}</h2>" in page for run in ("both", "tones", "tuned")] == 3 * [True]
     dvc(project, "plots", "show", "-o", "plots")
     assert (project / "plots/index.html").exists()
+    shown = {file.name for file in (project / "plots/static").iterdir()}
+    for run, pictures in {"tones": "confusion reliability curves per_speaker", "both": "losses"}.items():
+        for name in pictures.split():
+            assert f"workspace_reports_runs_{run}_plots_{name}.png" in shown
     assert (project / "runs/tones/fold_0/live/plots/metrics/train_loss.tsv").exists()
 
-    (project / "configs/recipes/words.yaml").write_text(recipe("mbert_tiny", epochs=3))
     (project / "configs/recipes/tuned.yaml").write_text(yaml.safe_dump(TUNED | {"classes": ["high", "low"]}))
-    assert set(stages_run(dvc(project, "repro", *wanted))) == {
-        "train@words", "evaluate@words", "finetune@tuned", "evaluate_finetuned@tuned",
-    }  # fmt: skip
+    assert stages_run(dvc(project, "repro", *wanted)) == ["finetune@tuned", "evaluate_finetuned@tuned"]
 
     config = project / "configs/backbones/mbert_tiny.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    other_text = stages_run(dvc(project, "repro", *wanted))
+    assert other_text == ["extract@mbert_tiny", "train@both", "evaluate@both"]
+
     with (project / "speech/table.csv").open("a") as table:
         for i in range(10):
             write_wave(project / f"speech/wav/new{i}.wav", 0.6, 130 + 10 * i, seed=500 + i)
             table.write(f"wav/new{i}.wav,low,s{i % 6},a new sentence\n")
-    changed = dvc(project, "repro", "evaluate@tones")
-    assert stages_run(changed) == ["prepare", "extract@fbank", "train@tones", "evaluate@tones"]
-    assert "extract fbank: 46 rows, 10 computed" in changed
-    other_text = stages_run(dvc(project, "repro", "evaluate@tones", "evaluate@both"))
-    assert other_text == ["extract@mbert_tiny", "train@both", "evaluate@both"]
+    added = dvc(project, "repro", "evaluate@tones")
+    assert stages_run(added) == ["prepare", "extract@fbank", "train@tones", "evaluate@tones"]
+    assert "extract fbank: 46 rows, 10 computed" in added

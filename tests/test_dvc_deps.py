@@ -1,4 +1,4 @@
-"""The files that dvc.yaml lists for extraction are those that its numbers come from."""
+"""The files that dvc.yaml lists for a stage are those that its numbers come from."""
 
 import ast
 from pathlib import Path
@@ -30,6 +30,8 @@ def imported(start: Path) -> set[str]:
         seen.add(name)
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            if isinstance(node, ast.ImportFrom) and node.module:  # what is taken from it may be a module, too
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for module in names:
                 file = ROOT / (module.replace(".", "/") + ".py")
@@ -41,8 +43,8 @@ def imported(start: Path) -> set[str]:
 # What training imports beyond extraction, and that changes no number.
 NO_NUMBERS_OF_TRAINING = {
     "cache/", "heads/outputs.py", "pipeline/backbones/", "pipeline/checkpoint.py", "pipeline/config/",
-    "pipeline/device.py", "pipeline/files.py", "pipeline/quarantine.py", "pipeline/quiet.py",
-    "pipeline/run_folder.py",
+    "pipeline/device.py", "pipeline/environment.py", "pipeline/files.py", "pipeline/quarantine.py",
+    "pipeline/quiet.py", "pipeline/run_folder.py",
 }  # fmt: skip
 # What evaluation imports for fine-tuned runs, whose weights are in the run.
 LIVE = {
@@ -96,6 +98,41 @@ def test_every_module_that_makes_numbers_is_a_dependency_of_extract() -> None:
         "cache/batches.py",
         "heads/masks.py",
     }
+
+
+# What an analysis imports that changes nothing in it: reading, checking, and what only --run asks for.
+NO_NUMBERS_OF_ANALYSIS = ("analysis/__init__.py", "cache/", "heads/", "pipeline/")
+NUMBERS_OF_ANALYSIS = {
+    "cache/batches.py", "heads/global_pooling.py", "heads/masks.py", "pipeline/metrics.py",
+    "pipeline/plots.py",
+}  # fmt: skip
+
+
+def test_every_module_that_analyses_is_a_dependency_of_analyze() -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["analyze"]
+    listed = {name for name in stage["deps"] if name.endswith(".py")}
+    modules = imported(ROOT / "analysis" / "analyze.py")
+    assert modules >= NUMBERS_OF_ANALYSIS | {"analysis/measures.py", "analysis/probes.py"}
+    own = {name for name in modules if not name.startswith(NO_NUMBERS_OF_ANALYSIS)}
+    assert own | NUMBERS_OF_ANALYSIS == listed
+
+
+def test_every_module_that_makes_the_explorer_is_a_dependency_of_it() -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["explorer"]
+    modules = imported(ROOT / "analysis" / "explorer.py")
+    own = {name for name in modules if name.startswith("analysis/")} - {"analysis/__init__.py"}
+    assert set(stage["deps"]) == own | {"analysis/explorer_page", "pipeline/plots.py", "reports/analysis"}
+
+
+def test_every_module_that_makes_the_page_is_a_dependency_of_report() -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+    listed = {name for name in stage["deps"] if name.endswith(".py")}
+    trained = imported(ROOT / "pipeline" / "train.py")
+    evaluated = imported(ROOT / "pipeline" / "evaluate.py")
+    further = imported(ROOT / "analysis" / "report.py") - evaluated - trained
+    drawn = imported(ROOT / "pipeline" / "report.py") - trained
+    assert listed == further | drawn | {"pipeline/metrics.py"}
+    assert "analysis/report_page" in stage["deps"]
 
 
 def test_params_name_the_stores_that_each_recipe_reads() -> None:

@@ -19,9 +19,10 @@ class SplitBase(Config):
 
 
 class Predefined(SplitBase):
-    """The split is a column that the corpus brings; `names` translates its values to train, valid, test.
+    """The split is a column that the corpus brings.
 
-    With `folds: true` the column holds the number of the fold in which a row is tested.
+    column: its name. names: translates its values to train, valid, test.
+    folds: the column holds the number of the fold in which a row is tested, counted from 0.
     """
 
     kind: Literal["predefined"]
@@ -31,13 +32,17 @@ class Predefined(SplitBase):
 
 
 class Holdout(SplitBase):
-    """One seeded train/valid/test split; a fraction is a share of the rows, met as nearly as groups allow."""
+    """One seeded train/valid/test split.
+
+    valid, test: shares of the rows, met as nearly as groups allow. seed: of the draw.
+    stratify: keep the share of each label alike on all sides.
+    """
 
     kind: Literal["holdout"]
     valid: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.15, gt=0, lt=1)
     seed: int = 0
-    stratify: bool = True  # keep the share of each label alike on all sides
+    stratify: bool = True
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Holdout":
@@ -48,7 +53,10 @@ class Holdout(SplitBase):
 
 
 class KFold(SplitBase):
-    """`folds` seeded folds of about equal size; each is tested once."""
+    """Seeded folds of about equal size; each is tested once.
+
+    folds: how many. seed: of the draw. stratify: keep the share of each label alike in all of them.
+    """
 
     kind: Literal["kfold"]
     folds: int = Field(default=5, ge=2)
@@ -74,6 +82,7 @@ class CorpusBase(Config):
     classes: keep only rows with these labels; the others are counted and reported. null keeps all.
     min_duration_s, max_duration_s: shorter and longer files are quarantined; null sets no upper bound.
     max_bad_fraction: `prepare` fails when a larger share of the files is unusable.
+    split: which rows are trained, validated and tested.
     """
 
     root: str | None = None
@@ -143,7 +152,10 @@ class FSDD(CorpusBase):
 
 
 class RAVDESS(CorpusBase):
-    """Ryerson Audio-Visual Database of Emotional Speech and Song, its audio-only files."""
+    """Ryerson Audio-Visual Database of Emotional Speech and Song, its audio-only files.
+
+    channel: which of them.
+    """
 
     kind: Literal["ravdess"]
     channel: Literal["speech", "song", "both"] = "speech"
@@ -162,7 +174,10 @@ class Urdu(CorpusBase):
 
 
 class Demo(CorpusBase):
-    """The built-in synthetic corpus; made under `root` when it is not there yet."""
+    """The built-in synthetic corpus; made under `root` when it is not there yet.
+
+    seed: of who says what, and how.
+    """
 
     kind: Literal["demo"]
     root: str | None = "data/corpora/demo"

@@ -12,7 +12,9 @@ Strides = tuple[Annotated[int, Field(ge=1)], ...]
 class Convolutions(Config):
     """Temporal convolutions in front of a head; the fields are those of heads/temporal.py.
 
-    mean_removal: the part of each utterance's own mean that is subtracted first. Empty strides: none.
+    mean_removal: the part of each utterance's own mean that is subtracted first.
+    strides: one convolution each; empty for none. channels, kernel_size: of the convolutions.
+    encoder_dropout: of whole channels.
     """
 
     mean_removal: float = Field(0.0, ge=0, le=1)
@@ -31,7 +33,10 @@ class Convolutions(Config):
 
 
 class SegmentHead(Convolutions):
-    """Segment attention pooling and a classifier; the fields are those of heads/classifier.py."""
+    """Segment attention pooling and a classifier; the fields are those of heads/classifier.py.
+
+    encoder_dropout: of whole channels, in the convolutions. dropout: in the classifier.
+    """
 
     kind: Literal["segment"]
     num_segments: int = Field(8, ge=1)
@@ -44,7 +49,10 @@ class SegmentHead(Convolutions):
 
 
 class PooledHead(Config):
-    """Global pooling and an MLP; the fields are those of heads/pooled.py."""
+    """Global pooling and an MLP; the fields are those of heads/pooled.py.
+
+    dropout: after each hidden layer.
+    """
 
     kind: Literal["pooled"]
     standardise: bool = True

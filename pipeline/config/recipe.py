@@ -24,8 +24,9 @@ class OpenSet(Config):
 
     unknown: labels that no row is trained with; test rows that have them are to be found out.
     score: what decides, higher = more outlying; every other score that the head allows is reported beside it.
-    threshold: rows above it are called unknown. `tuned`: so that `keep` of the known validation rows stay
-        below. null: 0.3 for scores that are probabilities (msp, openmax, uncertainty), else tuned.
+    threshold: rows above it are called unknown. `tuned`: from the known validation rows. null: 0.3 for
+        scores that are probabilities (msp, openmax, uncertainty), else tuned.
+    keep: the share of the known validation rows that a tuned threshold keeps below it.
     tail_size, alpha, distance: of OpenMax. neighbours: the k of knn.
     """
 
@@ -46,10 +47,13 @@ class Recipe(Config):
         one for a segment or pooled head; for a fusion head the one of audio and then the one of text.
     modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
         the only one. A row without frames of one modality is trained and predicted on the other.
+    head, losses, augment, train: what is trained, for what, on what changes of the frames, and how.
+    views: what becomes of augmented versions of the recordings that the store holds.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
         unknown.
     finetune: how the backbones train along; null where their frames are stored once, by `extract`.
     personalise: whether, and how, the head knows the speaker.
+    open_set: which labels are unknown, and how they are told.
     """
 
     backbones: list[str] = Field(min_length=1)

@@ -12,6 +12,7 @@ class Augment(Config):
     """Random changes to the stored frames of training batches; the fields are those of heads/augment.py.
 
     Of a fusion head's frames, those of audio.
+    bands: ordered bands in a frame, such as mel filters; 0 for learned embeddings, whose order says nothing.
     """
 
     stretch: float = Field(0.0, ge=0, lt=1)
@@ -46,7 +47,10 @@ class Views(Config):
 
 
 class EarlyStopping(Config):
-    """Stop when `metric` on the validation rows has not improved for `patience` epochs; keep the best."""
+    """Stop when training no longer helps the validation rows; keep the best epoch.
+
+    metric: what is looked at. patience: epochs without an improvement.
+    """
 
     metric: Literal["uar", "accuracy", "weighted_f1", "macro_f1", "loss"] = "uar"
     patience: int = Field(10, ge=1)
@@ -57,10 +61,12 @@ class Losses(Config):
 
     cross_entropy: with `train.label_smoothing` and `train.class_weights`.
     focal: class-balanced (Cui et al., 2019). focal_kind: `sigmoid` is the paper's, `softmax` a variant.
+    focal_beta, focal_gamma: of the class weights, and of how little easy rows count.
     cac: class anchor clustering with fixed anchors in logit space (Miller et al., 2021), of any head.
+    cac_alpha, cac_distance_weight: how far out anchors lie, and the weight of the distance to a row's own.
     anchor, uncertainty, prototype: of the fusion_openmax head.
     distill: what a teacher says of the training rows, at `distill_temperature` (Hinton et al., 2015); give
-        the teacher with --teacher.
+        the teacher with --teacher. distill_temperature: above 1 shows more of the classes it did not choose.
     """
 
     cross_entropy: float = Field(1.0, ge=0)
@@ -117,7 +123,10 @@ class Personalise(Config):
 
 
 class Group(Config):
-    """Optimizer settings of a part of the head: a factor on the learning rate, and its own weight decay."""
+    """Optimizer settings of a part of the head.
+
+    rate: a factor on the learning rate. weight_decay: its own; null for that of `train`.
+    """
 
     rate: float = Field(1.0, ge=0)
     weight_decay: float | None = Field(None, ge=0)
@@ -126,8 +135,13 @@ class Group(Config):
 class Train(Config):
     """The training loop.
 
+    epochs: over the training rows of a fold. batch_size: rows per update.
+    learning_rate, weight_decay: of AdamW; the rate is the largest one. warmup_fraction: share of the updates
+        in which the rate rises to it. grad_clip: largest norm of the gradient.
+    step_epochs, gamma: of the schedule `step`. label_smoothing: of losses.cross_entropy.
     valid_fraction: share of the training rows' speakers (`group`) held out for validation; 0 for none.
-        A manifest with a `valid` split brings its own.
+        A manifest with a `valid` split brings its own. group: null holds out single rows.
+    early_stopping: null trains all epochs. seed: of the weights, the batches and the dropout.
     ema: decay of the weights' moving average, which is what is evaluated and saved; 0 for none.
     class_weights: `balanced` weighs each row by n / (classes x rows of its class).
     precision: autocast type of what trains; weights stay fp32.

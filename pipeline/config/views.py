@@ -8,13 +8,19 @@ from pipeline.config.base import Config
 
 
 class Effect(Config):
-    """A change that a view has with `probability`, independently of the others."""
+    """A change that some views have.
+
+    probability: of a view to have it, independently of the other changes.
+    """
 
     probability: float = Field(gt=0, le=1)
 
 
 class SpeedEffect(Effect):
-    """Play faster or slower: tempo and pitch change together. The factor is uniform in [low, high]."""
+    """Play faster or slower: tempo and pitch change together.
+
+    low, high: the factor is uniform between them.
+    """
 
     low: float = Field(0.9, ge=0.5, le=2)
     high: float = Field(1.1, ge=0.5, le=2)
@@ -27,14 +33,18 @@ class SpeedEffect(Effect):
 
 
 class PitchEffect(Effect):
-    """Shift the pitch by up to `semitones` either way, uniformly; the length stays."""
+    """Shift the pitch; the length stays.
+
+    semitones: by up to so many either way, uniformly.
+    """
 
     semitones: float = Field(2.0, gt=0, le=12)
 
 
 class NoiseEffect(Effect):
-    """Add generated noise at a signal-to-noise ratio that is uniform in [low_db, high_db].
+    """Add generated noise at a signal-to-noise ratio.
 
+    low_db, high_db: the ratio is uniform between them.
     color: `white`, or `pink` (power falls by 3 dB per octave).
     """
 
@@ -50,7 +60,10 @@ class NoiseEffect(Effect):
 
 
 class GaussianEffect(Effect):
-    """Add white noise of standard deviation `sigma`, where full scale is 1, however loud the signal is."""
+    """Add white noise, however loud the signal is.
+
+    sigma: its standard deviation, where full scale is 1.
+    """
 
     sigma: float = Field(0.005, gt=0, le=1)
 
@@ -71,9 +84,9 @@ class WaveformEffects(Config):
 
 
 class ViewsConfig(WaveformEffects):
-    """Augmented versions of every recording, stored as views 1 to `count` beside the clean view 0.
+    """Augmented versions of every recording, stored as further views beside the clean view 0.
 
-    seed: what changes the draws of all views. More views leave those that are there as they are.
+    count: how many; more of them leave those that are there as they are. seed: of all their draws.
     """
 
     count: int = Field(ge=1, le=100)

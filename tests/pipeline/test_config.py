@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.analysis import Analysis
 from pipeline.config.backbone import BackboneConfig, FbankConfig
 from pipeline.config.base import ConfigError, apply_overrides, load_config, overrides_of
 from pipeline.config.corpus import CorpusConfig
 from pipeline.config.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-KINDS = {"backbones": BackboneConfig, "corpora": CorpusConfig, "recipes": Recipe}
+KINDS = {"analysis": Analysis, "backbones": BackboneConfig, "corpora": CorpusConfig, "recipes": Recipe}
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,9 @@ def test_configs_are_immutable() -> None:
     config = FbankConfig(kind="fbank")
     with pytest.raises(ValueError, match="frozen"):
         config.deltas = 1  # type: ignore[misc]
+
+
+def test_the_default_analysis_is_what_the_fields_default_to() -> None:
+    assert load_config(CONFIGS / "analysis/default.yaml", Analysis) == Analysis()
+    with pytest.raises(ConfigError, match=r"precision_at \(20,\) is over more neighbours than k 10: raise k"):
+        load_config(CONFIGS / "analysis/default.yaml", Analysis, ["neighbours.precision_at=[1, 20]"])

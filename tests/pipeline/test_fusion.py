@@ -180,7 +180,7 @@ def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_p
     assert (
         json.loads((out / "report/summary.json").read_text())["auroc"] == found["scores"]["energy"]["auroc"]
     )
-    assert (out / "report/open_set.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "report/plots/open_set.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_ensemble_of_all_folds_predicts_rows_that_none_has_seen(

@@ -16,6 +16,7 @@ from pipeline.intervals import (
     bootstrap,
     interval_report,
     mcnemar,
+    open_set_intervals,
     paired_auroc,
     paired_bootstrap,
     randomisation_test,
@@ -148,9 +149,24 @@ def test_randomisation_equals_all_swaps(groups: list[str] | None) -> None:
         total += 1
         for name in HEADLINE:
             extreme[name] += abs(other[name] - one[name]) >= abs(found[name]) - 1e-12
-    p = randomisation_test(labels, a, b, rng(0), groups=groups, resamples=20_000)
-    assert p == pytest.approx({name: count / total for name, count in extreme.items()}, abs=0.015)
+    p = randomisation_test(labels, a, b, rng(0), groups=groups, resamples=total)
+    assert p == pytest.approx({name: count / total for name, count in extreme.items()}, abs=1e-12)
     assert len(set(extreme.values())) > 1
+
+
+def test_drawn_swaps_agree_with_all_of_them_and_neither_falls_below_its_floor() -> None:
+    labels, a = drawn(13, seed=2)
+    b = np.where(rng(3).random(13) < 0.7, labels, a)
+    exact = randomisation_test(labels, a, b, rng(0), resamples=2**12)
+    assert exact == randomisation_test(labels, a, b, rng(1), resamples=10**6)
+    assert randomisation_test(labels, a, b, rng(0), resamples=2**12 - 1) == pytest.approx(exact, abs=0.03)
+    best, worst = ["a"] * 5, ["b"] * 5
+    for seed in range(20):  # drawn at random, the two ways of this size would at times be too rare
+        p = randomisation_test(best, worst, best, rng(seed), groups=list("stuvw"), resamples=1000)
+        assert p["accuracy"] == 2 / 2**5
+    eleven = 2 * list("abcdefghijk")
+    p = randomisation_test(22 * ["a"], 22 * ["b"], 22 * ["a"], rng(0), groups=eleven, resamples=1000)
+    assert p["accuracy"] >= 1 / 1001 > 2 / 2**11
 
 
 def test_p_is_uniform_when_there_is_no_difference() -> None:
@@ -266,6 +282,22 @@ def test_the_report_has_speakers_where_there_are_some() -> None:
     assert whole[1] - whole[0] > 1.5 * (rows[1] - rows[0])
     for without in (table.drop(columns="speaker"), table.assign(speaker=None), table.assign(speaker="s")):
         assert "speakers" not in interval_report(without, rng(0))
+
+
+def test_auroc_of_the_report_has_an_interval_by_rows_and_by_speakers() -> None:
+    generator = rng(5)
+    known = generator.random(300) < 0.6
+    score = generator.normal(size=300) - known
+    table = pd.DataFrame({"known": known, "score": score, "speaker": [f"s{i % 30}" for i in range(300)]})
+    report = json.loads(json.dumps(open_set_intervals(table, rng(0))))
+    low, high = report["rows"]["auroc"]
+    placed = (score[~known][:, None] > score[known]).mean(1), (score[~known][:, None] > score[known]).mean(0)
+    deviation = math.sqrt(sum(side.var(ddof=1) / len(side) for side in placed))  # DeLong's
+    assert (low + high) / 2 == pytest.approx(placed[0].mean(), abs=0.1 * deviation)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.08)
+    assert report["speakers"]["auroc"] != [low, high]
+    table.loc[~known, "speaker"] = None
+    assert set(open_set_intervals(table, rng(0))) == {"level", "resamples", "rows"}
 
 
 def test_errors_name_the_remedy() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pipeline.report as report_module
 from pipeline.head import read_run
 from pipeline.intervals import interval_report
 from pipeline.open_set_metrics import auroc
-from pipeline.report import full_report, summary, write_report
+from pipeline.report import full_report, report_figures, summary, write_report
 
 CLASSES = ("a", "b")
 
@@ -48,6 +49,18 @@ def table(rows: int = 120) -> pd.DataFrame:
     return frame
 
 
+def curves() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epoch": [0, 1, 2, 0, 1],
+            "train_loss": [3.0, 2.0, 1.0, 5.0, 3.0],
+            "loss_cross_entropy": [1.0, 1.0, 0.5, 2.0, 1.0],
+            "loss_focal": [2.0, 1.0, 0.5, 3.0, 2.0],
+            "fold": [0, 0, 0, 1, 1],
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
     return full_report(table(), CLASSES, "knn")
@@ -75,6 +88,8 @@ def test_every_score_is_compared_and_the_recipes_own_is_broken_down(metrics: dic
         ]
         assert found["scores"][name]["auroc_mean_of_folds"] == pytest.approx(np.mean(folds))
     german = frame[frame["language"] == "de"]
+    low, high = found["intervals"]["rows"]["auroc"]
+    assert low < found["scores"]["knn"]["auroc"] < high
     assert set(found["per_language"]) == {"de", "en"}  # no unknown rows in the third
     assert found["per_language"]["de"] == auroc(german["score_knn"].to_numpy(), german["known"].to_numpy())
 
@@ -112,12 +127,39 @@ def test_without_unknown_rows_or_thresholds_their_figures_are_left_out() -> None
 
 
 def test_the_files_say_what_was_found(metrics: dict[str, Any], tmp_path: Path) -> None:
-    write_report(tmp_path, table(), metrics)
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots/of_before.png").touch()
+    write_report(tmp_path, table(), metrics, curves())
     assert json.loads((tmp_path / "metrics.json").read_text())["uar"] == metrics["uar"]
     assert json.loads((tmp_path / "summary.json").read_text()) == summary(metrics)
     assert summary(metrics)["auroc"] == metrics["open_set"]["scores"]["knn"]["auroc"]
-    for name in ("confusion", "reliability", "per_speaker", "open_set"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    names = {"confusion", "reliability", "curves", "losses", "per_speaker", "open_set", "decisions"}
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {f"{name}.png" for name in names}
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in (tmp_path / "plots").iterdir())
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "curves.csv"), curves())
+
+
+def test_a_report_that_was_cut_short_has_no_metrics(
+    metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(tmp_path, table(), metrics, curves())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(report_module, "report_figures", full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(tmp_path, table().head(60), metrics, curves())
+    assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 60
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_pictures_are_of_what_there_is() -> None:
+    alone = table()
+    alone["speaker"], alone["decision"] = None, None
+    only = full_report(alone[alone["known"]], CLASSES, "knn")
+    drawn = report_figures(alone, only, curves().drop(columns=["loss_cross_entropy", "loss_focal"]))
+    assert set(drawn) == {"confusion", "reliability", "curves"}
 
 
 def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:

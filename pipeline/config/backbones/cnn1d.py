@@ -12,6 +12,7 @@ Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class Cnn1dConfig(CommonConfig):
     """Convolutions of the raw waveform, each with batch norm, ReLU, max pooling and dropout.
 
+    precision: of the forward pass. sample_rate: Hz.
     channels, kernel_sizes, strides, pools: one per layer. A pool of n keeps the largest of every n frames.
     dropout: of whole channels, after each layer, while training.
     clip_s: seconds that every item is cut to, from its start, or padded to with silence, so that all have the

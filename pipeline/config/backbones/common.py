@@ -14,6 +14,7 @@ Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)
 class CommonConfig(Config):
     """Fields of every backbone.
 
+    storage_dtype: of the frames on disk.
     max_batch_frames: frames per batch, padding included; bounds memory. `auto` suits the device. Numbers
         change only as far as the same item differs between batches: 1e-5 in fp32, more in half precision.
     max_bad_fraction: extraction fails when more than this part of the rows cannot be encoded.
@@ -39,6 +40,7 @@ class CommonConfig(Config):
 class PretrainedConfig(CommonConfig):
     """Fields of a backbone that has weights.
 
+    precision: what the forward pass computes in; frames come out fp32 either way.
     weights: a hub id, a local folder written by `save_pretrained`, or `random` (seeded, for offline use).
     revision: branch, tag or commit of the hub id.
     download: whether the network may be used when the hub id is not in the local cache.

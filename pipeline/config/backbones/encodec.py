@@ -12,7 +12,7 @@ BANDWIDTHS = {"24khz": (1.5, 3.0, 6.0, 12.0, 24.0), "48khz": (3.0, 6.0, 12.0, 24
 class EncodecConfig(PretrainedConfig):
     """EnCodec's encoder: the 24 kHz mono or the 48 kHz stereo model.
 
-    implementation: whose code runs; the frames of the same weights are the same.
+    model: which of the two. implementation: whose code runs; the frames of the same weights are the same.
     weights: `published` (facebook/encodec_24khz or _48khz of the hub, or the file that the package
         downloads), a local folder of the implementation's own format, a hub id (transformers only), `random`.
     embedding: `encoder`, the frames before the quantizer, or `quantized`, the sum of their codebook entries.

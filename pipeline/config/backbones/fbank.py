@@ -10,6 +10,8 @@ from pipeline.config.backbones.common import CommonConfig
 class FbankConfig(CommonConfig):
     """Log-mel filter bank energies with deltas.
 
+    precision: always fp32. sample_rate: Hz. num_mels: filters.
+    window_s, hop_s: seconds that a frame covers, and from one frame to the next.
     kaldi: as Kaldi's compute-fbank-feats with no dither: 16-bit scale, dc removal, pre-emphasis 0.97,
         povey window, triangles drawn on the mel scale. Otherwise a plain hann window on [-1, 1].
     low_hz, high_hz: band limits; no high_hz means half the sample rate.

@@ -10,6 +10,7 @@ from pipeline.config.backbones.common import CommonConfig
 class HearConfig(CommonConfig):
     """A PyTorch module with `load_model` and `get_timestamp_embeddings` (arXiv 2203.03022).
 
+    precision: always fp32, for the module sees to its own arithmetic.
     module: its dotted name, such as hearbaseline.wav2vec2. Importing it runs its code.
     model_file: what is passed to its `load_model`; empty means its own default.
     max_batch: items of equal length that it may be given at once. More than 1 is for modules known not to

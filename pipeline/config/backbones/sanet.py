@@ -12,6 +12,7 @@ Width = Annotated[int, Field(ge=1)]
 class SanetConfig(CommonConfig):
     """SANet: residual convolutions of the raw waveform, and attention between them; see sanet.py.
 
+    precision: of the forward pass. sample_rate: Hz.
     size: `base` has 512 channels in the end, `tiny` is for trying things out.
     channels, num_heads: of the four residual blocks, and of the attention; null: those of `size`.
     dropout: while training.

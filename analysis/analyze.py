@@ -1,0 +1,248 @@
+"""Everything that is looked at in a store, in one folder: vectors, rows, neighbours, tables and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis import measures, projections
+from analysis.embeddings import pool_layers, pool_store
+from analysis.folder import building
+from analysis.notes import NAMED, fitted, left_out, on_label, on_letters
+from analysis.pictures import draw, save
+from analysis.profiles import dimensions_figure, layers_figure
+from analysis.rows import Rows, manifest_beside, rows_of, with_predictions
+from cache import EmbeddingStore
+from pipeline.config.analysis import Analysis
+from pipeline.data import label_numbers
+from pipeline.manifest import ManifestError, read_manifest
+
+Progress = Callable[[str], None]
+
+
+def analyze(
+    store: str | Path,
+    out: str | Path,
+    config: Analysis,
+    *,
+    manifest: str | Path | None = None,
+    run: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress = lambda stage: None,
+) -> dict[str, Any]:
+    """Write the analysis folder of `store` to `out`; docs/analysis.md lists its files. Returns analysis.json.
+
+    manifest: default that of `run`, else `manifest.parquet` above the folder of the store. run: its
+    predictions are shown as well, each by a model that has not seen the row. embeddings: the folder of the
+    run's stores, if it was moved since. progress: told of each step.
+
+    The folder is put in place when it is whole; the same inputs give the same bytes. Raises ValueError for
+    what cannot be looked at, and when `out` holds files that no analysis made.
+    """
+    with building(Path(out).resolve()) as part:
+        facts = _written(store, part, config, manifest, run, embeddings, device, progress)
+    progress("explorer")
+    from analysis.explorer import write_explorer
+
+    facts["notes"] += write_explorer([Path(out)], Path(out) / "explorer.html")
+    _write(facts, Path(out))
+    return facts
+
+
+def _written(
+    store: str | Path,
+    out: Path,
+    config: Analysis,
+    manifest: str | Path | None,
+    run: str | Path | None,
+    embeddings: str | Path | None,
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """`analyze`, but for the explorer."""
+    progress("rows")
+    opened = EmbeddingStore(store)
+    if opened.spec.dim < 2 and config.pooling != "multi_scale":
+        raise ValueError(
+            f"{store}: its frames have 1 dimension, and a picture needs 2; -S pooling=multi_scale gives 3"
+        )
+    table = str(manifest or _manifest_of(run) or manifest_beside(store))
+    try:
+        known = read_manifest(table)
+    except ManifestError as error:
+        raise ManifestError(f"{error}" if manifest else f"{error}; name it with --manifest") from None
+    if run is not None:
+        config = _labelled_as(run, config)
+    rows = rows_of(opened, known, config)
+    if run is not None:
+        progress("predictions")
+        rows = with_predictions(rows, run, known, embeddings=embeddings, device=device)
+    notes = on_label(known, config) + [left_out(why, ids) for why, ids in rows.left_out.items()]
+    config, reduced = fitted(config, len(rows.numbers))
+    facts = {
+        "store": str(store),
+        "backbone": opened.fingerprint.get("kind"),
+        "manifest": table,
+        "run": None if run is None else str(run),
+        "config": config.model_dump(mode="json"),
+        "rows": len(rows.numbers),
+        "left_out": {why: {"rows": len(ids), "first": ids[:NAMED]} for why, ids in rows.left_out.items()},
+    }
+    facts = _look(opened, rows, config, out, facts, notes + reduced, progress)
+    made = {path.name for path in out.iterdir()} | {"analysis.json", "explorer.html"}
+    facts |= {"files": sorted(made)}
+    _write(facts, out)
+    return facts
+
+
+def _write(facts: dict[str, Any], out: Path) -> None:
+    (out / "analysis.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+
+
+def _look(
+    store: EmbeddingStore,
+    rows: Rows,
+    config: Analysis,
+    out: Path,
+    facts: dict[str, Any],
+    notes: list[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """All files of the folder but analysis.json and the explorer; returns what analysis.json says."""
+    progress("pooling")
+    pooled = pool_store(store, rows.numbers, config.pooling, config.layer)
+    vectors = pooled.values
+    np.save(out / "embeddings.npy", vectors)
+    np.save(out / "labels.npy", label_numbers(rows.table["label"], rows.classes))
+    pooled.statistics.to_csv(out / "dimensions.csv")
+    undrawn = save(dimensions_figure(pooled.statistics), out / "dimensions")
+    x = standardised(vectors) if config.standardise else vectors
+    groups = {
+        name: rows.table[name].to_numpy(object)
+        for name in ("label", "speaker")
+        if name in rows.table and rows.table[name].notna().any()
+    }
+    progress("projections")
+    points, components, projected = _project(x, config)
+    progress("clusters")
+    clustered, cluster_reports = measures.cluster(components, config, groups)
+    progress("neighbours")
+    nearest, retrieval = measures.retrieve(x, config, groups)
+    for metric, numbers in nearest.items():
+        np.save(out / f"neighbours_{metric}.npy", numbers)
+    progress("probes")
+    probed, here = _probe(store, rows, config, vectors, groups, out / "layers.npy")
+    lines = measures.leakage(here, retrieval, cluster_reports)
+    pd.DataFrame(lines, columns=list(measures.LEAKAGE)).to_csv(out / "leakage.csv", index=False)
+    if len({line["layer"] for line in probed}) > 1:
+        undrawn |= save(layers_figure(_by_target(probed, rows.label)), out / "layers")
+    table = rows.table.assign(**clustered)
+    for name, xy in points.items():
+        table = table.assign(**{f"{name}_x": xy[:, 0], f"{name}_y": xy[:, 1]})
+    table.to_parquet(out / "rows.parquet", index=False)
+    progress("pictures")
+    undrawn |= draw(table, rows.label, projected, out)
+    flags = pooled.statistics["flag"]
+    notes += [f"probe of {line['target']}: {note}" for line in here for note in line.get("notes", ())]
+    notes += [f"P@k among other speakers: {note}" for note in retrieval["notes"]]
+    notes += on_letters(undrawn)
+    return facts | {
+        "dim": vectors.shape[1],
+        "label": rows.label,
+        "classes": rows.classes,
+        "projections": projected,
+        "clusters": cluster_reports,
+        "retrieval": retrieval,
+        "probes": probed,
+        "leakage": lines,
+        "dimensions": {flag: np.flatnonzero(flags == flag).tolist() for flag in ("dead", "exploding")},
+        "notes": notes,
+    }
+
+
+def standardised(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Every dimension with mean 0 and variance 1 over the rows; one that does not vary becomes 0."""
+    mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    # Rounding leaves a constant dimension a deviation that is tiny beside its values, and not 0.
+    varies = deviation > 1e-6 * np.abs(x).max(axis=0)
+    scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
+    result: NDArray[np.float32] = (x - mean.astype(np.float32)) * scale
+    return result
+
+
+def _project(
+    x: NDArray[np.float32], config: Analysis
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], dict[str, Any]]:
+    """Points (rows, 2) by projection, the principal components, and what analysis.json says of each."""
+    components, explained = projections.pca(x, config.pca.components, config.seed)
+    points = {"pca": components[:, :2]}
+    said: dict[str, Any] = {"pca": {"explained": explained}}
+    if config.tsne is not None:
+        points["tsne"], divergence = projections.tsne(components, config.tsne, config.seed)
+        said["tsne"] = {"kl": divergence, "perplexity": config.tsne.perplexity}
+    if config.umap is not None:
+        points["umap"] = projections.umap(x, config.umap, config.seed)
+        said["umap"] = {"neighbours": config.umap.neighbours, "min_dist": config.umap.min_dist}
+    return points, components, said
+
+
+def _probe(
+    store: EmbeddingStore,
+    rows: Rows,
+    config: Analysis,
+    vectors: NDArray[np.float32],
+    groups: measures.Groups,
+    scratch: Path,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Probes of every stored layer, and those of the vectors that are looked at. scratch: a file, for now."""
+    if config.probe is None:
+        return [], []
+    layers = store.spec.layers
+    if not layers:
+        here = [
+            {"layer": None, **line} for line in measures.probe(vectors, config.probe, config.seed, groups)
+        ]
+        return here, here
+    each = [
+        {"layer": number, **line}
+        for number, values in enumerate(pool_layers(store, rows.numbers, config.pooling, file=scratch))
+        for line in measures.probe(values, config.probe, config.seed, groups)
+    ]
+    scratch.unlink()
+    if config.layer == "mean":
+        found = measures.probe(vectors, config.probe, config.seed, groups)
+        return each, [{"layer": "mean", **line} for line in found]
+    return each, [line for line in each if line["layer"] == config.layer % layers]
+
+
+def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Probes per layer by what is predicted, the label under its own name; those without a score left out."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in probed:
+        if line["uar"] is not None:
+            name = label if label and line["target"] == "label" else line["target"]
+            found.setdefault(name, []).append(line)
+    return found
+
+
+def _manifest_of(run: str | Path | None) -> Any:
+    from pipeline.head import read_run
+
+    return None if run is None else read_run(Path(run))["manifest"]
+
+
+def _labelled_as(run: str | Path, config: Analysis) -> Analysis:
+    """`config` with the label that the run predicts. ValueError when another was asked for."""
+    from pipeline.head import read_run
+
+    label = read_run(Path(run))["recipe"]["label"]
+    if config.label not in (None, label):
+        raise ValueError(
+            f"the label is {config.label!r}, and {run} predicts {label!r}: leave out -S label, or --run"
+        )
+    return config.model_copy(update={"label": label})

@@ -1,0 +1,57 @@
+"""The folder of an analysis: where one may be written, and how a new one takes the place of the old."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part"  # in the folder itself: wherever that is mounted, what is whole can be moved up
+NAMED = 5  # files that an error names
+
+
+@contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """A folder to write an analysis in; on leaving, its files replace those of the analysis in `out`.
+
+    After an error in the block, `out` is as it was. Raises ValueError as `made_before` does, before it.
+    """
+    made_before(out)
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    # Without analysis.json it is no analysis: that goes first and comes last.
+    for name in sorted(made_before(out), key=lambda name: name != "analysis.json"):
+        (out / name).unlink()
+    for path in sorted(part.iterdir(), key=lambda path: path.name == "analysis.json"):
+        path.rename(out / path.name)
+    part.rmdir()
+
+
+def made_before(out: Path) -> list[str]:
+    """The files of the analysis in `out`, by its analysis.json.
+
+    Raises ValueError when `out` has others, which are not ours to delete; hidden ones are let be.
+    """
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        raise ValueError(f"{out}: a file; name a folder")
+    there = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    try:
+        made = set(json.loads((out / "analysis.json").read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        made = set()
+    if others := sorted(there - made):
+        shown = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+        raise ValueError(
+            f"{out}: holds {len(others)} files that no analysis is known to have made ({shown}); move them "
+            "away, or name another folder"
+        )
+    return sorted(there)

@@ -1,0 +1,201 @@
+"""The rows that are looked at: those of a store that the manifest knows, and what a run says of them."""
+
+import posixpath
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.names import natural
+from cache import EmbeddingStore
+from pipeline.config.analysis import Analysis
+from pipeline.config.recipe import UNKNOWN_NAME
+from pipeline.data import check_fresh
+from pipeline.manifest import RESERVED
+
+KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
+PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label
+CUSTOMARY = ("emotion", "word")  # what the corpora that we know call their label
+MAX_CLASSES = 1000
+MIN_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a store and what is known of them.
+
+    table: a row each, in the store's order: KEPT, and `label` (None where there is none), `num_frames`.
+    numbers: their places in the store. label: the column of the manifest that `label` is, if any.
+    left_out: why rows are not here -> their ids.
+    """
+
+    table: pd.DataFrame
+    numbers: NDArray[np.int64]
+    label: str | None
+    left_out: dict[str, list[str]]
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels that occur, in natural order."""
+        return sorted(set(self.table["label"].dropna()), key=natural)
+
+
+def manifest_beside(store: str | Path) -> str:
+    """Where the manifest of `<folder>/embeddings/<name>.zarr` is by custom: `<folder>/manifest.parquet`."""
+    scheme, mark, path = str(store).rpartition("://")
+    return f"{scheme}{mark}{posixpath.normpath(f'{path}/../../manifest.parquet')}"
+
+
+def rows_of(store: EmbeddingStore, manifest: pd.DataFrame, config: Analysis) -> Rows:
+    """The clean rows (view 0) of `store` that `manifest` knows, or `config.max_rows` of them, drawn by seed.
+
+    Raises ValueError when they are fewer than MIN_ROWS, when frames are of other content than the manifest's
+    rows of the same id, or when the label is not to be found.
+    """
+    label = label_column(manifest, config.label)
+    clean = np.flatnonzero(store.view == 0)
+    known = manifest.set_index("id", drop=False)
+    there = pd.Index(store.ids[clean]).isin(known.index)
+    left_out = {
+        "not in the manifest": store.ids[clean[~there]].tolist(),
+        "without frames": known.index[~known.index.isin(store.ids[clean])].tolist(),
+    }
+    numbers = clean[there]
+    if len(numbers) < MIN_ROWS:
+        raise ValueError(
+            f"{store.path}: {len(numbers)} of its {len(clean)} clean rows are in the manifest; at least "
+            f"{MIN_ROWS} are needed: name the manifest that it was extracted with (--manifest)"
+        )
+    check_fresh(store, numbers, known.loc[store.ids[numbers]])
+    if config.max_rows is not None and config.max_rows < len(numbers):
+        drawn = np.random.default_rng(config.seed).choice(len(numbers), config.max_rows, replace=False)
+        left = np.setdiff1d(np.arange(len(numbers)), drawn)
+        left_out["not drawn (max_rows)"] = store.ids[numbers[left]].tolist()
+        numbers = numbers[np.sort(drawn)]
+    found = known.loc[store.ids[numbers]].reset_index(drop=True)
+    table = pd.DataFrame({name: _plain(found[name]) for name in KEPT if name in found})
+    values = _plain(found[label]) if label else pd.Series(None, index=table.index, dtype=object)
+    table.insert(2, "label", values)
+    table = table.assign(num_frames=store.lengths[numbers])
+    return Rows(table, numbers, label, {why: ids for why, ids in left_out.items() if ids})
+
+
+def label_column(manifest: pd.DataFrame, wanted: str | None) -> str | None:
+    """The column that labels the rows: `wanted`, else the customary one, else the only one; None of none.
+
+    Raises ValueError when `wanted` is no label, and when several might be meant.
+    """
+    if wanted is not None:
+        names = [str(name) for name in manifest.columns]
+        if wanted not in names or wanted in RESERVED:
+            raise ValueError(
+                f"label {wanted!r} is no label of the manifest, whose columns are {', '.join(names)}"
+            )
+        if not _labels(manifest[wanted]):
+            raise ValueError(
+                f"label {wanted!r} has {manifest[wanted].nunique()} values in the manifest, "
+                f"{_kind(manifest[wanted])}; a label has 2 to {MAX_CLASSES}, of text"
+            )
+        return wanted
+    found = label_candidates(manifest)
+    customary = [name for name in found if name in CUSTOMARY]
+    for only in (customary, found):
+        if len(only) == 1:
+            return only[0]
+    if found:
+        raise ValueError(
+            f"the manifest has several columns that may be the label: {', '.join(found)}; say which one, "
+            f"-S label={found[0]}"
+        )
+    return None
+
+
+def label_candidates(manifest: pd.DataFrame) -> list[str]:
+    """The columns that may be the label: of text with 2 to MAX_CLASSES values, and not PERSONAL."""
+    names = [str(name) for name in manifest.columns if name not in (*RESERVED, *PERSONAL)]
+    return [name for name in names if _labels(manifest[name])]
+
+
+def _labels(values: pd.Series) -> bool:
+    return _kind(values) == "string" and 2 <= values.nunique() <= MAX_CLASSES
+
+
+def _kind(values: pd.Series) -> str:
+    """What the values are, whatever they are held as: string, integer, ...; empty where there are none."""
+    return str(pd.api.types.infer_dtype(values.dropna().astype(object)))
+
+
+def _plain(values: pd.Series) -> pd.Series:
+    """Texts as objects, and None where there is none; numbers as they are."""
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return values
+    return values.astype(object).where(values.notna(), None)
+
+
+def with_predictions(
+    rows: Rows,
+    run: str | Path,
+    manifest: pd.DataFrame,
+    *,
+    embeddings: str | Path | None = None,
+    device: str = "auto",
+) -> Rows:
+    """`rows` with what the run says of each, by a model that has not seen it.
+
+    Further columns: predicted, a class that was trained; decision, where the run decides: that, or `unknown`;
+    confidence (the largest probability); uncertainty (of heads that tell it, else 1 - confidence); correct;
+    fold. Missing in rows that the run does not test. A row of a trained class is correct when its class is
+    predicted, as accuracy counts it; a row of another when the decision is `unknown`, None without decision.
+    Raises ValueError when it tests none of them, or when it was trained on another manifest or other frames.
+    """
+    predictions = out_of_fold(Path(run), manifest, embeddings, device).set_index("id")
+    ids = rows.table["id"]
+    if not ids.isin(predictions.index).any():
+        raise ValueError(
+            f"{run}: tests none of these {len(ids)} rows, of which the first is {ids[0]!r}; name a run on "
+            "the same manifest"
+        )
+    confidence = predictions.filter(regex="^p_").max(axis=1)
+    told = predictions.get("score_uncertainty", 1 - confidence)
+    found = pd.DataFrame(
+        {
+            "predicted": predictions["predicted"],
+            "decision": predictions["decision"],
+            "confidence": confidence,
+            "uncertainty": told,
+        }
+    )
+    rejected = (predictions["decision"] == UNKNOWN_NAME).astype(object)
+    rejected = rejected.where(predictions["decision"].notna(), None)
+    right = (predictions["predicted"] == predictions["label"]).astype(object)
+    found["correct"] = right.where(predictions["known"], rejected)
+    found["fold"] = predictions["fold"]
+    found = found.reindex(ids).reset_index(drop=True)
+    # None, not NaN, where there is no text or truth value.
+    for name in ("predicted", "decision", "correct"):
+        found[name] = found[name].astype(object).where(found[name].notna(), None)
+    found["fold"] = found["fold"].astype("Int64")
+    if found["decision"].isna().all():
+        found = found.drop(columns="decision")
+    return replace(rows, table=pd.concat([rows.table, found], axis=1))
+
+
+def out_of_fold(run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str) -> Any:
+    """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
+    from pipeline.config.base import parse_config
+    from pipeline.config.recipe import Recipe
+    from pipeline.head import read_run
+    from pipeline.live_data import data_of_run
+    from pipeline.predictions import predict_folds
+
+    config = read_run(run)
+    recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    data = data_of_run(run, manifest, embeddings=embeddings, device=device)
+    if data.digest(recipe.train.group) != config["rows"] or data.stores() != config["stores"]:
+        raise ValueError(
+            f"{run}: its manifest or its frames have changed since it was trained: train it again"
+        )
+    return predict_folds(run, recipe, data)
