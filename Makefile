@@ -23,7 +23,7 @@ demo: setup
 	@echo "Look at reports/index.html and reports/explorer.html, or dvc plots show"
 
 test: setup
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check .

@@ -14,11 +14,13 @@ from pipeline.manifest import read_manifest
 from tests.fakes import write_speech
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start; see one_thread
+LONGEST = ("test_dvc.py", "test_docs.py", "test_notebooks.py", "test_export.py", "test_finetune.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, for parallel processes to end together."""
-    items.sort(key=lambda item: item.path.name != "test_dvc.py")
+    """The longest files first, for parallel processes to end together."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
