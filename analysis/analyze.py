@@ -19,6 +19,7 @@ from analysis.rows import Rows, manifest_beside, rows_of, with_predictions
 from cache import EmbeddingStore
 from pipeline.config.analysis import Analysis
 from pipeline.data import label_numbers
+from pipeline.head import read_run
 from pipeline.manifest import ManifestError, read_manifest
 
 Progress = Callable[[str], None]
@@ -231,15 +232,11 @@ def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, lis
 
 
 def _manifest_of(run: str | Path | None) -> Any:
-    from pipeline.head import read_run
-
     return None if run is None else read_run(Path(run))["manifest"]
 
 
 def _labelled_as(run: str | Path, config: Analysis) -> Analysis:
     """`config` with the label that the run predicts. ValueError when another was asked for."""
-    from pipeline.head import read_run
-
     label = read_run(Path(run))["recipe"]["label"]
     if config.label not in (None, label):
         raise ValueError(

@@ -40,7 +40,6 @@ STYLE: dict[Any, Any] = {
     "legend.title_fontsize": 8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "text.parse_math": False,
     "svg.hashsalt": "stillwave",
 }
 

@@ -84,13 +84,6 @@ def probe(
     }
 
 
-def probe_layers(
-    layers: NDArray[Any], target: NDArray[Any], groups: NDArray[Any] | None = None, **settings: Any
-) -> list[dict[str, Any]]:
-    """`probe` of each of (layers, rows, dim) on the same folds; the results also have `layer`."""
-    return [{"layer": i, **probe(x, target, groups, **settings)} for i, x in enumerate(layers)]
-
-
 def _usable(
     target: NDArray[Any], groups: NDArray[Any] | None
 ) -> tuple[NDArray[np.int64], NDArray[Any] | None, list[str]]:

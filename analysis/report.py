@@ -9,6 +9,7 @@ from markupsafe import Markup
 from analysis.report_comparison import comparison
 from analysis.report_runs import read_shown
 from analysis.report_sections import sections
+from pipeline.files import write_if_changed
 
 PAGE = Path(__file__).parent / "report_page"
 
@@ -40,7 +41,4 @@ def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path 
             for i, one in enumerate(shown)
         ],
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.partial")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(out)
+    write_if_changed(out.absolute(), html.encode())

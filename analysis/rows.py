@@ -3,7 +3,6 @@
 import posixpath
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,13 @@ from numpy.typing import NDArray
 from analysis.names import natural
 from cache import EmbeddingStore
 from pipeline.config.analysis import Analysis
-from pipeline.config.recipe import UNKNOWN_NAME
+from pipeline.config.base import parse_config
+from pipeline.config.recipe import UNKNOWN_NAME, Recipe
 from pipeline.data import check_fresh
+from pipeline.head import read_run
+from pipeline.live_data import check_as_trained, data_of_run
 from pipeline.manifest import RESERVED
+from pipeline.predictions import predict_folds
 
 KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
 PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label
@@ -183,19 +186,11 @@ def with_predictions(
     return replace(rows, table=pd.concat([rows.table, found], axis=1))
 
 
-def out_of_fold(run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str) -> Any:
+def out_of_fold(
+    run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str
+) -> pd.DataFrame:
     """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
-    from pipeline.config.base import parse_config
-    from pipeline.config.recipe import Recipe
-    from pipeline.head import read_run
-    from pipeline.live_data import data_of_run
-    from pipeline.predictions import predict_folds
-
-    config = read_run(run)
-    recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    recipe = parse_config(read_run(run)["recipe"], Recipe, source=str(run / "config.json"))
     data = data_of_run(run, manifest, embeddings=embeddings, device=device)
-    if data.digest(recipe.train.group) != config["rows"] or data.stores() != config["stores"]:
-        raise ValueError(
-            f"{run}: its manifest or its frames have changed since it was trained: train it again"
-        )
+    check_as_trained(run, data)
     return predict_folds(run, recipe, data)

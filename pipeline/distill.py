@@ -12,7 +12,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Rows
 from pipeline.folds import Fold, folds_of
 from pipeline.head import model_digests, read_facts, read_run
-from pipeline.live_data import data_of_run
+from pipeline.live_data import check_as_trained, data_of_run
 from pipeline.predictions import fold_values
 
 
@@ -40,11 +40,7 @@ class Teacher:
             )
         self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(self.run / "config.json"))
         own = data_of_run(self.run, manifest, device=device)
-        if own.digest(self.recipe.train.group) != config["rows"] or own.stores() != config["stores"]:
-            raise ValueError(
-                f"{run}: the manifest or the frames have changed since it was trained, or the manifest is "
-                "another; a teacher is trained with the same one: train it again"
-            )
+        check_as_trained(self.run, own)
         self.data, self.student = own, data
         numbers = {id_: row for row, id_ in enumerate(own.manifest["id"])}
         self.row_of = np.array([numbers.get(id_, -1) for id_ in data.manifest["id"]], dtype=np.int64)

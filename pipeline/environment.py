@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from pipeline.files import write_if_changed
+
 FILE = "environment.json"
 LIBRARIES = (
     "stillwave", "torch", "numpy", "scikit-learn", "transformers", "safetensors", "zarr", "accelerate",
@@ -49,9 +51,7 @@ def record(run: Path, device: torch.device) -> None:
     before = read(run)
     if before[-1:] == [now]:
         return
-    temporary = run / f"{FILE}.partial"
-    temporary.write_text(json.dumps([*before, now], indent=1) + "\n")
-    temporary.replace(file)
+    write_if_changed(file, (json.dumps([*before, now], indent=1) + "\n").encode())
 
 
 def read(run: Path) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from pipeline.calibrate import Calibration
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
 from pipeline.data import Data, Rows
-from pipeline.head import SEEN, read_run
-from pipeline.live_data import data_of_run
+from pipeline.head import SEEN, model_digests, read_run
+from pipeline.live_data import check_as_trained, data_of_run
 from pipeline.manifest import ManifestError, read_manifest
 from pipeline.predictions import predict_ensemble, predict_folds
 from pipeline.report import full_report, write_report
@@ -69,11 +69,7 @@ def evaluate(
         rows = _unseen(run, data)
         predictions = predict_ensemble(run, config["folds"], recipe, data, rows)
     else:
-        if data.digest(recipe.train.group) != config["rows"] or data.stores() != config["stores"]:
-            raise ValueError(
-                f"{run}: the manifest {table} or the {source} have changed since it was trained: "
-                "train it again"
-            )
+        check_as_trained(run, data, f"the manifest {table} or the {source}")
         predictions = predict_folds(run, recipe, data)
     metrics = full_report(predictions, data.classes, recipe.open_set.score)
     metrics |= {"n_missing": len(data.missing), "missing": data.missing, "absent": data.absent()}
@@ -95,10 +91,9 @@ def training_digest(run: Path, config: dict[str, Any]) -> str:
     config: the run's. A report that names another digest is of an older training of the run.
     """
     parts = [json.dumps([config[key] for key in ("recipe", "classes", "rows", "stores")], sort_keys=True)]
+    parts += model_digests(run, config["folds"]).values()
     for fold in config["folds"]:
-        for name in ("model.safetensors", CALIBRATION):
-            with (run / f"fold_{fold}" / name).open("rb") as file:
-                parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+        parts.append(hashlib.sha256((run / f"fold_{fold}" / CALIBRATION).read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -29,10 +29,11 @@ def fonts() -> tuple[str, ...]:
 
 @contextmanager
 def lettered() -> Iterator[None]:
-    """For making figures and for saving them: letters come from the first of `fonts` that has them.
+    """For making figures and for saving them: letters come from the first of `fonts` that has them, and a `$`
+    begins no formula.
 
     Those that none has are drawn as boxes, without a warning for each.
     """
-    with mpl.rc_context({"font.family": list(fonts())}), warnings.catch_warnings():
+    with mpl.rc_context({"font.family": list(fonts()), "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield

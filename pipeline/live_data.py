@@ -82,6 +82,19 @@ def data_of_run(
     return load_live_data(recipe, manifest, encoders, device, trained=trained)
 
 
+def check_as_trained(run: Path, data: Data, what: str = "the manifest or the frames") -> None:
+    """Raise ValueError unless `data` are the rows and the frames that the run was trained on.
+
+    what: they, as the error calls them.
+    """
+    config = read_run(run)
+    if data.digest(config["recipe"]["train"]["group"]) != config["rows"] or data.stores() != config["stores"]:
+        raise ValueError(
+            f"{run}: {what} have changed since it was trained, or the manifest is another: name the one that "
+            "it was trained with, or train it again"
+        )
+
+
 def _check_crop(recipe: Recipe, encoder: Backbone) -> None:
     """Raise ValueError when what training rows are cut to is too short for a frame."""
     crop_s, rate = recipe.finetune.crop_s if recipe.finetune else None, encoder.sample_rate

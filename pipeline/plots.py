@@ -3,7 +3,6 @@
 Names of classes and speakers are drawn as they are: a `$` in one begins no formula.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def confusion_figure(confusion: dict[str, Any]) -> Figure:
 
     Over FEW_CLASSES cells are smaller, and empty ones have no number; over MOST_CELLS there are shades only.
     """
-    classes, counts = _plain(confusion["classes"]), np.array(confusion["matrix"])
+    classes, counts = confusion["classes"], np.array(confusion["matrix"])
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few, written = len(classes) <= FEW_CLASSES, len(classes) <= MOST_CELLS
     side = 2.0 + (0.55 * len(classes) if few else 0.36 * len(classes) if written else 8.0)
@@ -74,7 +73,7 @@ def scores_figure(groups: dict[str, Any], overall_uar: float) -> Figure:
     if few:
         for position, name in enumerate(names):
             axes.text(1.01, position, f"n={groups[name]['n']}", va="center", color=GREY, fontsize=8)
-        axes.set_yticks(range(len(names)), _plain(names))
+        axes.set_yticks(range(len(names)), names)
     else:
         axes.set_ylabel(f"{len(names)} of them, by UAR")
     axes.invert_yaxis()
@@ -191,7 +190,3 @@ def _folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, label: st
     mean = table.dropna().mean(axis=1)
     axes.plot(mean, color=colour, linewidth=2, marker=marker, markersize=5, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _plain(names: Sequence[str]) -> list[str]:
-    return [str(name).replace("$", r"\$") for name in names]

@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from pipeline.calibrate import DEFAULT_THRESHOLD
 from pipeline.config.recipe import PROBABILITY_SCORES, UNKNOWN_NAME
+from pipeline.files import write_if_changed
 from pipeline.fonts import lettered
 from pipeline.intervals import interval_report, open_set_intervals
 from pipeline.metrics import HEADLINE, report, scores
@@ -130,9 +131,7 @@ def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any], 
     with lettered():
         for name, figure in report_figures(predictions, metrics, curves).items():
             figure.savefig(plots / f"{name}.png")
-    temporary = out / f"{METRICS}.partial"
-    temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    temporary.replace(out / METRICS)
+    write_if_changed(out / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
 def report_figures(

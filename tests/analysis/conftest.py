@@ -1,4 +1,4 @@
-"""A real browser for the pages that analysis/ writes."""
+"""A real browser for the pages that analysis/ writes, folders to write them of, and a machine of one font."""
 
 import shutil
 import warnings
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import fonts
 from tests.analysis.browser import start_chromium
 from tests.analysis.folders import rows_of, write_analysis
 
@@ -38,3 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_analysis(root / "one", rows, notes=["3 rows have no label"])
     write_analysis(root / "two", rows.iloc[::-1].reset_index(drop=True), seed=1)
     return root
+
+
+@pytest.fixture
+def one_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No font but matplotlib's own, which lacks Chinese letters."""
+    monkeypatch.setattr(fonts, "FALLBACKS", ())
+    fonts.fonts.cache_clear()
+    yield
+    fonts.fonts.cache_clear()

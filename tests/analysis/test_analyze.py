@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from analysis.analyze import analyze, standardised
 from analysis.embeddings import pool_store
 from analysis.notes import fitted, on_label
 from cache import EmbeddingStore, Spec
-from pipeline import fonts
 from pipeline.cli import app
 from pipeline.config.analysis import Analysis, Dbscan, Hdbscan, Kmeans, Neighbours, Tsne, Umap
 from pipeline.config.backbone import BackboneConfig
@@ -250,14 +248,6 @@ def test_the_label_that_was_chosen_of_several_is_noted(manifest: pd.DataFrame, t
     assert facts["label"] == "emotion"
     assert "label: emotion, of intent, emotion; -S label= for another" in facts["notes"]
     assert on_label(several, Analysis(label="intent")) == []
-
-
-@pytest.fixture
-def one_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fonts, "FALLBACKS", ())
-    fonts.fonts.cache_clear()
-    yield
-    fonts.fonts.cache_clear()
 
 
 @pytest.mark.usefixtures("one_font")

@@ -173,14 +173,6 @@ def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fonts.fonts.cache_clear()
 
 
-@pytest.fixture
-def one_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fonts, "FALLBACKS", ())
-    fonts.fonts.cache_clear()
-    yield
-    fonts.fonts.cache_clear()
-
-
 @pytest.mark.usefixtures("one_font")
 def test_letters_that_no_font_has_are_named(tmp_path: Path) -> None:
     figure = by_category(points(4), ["中文", "a b"] * 2, "情 é", AXES)

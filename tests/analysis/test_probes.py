@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from analysis import probes
-from analysis.probes import probe, probe_layers
+from analysis.probes import probe
 
 Names = NDArray[Any]
 
@@ -192,14 +192,6 @@ def test_other_warnings_of_the_solver_are_passed_on() -> None:
             _, converged = probes._fitted(Loud(), np.ones((2, 1)), np.array(["a", "b"]), np.ones((2, 1)))  # type: ignore[arg-type]
     assert not converged
     assert len(caught) == 1
-
-
-def test_layers_are_probed_on_the_same_folds() -> None:
-    x, label, speaker = voices()
-    noise = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
-    first, second = probe_layers(np.stack([noise, x]), label, speaker, folds=3)
-    assert second == {"layer": 1, **probe(x, label, speaker, folds=3)}
-    assert first["uar"] < 0.75 < second["uar"]
 
 
 def test_more_dimensions_than_rows() -> None:
