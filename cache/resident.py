@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resident:
-    """values: (total frames, [layers,] dim) as stored; starts, lengths: (rows,) int64, on the same device."""
+    """values: (total frames, [layers,] dim) as stored; starts, lengths: (rows,) int64, on the host.
+
+    What a batch needs is planned on the host, so that reading one does not wait for the device of the values.
+    """
 
     values: Tensor
     starts: Tensor
@@ -32,17 +35,19 @@ class Resident:
         host = values.numpy()
         for i, frames in store.each(chosen):
             host[starts[i] : starts[i] + lengths[i]] = frames
-        index = torch.from_numpy(starts).to(device), torch.from_numpy(lengths).to(device)
-        return cls(values.to(device), *index)
+        return cls(values.to(device), torch.from_numpy(starts), torch.from_numpy(lengths))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (a long tensor) zero-padded: (batch, longest, [layers,] dim), and their lengths (batch,)."""
+        """Rows (a long tensor on the host) zero-padded: (batch, longest, [layers,] dim), and their lengths.
+
+        Both are where the values are.
+        """
         starts, lengths = self.starts[rows], self.lengths[rows]
         padded = _copied if self.values.device.type == "cpu" else _gathered
-        return padded(self.values, starts, lengths), lengths
+        return padded(self.values, starts, lengths), lengths.to(self.values.device, non_blocking=True)
 
 
 def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
@@ -54,6 +59,7 @@ def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
 def _gathered(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """The same in a few kernels, however many rows there are."""
     steps = torch.arange(int(lengths.max()), device=values.device)
+    starts, lengths = torch.stack([starts, lengths]).to(values.device, non_blocking=True)
     valid = steps < lengths[:, None]
     found = values[torch.where(valid, starts[:, None] + steps, 0)]
     return found.masked_fill_(~valid.reshape(*valid.shape, *(1,) * (values.ndim - 1)), 0)

@@ -1,11 +1,12 @@
 """Training-time augmentation of stored frames, driven by an explicit torch.Generator."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from heads.masks import valid_mask, zero_padding
+from heads.masks import on_host, valid_mask, zero_padding
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class FrameAugment:
         rate = _uniform(-self.stretch, self.stretch, len(x), x, generator).exp()[:, 0]
         factor = _uniform(-self.warp, self.warp, len(x), x, generator).exp()
         new_lengths = (lengths / rate).round().long().clamp(min=1)
-        time = torch.arange(int(new_lengths.max()), device=x.device) + 0.5
+        # At the most, where asking for the longest would wait for it.
+        most = math.ceil(num_frames * math.exp(self.stretch))
+        longest = int(new_lengths.max()) if on_host(new_lengths) else most
+        time = torch.arange(longest, device=x.device) + 0.5
         time = time * (lengths / new_lengths)[:, None] - 0.5
         time = torch.minimum(time.clamp(min=0), lengths[:, None] - 1.0)  # no reading from the padding
         band = (torch.arange(num_bands, device=x.device) + 0.5) * factor - 0.5
@@ -103,7 +107,7 @@ class FrameAugment:
 def _uniform(low: float, high: float, batch: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """(batch, 1) draws. Made where the generator lives: a seed means the same numbers on every device."""
     draw = torch.rand(batch, 1, generator=generator, device=generator.device)
-    return (low + (high - low) * draw).to(like.device)
+    return (low + (high - low) * draw).to(like.device, non_blocking=True)
 
 
 def _stretches(

@@ -79,7 +79,8 @@ class ClassBalancedFocalLoss(nn.Module):
             each = -((self.gamma * log_rest).exp() * log_p).sum(1)
         else:
             total = logits.logsumexp(1)
-            log_p, log_rest = logits[own] - total, logits.masked_fill(own, -torch.inf).logsumexp(1) - total
+            own_logit = logits.gather(1, labels[:, None]).squeeze(1)
+            log_p, log_rest = own_logit - total, logits.masked_fill(own, -torch.inf).logsumexp(1) - total
             each = -(self.gamma * log_rest).exp() * log_p
         return (each if self.weight is None else self.weight.to(logits.dtype)[labels] * each).mean()
 

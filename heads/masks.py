@@ -9,6 +9,15 @@ def valid_mask(lengths: Tensor, num_frames: int) -> Tensor:
     return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
 
 
+def on_host(tensor: Tensor) -> bool:
+    """Whether the host can read the tensor's numbers at no cost.
+
+    Not in an exported graph, which has none yet, and not on a GPU, where it would wait until everything
+    queued so far is done. Code that is false for asks nothing: it computes with masks, without loops over items.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_exporting()
+
+
 def zero_padding(frames: Tensor, lengths: Tensor) -> Tensor:
     """Set the frames of (batch, frames, ...) beyond each item's length to zero.
 

@@ -60,18 +60,18 @@ class Objective(nn.Module):
             raise ValueError(f"{type(head).__name__} has no losses {lacking}; give them the weight 0")
         return {name: found[name] for name in self.weights}
 
-    def shares(self, piece: Tensor, batch: Tensor) -> dict[str, float]:
+    def shares(self, piece: Tensor, batch: Tensor) -> dict[str, float | Tensor]:
         """The part that each loss of a piece has in that of its batch, given the labels of both.
 
         Losses are means over rows; the cross-entropy is one in which rows weigh as their class does. Then the
         losses of the pieces of a batch, times their shares, add up to the loss of the batch.
         """
-        shares = dict.fromkeys(self.weights, len(piece) / len(batch))
+        shares: dict[str, float | Tensor] = dict.fromkeys(self.weights, len(piece) / len(batch))
         if len(piece) == len(batch):
             return shares
         weight = self.cross_entropy.weight
         if "cross_entropy" in shares and weight is not None:
-            shares["cross_entropy"] = float(weight[piece].sum() / weight[batch].sum())
+            shares["cross_entropy"] = weight[piece].sum() / weight[batch].sum()
         return shares
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

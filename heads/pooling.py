@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from heads.masks import on_host
+
 PoolingType = Literal["attention", "max", "avg", "learnable"]
 
 # Knots of the learnable pooling's weight profile over a segment, interpolated linearly between.
@@ -70,8 +72,7 @@ class SegmentAttentionPooling(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, dim), lengths (batch,) >= 1 -> (batch, num_segments, dim)."""
-        exported = torch.compiler.is_exporting()  # a graph asks nothing of numbers that it has yet to compute
-        if not exported and (int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]):
+        if on_host(lengths) and (int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]):
             raise ValueError(
                 f"lengths span {int(lengths.min())}..{int(lengths.max())}; "
                 f"they must lie in 1..{frames.shape[1]}, the frames of this batch"
@@ -116,10 +117,8 @@ def _segments(frames: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Ten
     Behind its end a segment repeats its last frame, so padding is never read.
     """
     batch, num_frames = frames.shape[:2]
-    if torch.compiler.is_exporting():
-        longest = num_frames // starts.shape[1] + 2  # at the most
-    else:
-        longest = int((ends - starts).max())
+    # At the most, where asking for the longest would wait for it.
+    longest = int((ends - starts).max()) if on_host(starts) else num_frames // starts.shape[1] + 2
     steps = torch.arange(longest, device=frames.device)
     index = torch.minimum(starts[..., None] + steps, ends[..., None] - 1)
     index = index + num_frames * torch.arange(batch, device=frames.device)[:, None, None]

@@ -18,7 +18,7 @@ from pipeline.backbones import Backbone
 from pipeline.calibrate import Calibration, threshold_of
 from pipeline.config.base import parse_config
 from pipeline.config.recipe import Recipe
-from pipeline.device import pick_device
+from pipeline.device import pick_device, to_device
 from pipeline.enrolled import Enrolled
 from pipeline.head import load_head, read_facts, read_run
 from pipeline.inference import autocast
@@ -128,7 +128,8 @@ class Ensemble:
         """Values and lengths of one modality, as the models take them; a length of 0 where it lacks."""
         encoder = self.encoders[name]
         arrays = pad([item.inputs[name] for item in items])
-        values, lengths = (torch.from_numpy(part).to(self.device) for part in arrays)
+        values, lengths = map(torch.from_numpy, arrays)
+        values = to_device(values, self.device)  # the encoder plans by the lengths: they stay here
         if self.live:
             return values, lengths
         frames = encode(encoder, values, lengths)

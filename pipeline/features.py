@@ -11,6 +11,7 @@ from torch import Tensor
 from cache import EmbeddingStore
 from heads.masks import valid_mask
 from pipeline.backbones.base import Frames
+from pipeline.device import to_device
 
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
 ABSENT = -1  # in place of a store's row: this modality is not there
@@ -23,7 +24,10 @@ class Features(Protocol):
     device: torch.device
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        """Of each modality in turn, on `device`: values (batch, frames, [layers,] dim), lengths (batch,)."""
+        """Of each modality in turn: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
+
+        Lengths that only a live backbone reads stay on the host, where it plans by them.
+        """
         ...
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Features":
@@ -86,16 +90,16 @@ class CachedFeatures:
             values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
             return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
         found = self._read(rows[there])
-        index = torch.from_numpy(there).to(self.device)
+        index = torch.from_numpy(there).to(self.device, non_blocking=True)
         values = found.values.new_zeros(len(rows), *found.values.shape[1:])
         lengths = found.lengths.new_zeros(len(rows))
         return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
 
     def _read(self, rows: NDArray[np.int64]) -> Frames:
         if self._resident is not None:
-            return Frames(*self._resident.batch(torch.from_numpy(self._place[rows]).to(self.device)))
-        values, lengths = self.store.batch(self.rows[rows])
-        return Frames(torch.from_numpy(values).to(self.device), torch.from_numpy(lengths).to(self.device))
+            return Frames(*self._resident.batch(torch.from_numpy(self._place[rows])))
+        values, lengths = map(torch.from_numpy, self.store.batch(self.rows[rows]))
+        return Frames(to_device(values, self.device), lengths.to(self.device, non_blocking=True))
 
 
 class JoinedFeatures:

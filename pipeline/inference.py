@@ -39,12 +39,15 @@ def outputs_of(
         inputs = features.batch(rows[batch])
         with autocast(features.device, precision):
             found: Outputs = head.outputs(*inputs)  # type: ignore[operator]
-        parts.append(found.each(lambda value: value.float().cpu()))
+        parts.append(found.each(lambda value: value.float()))
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
-    logits = torch.cat([part.logits for part in parts])[place]
-    read = torch.cat([part.features for part in parts])[place]
     given = [part.uncertainty for part in parts if part.uncertainty is not None]
-    return Outputs(logits, read, torch.cat(given)[place] if given else None)
+    whole = Outputs(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.features for part in parts]),
+        torch.cat(given) if given else None,
+    )
+    return whole.each(lambda value: value.cpu()[place])  # once, not for every batch: each waits for the device
 
 
 def predict(

@@ -84,17 +84,22 @@ class LiveModel(WrappedHead):
 
 
 def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
-    """The frames of a batch of which some items, with the length 0, may have none."""
+    """The frames of a batch of which some items, with the length 0, may have none. lengths: on the host."""
     there = lengths > 0
     if there.all():
         return encoder(values, lengths)  # type: ignore[no-any-return]
     if not there.any():
         shape = (encoder.num_layers, encoder.dim) if encoder.num_layers > 1 else (encoder.dim,)
-        return Frames(torch.zeros(len(lengths), 1, *shape, device=values.device), lengths)
-    index = there.nonzero()[:, 0]
-    found = encoder(values[index], lengths[index])
+        return Frames(
+            torch.zeros(len(lengths), 1, *shape, device=values.device),
+            torch.zeros(len(lengths), dtype=torch.int64, device=values.device),
+        )
+    chosen = there.nonzero()[:, 0]
+    index = chosen.to(values.device, non_blocking=True)
+    found = encoder(values[index], lengths[chosen])
     frames = found.values.new_zeros(len(lengths), *found.values.shape[1:])
-    return Frames(frames.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+    counts = found.lengths.new_zeros(len(lengths))
+    return Frames(frames.index_copy(0, index, found.values), counts.index_copy(0, index, found.lengths))
 
 
 def at_precision(encoder: Backbone, precision: str) -> Backbone:

@@ -1,6 +1,7 @@
 """One update of a model: a batch through it in pieces, over all processes that train it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from heads.augment import FrameAugment
+from heads.masks import on_host
 from heads.objective import Objective
 from pipeline.config.train import Train
 from pipeline.features import Features
@@ -41,7 +43,7 @@ class Step:
         count = self.processes.count
         pieces = np.array_split(rows, min(len(rows), self.config.accumulate * count))
         sums = torch.zeros(len(self.objective.weights), device=features.device)
-        target = torch.from_numpy(self.labels[rows]).to(features.device)
+        target = self._there(self.labels[rows], features)
         for piece in pieces[self.processes.rank :: count]:
             sums += self._backward(features, piece, target, generator)
         parameters = [p for p in self.head.parameters() if p.requires_grad]
@@ -67,21 +69,27 @@ class Step:
         values, lengths, *others = features.batch(rows)
         if self.augment is not None:
             values, lengths = self.augment(values.float(), lengths, generator)
-        target = torch.from_numpy(self.labels[rows]).to(features.device)
+        target = self._there(self.labels[rows], features)
         with self.processes.autocast(features.device, self.config.precision):
             outputs = self.head.outputs(values, lengths, *others)  # type: ignore[operator]
-        taught = None if self.teacher is None else torch.from_numpy(self.teacher[rows]).to(features.device)
+        taught = None if self.teacher is None else self._there(self.teacher[rows], features)
         losses = self.objective(self.head, outputs, target, taught)
         shares = self.objective.shares(target, batch)
         parts = {name: shares[name] * value for name, value in losses.items()}
         self.scaler.scale(self.objective.total(parts)).backward()
         return torch.stack([value.detach() for value in parts.values()])
 
+    @staticmethod
+    def _there(values: NDArray[Any], features: Features) -> torch.Tensor:
+        """Labels or logits of a few rows, where the features are."""
+        return torch.from_numpy(values).to(features.device, non_blocking=True)
+
     def _update(self, parameters: list[nn.Parameter]) -> None:
         self.scaler.unscale_(self.optimizer)
         limit = self.config.grad_clip
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-        if not norm <= limit:  # so that most steps do not multiply every gradient by 1
+        # A CPU looks first, so that most steps do not multiply every gradient by 1; a GPU would wait for it.
+        if not on_host(norm) or not norm <= limit:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()

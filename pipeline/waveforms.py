@@ -15,6 +15,7 @@ from pipeline.augment import apply, draw
 from pipeline.backbones import Backbone
 from pipeline.config.train import Finetune
 from pipeline.config.views import ViewsConfig
+from pipeline.device import to_device
 from pipeline.features import RESIDENT_BYTES
 from pipeline.rows import Source, load
 
@@ -83,14 +84,14 @@ class LiveFeatures:
         return changed
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(batch, samples[, 2]) float32, or (batch, tokens) int64, zero-padded; valid ones per row or 0.
+        """(batch, samples[, 2]) float32, or (batch, tokens) int64, zero-padded; on the host, valid ones or 0.
 
         Raises ValueError naming a file that cannot be read as it was prepared.
         """
         with ThreadPoolExecutor(READERS) as pool:
             items = list(pool.map(self._item, rows.tolist()))
-        values, lengths = pad(items)
-        return torch.from_numpy(values).to(self.device), torch.from_numpy(lengths).to(self.device)
+        values, lengths = map(torch.from_numpy, pad(items))
+        return to_device(values, self.device), lengths
 
     def read(self) -> None:
         """Read every row, and keep what there is room for. Raises ValueError as `batch` does."""

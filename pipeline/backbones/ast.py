@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heads.masks import on_host, zero_padding
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.fbank import Fbank
 from pipeline.backbones.layers import resolve_layers, select_layers
@@ -13,6 +14,7 @@ from pipeline.backbones.numerics import compute_in
 from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
 from pipeline.config.backbone import AstConfig, FbankConfig
 
+GPU_WINDOWS_AT_ONCE = 32
 WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory
 
 # True geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
@@ -94,37 +96,39 @@ class Ast(Backbone):
         return torch.sym_max(whole, 1) if num_mels else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        self.check_lengths(lengths)
         if torch.compiler.is_exporting():
             return self._forward_one(batch, lengths)
         counts = [self.num_frames(length) for length in lengths.tolist()]
+        most = -(-max(counts) // self.num_steps)  # windows of an item
+        used = [most * row + i for row, n in enumerate(counts) for i in range(-(-n // self.num_steps))]
+        places = torch.tensor(used).to(batch.device, non_blocking=True)
         with compute_in("fp32", batch.device):
-            mels, num_mels = self.mel(batch, lengths)
-            cut = [self._windows(mel[:n], k) for mel, n, k in zip(mels, num_mels, counts, strict=True)]
+            mels, num_mels = self.mel(batch, self.checked(lengths, batch.device))
+            windows = self._windows(zero_padding(mels, num_mels), most).flatten(0, 1)[places]
         with compute_in(self.config.precision, batch.device):
             # Items meet in one list of windows, and each window is encoded as if it were alone.
-            encoded = [self._encode(part) for part in torch.cat(cut).split(WINDOWS_AT_ONCE)]
-        items = torch.cat(encoded).split([len(windows) for windows in cut])
-        frames = [item.flatten(0, 1)[:count] for item, count in zip(items, counts, strict=True)]
-        return Frames(
-            nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(counts, device=lengths.device)
-        )
+            at_once = WINDOWS_AT_ONCE if on_host(batch) else GPU_WINDOWS_AT_ONCE
+            encoded = torch.cat([self._encode(part) for part in windows.split(at_once)])
+        frames = encoded.new_zeros(len(counts) * most, *encoded.shape[1:]).index_copy(0, places, encoded)
+        frames = frames.unflatten(0, (len(counts), most)).flatten(1, 2)[:, : max(counts)]
+        return Frames(frames, torch.tensor(counts).to(batch.device, non_blocking=True))
 
     def _forward_one(self, batch: Tensor, lengths: Tensor) -> Frames:
         """`forward` of one item, all of it valid, without a loop: what an exported graph does."""
         count = self.num_frames(batch.shape[1])
-        encoded = self._encode(self._windows(self.mel(batch, lengths).values[0], count))
+        windows = self._windows(self.mel(batch, lengths).values, (count - 1) // self.num_steps + 1)
+        encoded = self._encode(windows[0])
         return Frames(encoded.flatten(0, 1)[None, :count], torch.full_like(lengths, count))
 
-    def _windows(self, mel: Tensor, num_steps: int) -> Tensor:
-        """(mel frames, bands) -> (windows, `max_length`, bands), normalised, enough for `num_steps`."""
+    def _windows(self, mels: Tensor, count: int) -> Tensor:
+        """(batch, mel frames, bands) -> (batch, count, `max_length`, bands), normalised."""
         size = self.architecture.max_length
         hop = self.num_steps * self.architecture.time_stride
-        total = size + hop * ((num_steps - 1) // self.num_steps)
-        mel = nn.functional.pad(mel, (0, 0, 0, total))[:total]
+        total = size + hop * (count - 1)
+        mels = nn.functional.pad(mels, (0, 0, 0, total))[:, :total]
         if self.do_normalize:
-            mel = (mel - self.mean) / (2 * self.std)
-        return mel.unfold(0, size, hop).transpose(1, 2)
+            mels = (mels - self.mean) / (2 * self.std)
+        return mels.unfold(1, size, hop).transpose(2, 3)
 
     def _encode(self, windows: Tensor) -> Tensor:
         """(windows, `max_length`, bands) -> (windows, steps, [layers,] dim) fp32."""

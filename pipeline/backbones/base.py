@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heads.masks import on_host
 from pipeline.backbones.numerics import hold_weights
 
 
@@ -13,7 +14,7 @@ class Frames(NamedTuple):
     """Frame-level embeddings of a batch.
 
     values: (batch, frames, dim), or (batch, frames, layers, dim) when several layers are kept.
-    lengths: (batch,) int64, valid frames per item. What lies beyond is unspecified.
+    lengths: (batch,) int64 on the same device, valid frames per item. What lies beyond is unspecified.
     """
 
     values: Tensor
@@ -61,7 +62,9 @@ class Backbone(nn.Module):
 
         batch: (batch, samples) float32 in [-1, 1] at `sample_rate`, with `channels` 2 (batch, samples, 2);
             or (batch, tokens) int64.
-        lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame.
+        lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame. On
+            the host, even where the batch is on a GPU: then the backbone plans by them without waiting for
+            the GPU. On the GPU they work as well.
         """
         raise NotImplementedError
 
@@ -73,16 +76,14 @@ class Backbone(nn.Module):
         """
         return [[*self.children()]]
 
-    def check_lengths(self, lengths: Tensor) -> None:
-        """Raise ValueError where an item is too short for a frame. An exported graph does not ask."""
-        if torch.compiler.is_exporting():
-            return
-        least = int(lengths.min())
-        if self.num_frames(least) < 1:
+    def checked(self, lengths: Tensor, device: torch.device) -> Tensor:
+        """The lengths on `device`. ValueError where the host sees that an item is too short for a frame."""
+        if on_host(lengths) and self.num_frames(least := int(lengths.min())) < 1:
             raise ValueError(
                 f"an item of {least} samples is too short for one frame: leave out items "
                 "whose num_frames is 0"
             )
+        return lengths.to(device, non_blocking=True)
 
     def hold_weights(self, precision: str) -> None:
         """Make the weights ready for many frozen batches; the frames stay: see numerics.hold_weights."""

@@ -61,7 +61,7 @@ class Cnn1d(Backbone):
         return length
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        self.check_lengths(lengths)
+        lengths = self.checked(lengths, batch.device)
         valid: Tensor | None = lengths
         if self.clip_length is not None:
             batch, valid = fit_clip(batch, self.clip_length), None

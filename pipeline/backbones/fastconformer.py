@@ -97,7 +97,7 @@ class FastConformer(Backbone):
         return -(-num_mels // SUBSAMPLING) if num_mels >= MIN_MELS else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        self.check_lengths(lengths)
+        lengths = self.checked(lengths, batch.device)
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, lengths)
         with compute_in(self.config.precision, batch.device):

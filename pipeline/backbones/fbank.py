@@ -57,6 +57,7 @@ class Fbank(Backbone):
         return max(0, 1 + (length - self.window_length) // self.hop_length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        lengths = lengths.to(batch.device, non_blocking=True)
         num_frames = (lengths - self.window_length).div(self.hop_length, rounding_mode="floor") + 1
         num_frames = num_frames.clamp(min=0)
         frames = self._log_mel(batch)

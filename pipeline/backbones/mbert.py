@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from heads.masks import valid_mask
+from heads.masks import on_host, valid_mask
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.layers import resolve_layers, select_layers
 from pipeline.backbones.numerics import compute_in
@@ -127,9 +127,12 @@ class Mbert(Backbone):
         return max(0, length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        lengths = lengths.to(batch.device, non_blocking=True)
         mask = valid_mask(lengths, batch.shape[1])
+        if not on_host(mask):
+            mask = mask[:, None, None]  # as attention takes it: of a plain one transformers asks if all are True
         with compute_in(self.config.precision, batch.device):
-            output = self.model(input_ids=batch, attention_mask=mask.long(), output_hidden_states=True)
+            output = self.model(input_ids=batch, attention_mask=mask, output_hidden_states=True)
         return Frames(select_layers(output.hidden_states, self.layers), lengths)
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:

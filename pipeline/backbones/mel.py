@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heads.masks import zero_padding
+from heads.masks import on_host, zero_padding
 from pipeline.backbones.numerics import item_moments
 
 LOG_GUARD = 2.0**-24  # added before the logarithm
@@ -50,8 +50,8 @@ class LogMel(nn.Module):
         """(batch, samples), lengths -> (batch, frames, num_mels), 0 past an item's end, and valid frames."""
         settings = self.settings
         num_frames = lengths // settings.hop_length
-        # An exported graph cannot cut at a number that it has yet to compute, but at that of the whole batch.
-        longest = batch.shape[1] if torch.compiler.is_exporting() else int(lengths.max())
+        # Where asking for the longest item would wait for it, the batch's width is cut at.
+        longest = int(lengths.max()) if on_host(lengths) else batch.shape[1]
         batch = batch.float()
         batch = torch.cat([batch[:, :1], batch[:, 1:] - settings.preemphasis * batch[:, :-1]], dim=1)
         spectrum = torch.stft(

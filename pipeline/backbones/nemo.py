@@ -33,7 +33,8 @@ class NemoMel(nn.Module):
     def forward(self, batch: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """As `LogMel.forward`."""
         mels, num_frames = self.preprocessor(input_signal=batch, length=lengths)
-        return mels[..., : int(num_frames.max())].transpose(1, 2), num_frames
+        longest = batch.shape[1] // self.preprocessor.featurizer.hop_length
+        return mels[..., :longest].transpose(1, 2), num_frames
 
 
 def restore_nemo(source: Path | str) -> tuple[NemoMel, NemoEncoder, Architecture, MelSettings]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from heads.masks import valid_mask
+from heads.masks import on_host, valid_mask
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -16,10 +16,10 @@ def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance over each item's own length, in fp32: padding has no say.
 
     values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Item by item, for
-    that is one pass over the memory, and the very sums that an item alone would get. In an exported graph in
-    one expression, for the loop would be of as many items as at export.
+    that is one pass over the memory, and the very sums that an item alone would get. On a GPU and in an exported
+    graph in one expression, which asks for no length.
     """
-    if torch.compiler.is_exporting():
+    if not on_host(values):
         return _masked_moments(values.float(), lengths)
     rows = zip(values, lengths.tolist(), strict=True)
     moments = [torch.var_mean(row[..., :n].float(), dim=-1, correction=0, keepdim=True) for row, n in rows]
@@ -48,7 +48,8 @@ def compute_in(precision: str, device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         if precision == "fp32" and device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-        stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"))
+        if torch.amp.is_autocast_available(device.type):  # torch's meta device has none
+            stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"))
         yield
 
 

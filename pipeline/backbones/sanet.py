@@ -100,7 +100,7 @@ class Sanet(Backbone):
         return -(-length // self.hop_length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        self.check_lengths(lengths)
+        lengths = self.checked(lengths, batch.device)
         valid: Tensor | None = lengths
         if self.clip_length is not None:
             batch, valid = fit_clip(batch, self.clip_length), None

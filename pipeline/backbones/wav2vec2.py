@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.masks import valid_mask
+from heads.masks import on_host, valid_mask
 from pipeline.backbones.base import Backbone, Frames
 from pipeline.backbones.layers import resolve_layers, select_layers
 from pipeline.backbones.numerics import compute_in, hold_weights, item_moments
@@ -80,7 +80,7 @@ class Wav2Vec2(Backbone):
         return max(0, length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        self.check_lengths(lengths)
+        lengths = self.checked(lengths, batch.device)
         with compute_in(self.config.precision, batch.device):
             if self.do_normalize:
                 mean, variance = item_moments(batch, lengths)
@@ -152,7 +152,7 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     """
     windows = waveforms.unfold(-1, conv.kernel_size[0], conv.stride[0])  # (batch, frames, kernel)
     weight = conv.weight[:, 0].float()
-    moments = _exported_moments if torch.compiler.is_exporting() else _moments
+    moments = _moments if on_host(windows) else _masked_moments
     mean, variance = moments(windows, lengths, weight.double())
     scale = norm.weight * torch.rsqrt(variance.float() + norm.eps)
     shift = norm.bias - mean.float() * scale
@@ -172,8 +172,8 @@ def _moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, 
     return torch.stack(means), torch.stack(variances)
 
 
-def _exported_moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`_moments` without a loop, which would be of as many items as at export."""
+def _masked_moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`_moments` without a loop, for a GPU and for exported graphs."""
     inside = valid_mask(lengths, windows.shape[1])[..., None]
     count = lengths[:, None, None]
     mean = torch.where(inside, windows.double(), 0).sum(1, keepdim=True) / count
