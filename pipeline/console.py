@@ -78,7 +78,7 @@ class Watch(Watcher):
             err.print(f"extract {name}: started anew: {difference}", style="yellow")
         err.print(
             f"extract {name}: {result.rows} rows, {result.forwards} computed in {result.batches} batches, "
-            f"{result.units} units written{_took(result)}"
+            f"padding {100 * result.padding:.0f} %, {result.units} units written{_took(result)}"
         )
         for row in result.quarantined[:5]:
             err.print(f"extract {name}: quarantined {row.id}: {row.reason}: {row.detail}", style="yellow")

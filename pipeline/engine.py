@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from cache import Item, Spec, Unit, write_unit
-from cache.batches import length_bucketed, pad
+from cache.batches import length_bucketed
 from pipeline.backbones import Backbone
 from pipeline.budget import batch_frames, is_out_of_memory
 from pipeline.config.backbone import BackboneConfig
 from pipeline.memory import flat_memory
 from pipeline.rows import Source, load
+from pipeline.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,17 @@ Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it 
 class Tally:
     """What was done: distinct items, of them `forwards` through the backbone and `failed` without frames.
 
-    audio_s: duration of the audio that was encoded. seconds: by stage, of threads that work side by side.
+    audio_s: duration of the audio that was encoded. frames: made of it or of the text; padding: made for
+    nothing beside them, as an item of a batch is padded to its longest. seconds: by stage, of threads that work
+    side by side.
     """
 
     items: int = 0
     forwards: int = 0
     failed: int = 0
     batches: int = 0
+    frames: int = 0
+    padding: int = 0
     audio_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "forward": 0.0, "write": 0.0})
 
@@ -56,6 +61,8 @@ class Tally:
         self.forwards += other.forwards
         self.failed += other.failed
         self.batches += other.batches
+        self.frames += other.frames
+        self.padding += other.padding
         self.audio_s += other.audio_s
         for stage, seconds in other.seconds.items():
             self.seconds[stage] += seconds
@@ -64,8 +71,8 @@ class Tally:
 class Engine:
     """A frozen backbone on its device, and the threads that feed it; use as a context manager.
 
-    threads: batches computed at once on a CPU; 0 means as many as torch would use threads. On a GPU it is
-    two, so that one's copies overlap with the other's work. The backbone is the engine's from here on: its
+    threads: batches computed at once; 0 means as many as torch would use threads on a CPU, and two on a GPU,
+    so that one's copies overlap with the other's work. The backbone is the engine's from here on: its
     weights are held in the config's precision.
     """
 
@@ -79,10 +86,9 @@ class Engine:
         self.max_frames = batch_frames(backbone, config.max_batch_frames, device, self.threads)
         if getattr(config, "compile", False):
             backbone.compile(dynamic=True)
-        self._precision = config.precision
+        self._transfer = Transfer(device, getattr(torch, config.storage_dtype))
         self._limit, self._exclusive = threading.Lock(), threading.Lock()
         self._permits = threading.Semaphore(self.threads)
-        self._streams = threading.local()
         self._stack = ExitStack()
 
     def __enter__(self) -> "Engine":
@@ -90,17 +96,18 @@ class Engine:
         enter(flat_memory())
         if cuda:
             torch.cuda.synchronize(self.device)  # the weights are there before other streams want them
-            if self._precision == "fp32":
-                # The flag is the process's: set once here, not by one thread while another is computing.
-                enter(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+            # The flag is the process's: set once here, not by one thread while another is computing.
+            enter(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
         one_each = None if cuda or not self.backbone.concurrent else _one_thread
         # One reader suffices for a CPU's forward pass; and tokenizers bear no second one.
         readers = min(8, os.cpu_count() or 1) if cuda and self.backbone.modality == "audio" else 1
+        # One writer keeps up with any CPU; a GPU makes frames several times as fast as one thread writes them.
+        self._writers = min(8, os.cpu_count() or 1) if cuda else 1
         self._ahead = self.threads + 2 * readers
         self._readers = enter(ThreadPoolExecutor(readers, "stillwave-read"))
         self._compute = enter(ThreadPoolExecutor(self.threads, "stillwave-compute", initializer=one_each))
-        self._writer = enter(ThreadPoolExecutor(1, "stillwave-write"))
+        self._writer = enter(ThreadPoolExecutor(self._writers, "stillwave-write"))
         return self
 
     def __exit__(
@@ -119,7 +126,7 @@ class Engine:
     ) -> Tally:
         """Encode and write units (of `plan`); `report` is told what each batch and each write added.
 
-        A unit is written while the next one is computed. May be called from several threads at once.
+        Units are written while the next ones are computed. May be called from several threads at once.
         """
         total = Tally()
 
@@ -127,13 +134,13 @@ class Engine:
             total.add(tally)
             report(tally)
 
-        writing: Future[Tally] | None = None
+        writing: deque[Future[Tally]] = deque()
         for unit, frames in self._units(units, sources, count):
-            if writing is not None:
-                count(writing.result())
-            writing = self._writer.submit(_write, out, spec, unit, frames, plan)
-        if writing is not None:
-            count(writing.result())
+            if len(writing) == self._writers:
+                count(writing.popleft().result())
+            writing.append(self._writer.submit(_write, out, spec, unit, frames, plan))
+        for written in writing:
+            count(written.result())
         return total
 
     def _units(
@@ -192,7 +199,10 @@ class Engine:
         with self._permits, torch.inference_mode():
             for part in self._fitting(good):
                 encoded += self._forward(part)
+                frames = [self.backbone.num_frames(len(values)) for _, values in part]
                 tally.batches += 1
+                tally.frames += sum(frames)
+                tally.padding += len(frames) * max(frames) - sum(frames)
         tally.failed = sum(isinstance(values, str) for _, values in encoded)
         tally.seconds["forward"] = time.perf_counter() - started
         return encoded, tally
@@ -224,32 +234,16 @@ class Engine:
     def _run(self, items: list[Loaded]) -> Encoded | None:
         """Frames of items as one batch, or None where the memory does not suffice."""
         try:
-            values, lengths = (torch.from_numpy(part) for part in pad([values for _, values in items]))
-            with self._stream():
-                if self.device.type == "cuda":
-                    values = values.pin_memory()  # so that the copy does not wait for the other thread's work
-                frames = self.backbone(
-                    values.to(self.device, non_blocking=True), lengths.to(self.device, non_blocking=True)
-                )
-                rows = frames.values.float().cpu().numpy()
-            return [
-                (item, row[:length])
-                for row, length, (item, _) in zip(rows, frames.lengths.tolist(), items, strict=True)
-            ]
+            with self._transfer.stream():
+                frames = self.backbone(*self._transfer.send([values for _, values in items]))
+                rows, lengths = self._transfer.fetch(frames)
+            return [(item, row[:n]) for row, n, (item, _) in zip(rows, lengths, items, strict=True)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
-
-    def _stream(self) -> Any:
-        """This thread's own CUDA stream: on a shared one, its copies would wait for the other's kernels."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        if not hasattr(self._streams, "own"):
-            self._streams.own = torch.cuda.Stream(self.device)
-        return torch.cuda.stream(self._streams.own)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -271,7 +265,7 @@ class Engine:
             if frames <= self.max_frames:
                 self.max_frames = max(1, frames // 2)
                 log.warning(
-                    "out of memory on %s with a batch of %d frames: going on with batches of %d; set "
+                    "out of memory on %s with a batch of %d frames: continuing with batches of %d; set "
                     "max_batch_frames: %d to start there",
                     self.device, frames, self.max_frames, self.max_frames,
                 )  # fmt: skip
@@ -280,7 +274,7 @@ class Engine:
 def _threads(backbone: Backbone, device: torch.device, wanted: int) -> int:
     if not backbone.concurrent:
         return 1
-    return 2 if device.type == "cuda" else wanted or torch.get_num_threads()
+    return wanted or (2 if device.type == "cuda" else torch.get_num_threads())
 
 
 def _write(out: str | Path, spec: Spec, unit: Unit, frames: Encoded, plan: str | None) -> Tally:

@@ -34,6 +34,7 @@ class Progress:
 class ExtractResult:
     """What a run of the stage did: `forwards` counts the items that went through the backbone.
 
+    padding: the part of all frames computed that only fills batches up to their longest item.
     seconds: of threads that work side by side, by stage; `plan` is everything before the first unit, the
     model's loading included, and `wall` the whole.
     """
@@ -43,6 +44,7 @@ class ExtractResult:
     units: int
     batches: int
     audio_s: float
+    padding: float
     quarantined: tuple[Quarantined, ...]
     rebuilt: tuple[str, ...]  # fields in which the store that was given up differed
     seconds: dict[str, float] = field(default_factory=dict)
@@ -116,6 +118,7 @@ def extract(
         units=len(pending),
         batches=tally.batches,
         audio_s=tally.audio_s,
+        padding=tally.padding / max(1, tally.frames + tally.padding),
         quarantined=tuple(quarantined),
         rebuilt=tuple(writer.rebuilt),
         seconds=tally.seconds | planning,
