@@ -1,10 +1,11 @@
 # make demo: a result on the built-in corpus. make test: the whole suite. make docs: the site, into site/.
-# make notebooks: runs those of analysis/notebooks. All of them set up .venv first.
+# make notebooks: runs those of analysis/notebooks. All of them set up .venv first. make gpu: the GPU's tests and
+# figures, with whatever Python there is.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test lint docs notebooks clean
+.PHONY: setup demo test lint docs notebooks gpu clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +38,9 @@ notebooks: setup
 	@for file in analysis/notebooks/*.ipynb; do start=$$(date +%s); \
 	  jupyter execute --timeout=900 $$file || exit 1; \
 	  echo "$$file: $$(($$(date +%s) - start)) s"; done
+
+gpu:
+	@$(PYTHON) benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,41 +1,47 @@
-"""Extraction against the bare forward pass, and against what users write today, over real speech.
+"""Extraction against the bare forward pass, and against what users write today.
 
-    STILLWAVE_CORPORA=... python benchmarks/extract.py [--backbone configs/backbones/wav2vec2.yaml]
+    [STILLWAVE_CORPORA=...] python benchmarks/extract.py [--backbone configs/backbones/wav2vec2.yaml]
         [--precision bf16] [--files 96] [--repeats 3] [--device auto] [--batch-frames auto]
+
+EmoDB where there is one, else sound made on the spot (synthetic.py).
 
 Seeded random weights of the true size. The sides take turns; each one's fastest turn counts.
   extract   `pipeline.extract`, from the planned rows to the complete store; loading the model is left out
   bare      model(batch) over the same batches, decoded and padded beforehand, in the same precision, one
             after the other with all of torch's threads
   side      the same, as many at once as extraction computes, each with one thread    (CPU only)
-  one       transformers, one file at a time, fp32: decode, normalise, forward, np.save   (wav2vec2 only)
-  padded    transformers, batches of 16 in the order of the files, zero-padded, fp32      (wav2vec2 only)
+  one       one file at a time, fp32: decode, forward, np.save; of wav2vec 2.0 transformers' own model, of the
+            others ours, over the first 96 files
+  padded    the same in batches of 16 in the order of the files, zero-padded
   workers   one process of one thread, and two such processes, on Dask                    (CPU only)
 Speed is in seconds of audio (tokens for text) per second. Ends with one line of JSON.
 """
 
 import argparse
 import json
+import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
-import soxr
 import torch
+from naive import Naive  # beside this file
+from synthetic import synthetic
+from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
 from cache import Spec
 from cache.batches import pad
 from cache.layout import plan_units
 from pipeline.backbones import build_backbone
-from pipeline.backbones.weights import random_weights
 from pipeline.config.backbone import BackboneConfig
 from pipeline.config.base import load_config
 from pipeline.config.corpus import CorpusConfig
@@ -47,7 +53,8 @@ from pipeline.prepare import prepare
 from pipeline.rows import load, plan_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHARD_FRAMES = 1024  # so that a small corpus has several units
+SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as ever, for they bound batches
+NAIVE_FILES = 96  # of the sides that take files one after the other
 
 
 def main() -> None:
@@ -74,10 +81,10 @@ def main() -> None:
 
 
 def speech(files: int, folder: Path) -> pd.DataFrame:
-    """A manifest of `files` clips of EmoDB, spread over its speakers; its copy here is 2 s a clip."""
+    """A manifest of `files` clips of EmoDB, spread over its speakers, or of sound made on the spot."""
     corpora = os.environ.get("STILLWAVE_CORPORA")
     if not corpora:
-        raise SystemExit("set STILLWAVE_CORPORA to the folder that holds emodb/")
+        return synthetic(folder, files)
     corpus = load_config(CONFIGS / "corpora" / "emodb7.yaml", CorpusConfig)
     prepare(corpus, Path(corpora) / "emodb", folder / "manifest.parquet")
     manifest = read_manifest(folder / "manifest.parquet")
@@ -93,22 +100,27 @@ class Bench:
         self, config: BackboneConfig, device: torch.device, manifest: pd.DataFrame, folder: Path
     ) -> None:
         self.config, self.device, self.manifest, self.folder = config, device, manifest, folder
-        self.audio_s = float(manifest["duration_s"].sum())
+        self.gpu = device.type == "cuda"
+        self.shards: dict[str, int] = {} if self.gpu else {"shard_frames": SHARD_FRAMES}
         self.model = build_backbone(config)
+        rows, self.sources, _ = plan_rows(self.model, manifest, None)
+        self.lengths = {row.item: row.length for row in rows}
         self.runs = 0
 
     def run(self, repeats: int, skip: list[str]) -> dict[str, Any]:
-        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        where = torch.cuda.get_device_name(self.device) if self.gpu else "CPU"
         threads = torch.get_num_threads()
         print(f"{self.config.kind} {self.config.precision} on {where}, {threads} threads, "
-              f"{len(self.manifest)} files, {self.audio_s:.0f} s of speech")  # fmt: skip
+              f"{len(self.manifest)} files, {self.manifest['duration_s'].sum():.0f} s of speech")  # fmt: skip
         batches = self.batches()
         sides: dict[str, Callable[[], float]] = {"extract": self.extract, "bare": lambda: self.bare(batches)}
-        if self.device.type == "cpu":
+        if not self.gpu:
             sides["side"] = lambda: self.side_by_side(batches)
-        users = self.config.kind == "wav2vec2" and "users" not in skip
-        if users:
-            sides |= {"one": self.one_at_a_time, "padded": self.padded}
+        naive = None
+        if "users" not in skip:
+            some = list(self.sources.values())[:NAIVE_FILES]
+            naive = Naive(self.config, self.model, some, self.device, self.folder / f"npy-{self.config.kind}")
+            sides |= {"one": naive.one_at_a_time, "padded": naive.padded}
         for side in sides.values():
             side()  # warms up
         seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -116,32 +128,31 @@ class Bench:
             for name, side in sides.items():
                 seconds[name].append(side())
         best = {name: min(values) for name, values in seconds.items()}
-        if self.device.type == "cpu" and "workers" not in skip:
+        if not self.gpu and "workers" not in skip:
             best |= {f"workers_{n}": self.on_workers(n) for n in (1, 2)}
-        return self.report(best, seconds, batches, users)
+        return self.report(best, seconds, batches, naive)
 
     def extract(self, **options: Any) -> float:
         """Seconds from the first unit to the complete store."""
         self.runs += 1
-        out = self.folder / f"{self.runs}.zarr"
-        result = extract(
-            self.config, self.manifest, out, device=str(self.device), shard_frames=SHARD_FRAMES, **options
+        out = self.folder / f"{self.config.kind}-{self.runs}.zarr"
+        self.result = extract(
+            self.config, self.manifest, out, device=str(self.device), **self.shards, **options
         )
-        assert result.rows == len(self.manifest)
-        self.stages = result.seconds
-        return result.seconds["wall"] - result.seconds["plan"]
+        assert self.result.rows == len(self.manifest)
+        shutil.rmtree(out)
+        return self.result.seconds["wall"] - self.result.seconds["plan"]
 
     def batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The very batches of an extraction, on the device."""
-        rows, sources, _ = plan_rows(self.model, self.manifest, None)
-        lengths = {row.item: row.length for row in rows}
-        spec = Spec(dim=self.model.dim, layers=0, shard_frames=SHARD_FRAMES)
-        units = plan_units(list(lengths), np.array(list(lengths.values())), spec.shard_frames)
+        """The very batches of an extraction: values on the device, lengths on the host."""
+        spec = Spec(dim=self.model.dim, layers=0, **self.shards)
+        units = plan_units(list(self.lengths), np.array(list(self.lengths.values())), spec.shard_frames)
         with Engine(self.model, self.config, self.device) as engine:
             print(f"batches of at most {engine.max_frames} frames, {engine.threads} at once")
             planned = [batch for unit in units for batch in engine.batches(unit)]
-        arrays = [pad([np.asarray(load(self.model, sources[item])) for item in batch]) for batch in planned]
-        return [(torch.from_numpy(a).to(self.device), torch.from_numpy(n).to(self.device)) for a, n in arrays]
+        loaded = {item: np.asarray(load(self.model, source)) for item, source in self.sources.items()}
+        arrays = [pad([loaded[item] for item in batch]) for batch in planned]
+        return [(torch.from_numpy(a).to(self.device), torch.from_numpy(n)) for a, n in arrays]
 
     def bare(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """model(batch), with all of torch's threads and the weights held in the precision."""
@@ -149,7 +160,7 @@ class Bench:
         with torch.inference_mode():
             for batch in batches:
                 self.model(*batch)
-        if self.device.type == "cuda":
+        if self.gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
@@ -171,52 +182,16 @@ class Bench:
         """Part of an extraction's time in which a kernel or a copy ran on the GPU."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             seconds = self.extract()
-        return min(1.0, sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds)
-
-    def one_at_a_time(self) -> float:
-        """What is written first: a loop over the files."""
-        model = self.transformers_model()
-        (self.folder / "npy").mkdir(exist_ok=True)
-        started = time.perf_counter()
-        with torch.inference_mode():
-            for path, id_ in zip(self.manifest["path"], self.manifest["id"], strict=True):
-                values = torch.from_numpy(normalised(path))[None].to(self.device)
-                frames = model(values).last_hidden_state[0].cpu().numpy()
-                np.save(self.folder / "npy" / f"{Path(id_).name}.npy", frames)
-        return time.perf_counter() - started
-
-    def padded(self) -> float:
-        """What is written next: batches of 16, zeros behind the shorter ones, no mask (as the model asks)."""
-        model = self.transformers_model()
-        paths = self.manifest["path"].tolist()
-        started = time.perf_counter()
-        with torch.inference_mode():
-            for first in range(0, len(paths), 16):
-                values, _ = pad([normalised(path) for path in paths[first : first + 16]])
-                frames = model(torch.from_numpy(values).to(self.device)).last_hidden_state.cpu().numpy()
-                for row, frame in enumerate(frames):
-                    np.save(self.folder / "npy" / f"padded-{first + row}.npy", frame)
-        return time.perf_counter() - started
-
-    def transformers_model(self) -> Any:
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-        if not hasattr(self, "_theirs"):
-            model = random_weights(0, lambda: Wav2Vec2Model(Wav2Vec2Config()))
-            self._theirs = model.eval().to(self.device)
-        return self._theirs
-
-    def padding_error(self) -> float:
-        """Mean relative error of a clip's frames when it is zero-padded by half, in transformers' model."""
-        model, errors = self.transformers_model(), []
-        with torch.inference_mode():
-            for path in self.manifest["path"][:8]:
-                alone = torch.from_numpy(normalised(path))[None].to(self.device)
-                expected = model(alone).last_hidden_state[0]
-                padded = torch.nn.functional.pad(alone, (0, alone.shape[1] // 2))
-                frames = model(padded).last_hidden_state[0, : len(expected)]
-                errors.append(float((frames - expected).norm() / expected.norm()))
-        return float(np.mean(errors))
+        spans = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in profile.events()
+            if event.device_type == DeviceType.CUDA
+        )
+        busy, reached = 0.0, -math.inf
+        for start, end in spans:  # those of two streams overlap
+            busy += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return busy / 1e6 / seconds
 
     def on_workers(self, count: int) -> float:
         """Seconds on `count` processes of one thread that have started and loaded the model."""
@@ -232,54 +207,51 @@ class Bench:
         best: dict[str, float],
         seconds: dict[str, list[float]],
         batches: list[tuple[torch.Tensor, torch.Tensor]],
-        users: bool,
+        naive: Naive | None,
     ) -> dict[str, Any]:
-        amount = (
-            self.audio_s if self.model.modality == "audio" else float(sum(int(n.sum()) for _, n in batches))
-        )
+        lengths = [source.length for source in self.sources.values()]
+        whole, some = (sum(part) / (self.model.sample_rate or 1) for part in (lengths, lengths[:NAIVE_FILES]))
+        rate = {name: (some if name in ("one", "padded") else whole) / value for name, value in best.items()}
         for name, value in best.items():
             turns = ", ".join(f"{turn:.2f}" for turn in seconds.get(name, []))
-            print(f"{name:10} {value:8.2f} s  {amount / value:8.1f} /s  {turns}")
-        stages = {name: round(value, 2) for name, value in self.stages.items()}
+            print(f"{name:10} {value:8.2f} s  {rate[name]:8.1f} /s  {turns}")
+        stages = {name: round(value, 2) for name, value in self.result.seconds.items()}
         print(f"stages of the last extraction, seconds of threads side by side: {stages}")
         flops = self.flops(batches)
         peak = matmul_peak(self.device)
         figures: dict[str, Any] = {
             "kind": self.config.kind,
             "precision": self.config.precision,
-            "per_s": round(amount / best["extract"], 2),
+            "per_s": round(rate["extract"], 2),
             "extract_over_bare": round(best["extract"] / best["bare"], 3),
+            "padding": round(self.result.padding, 3),
             "tflops": round(flops / best["extract"] / 1e12, 3),
             "bf16_matmul_peak_tflops": round(peak / 1e12, 3),
             "of_peak": round(flops / best["extract"] / peak, 3),
+            "bare_of_peak": round(flops / best["bare"] / peak, 3),
         }
         if "side" in best:
             figures["extract_over_side"] = round(best["extract"] / best["side"], 3)
-        if self.device.type == "cuda":
+        if self.gpu:
             figures["gpu_busy"] = round(self.gpu_busy(), 3)
-        if users:
-            figures["one_over_extract"] = round(best["one"] / best["extract"], 3)
-            figures["padded_over_extract"] = round(best["padded"] / best["extract"], 3)
-            figures["padding_error"] = round(self.padding_error(), 3)
+        if naive is not None:
+            figures["one_over_extract"] = round(rate["extract"] / rate["one"], 3)
+            figures["padded_over_extract"] = round(rate["extract"] / rate["padded"], 3)
+        if naive is not None and naive.theirs:
+            figures["padding_error"] = round(naive.padding_error(), 3)
         if "workers_2" in best:
             figures["workers_1_over_2"] = round(best["workers_1"] / best["workers_2"], 3)
         return figures
 
     def flops(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """Multiplications and additions of all batches, padding included."""
+        """Multiplications and additions of all batches, padding included; an LSTM's are not counted."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             for batch in batches:
                 self.model(*batch)
         return float(counter.get_total_flops())
 
 
-def normalised(path: str) -> np.ndarray:
-    """A file as transformers' feature extractor hands it over: 16 kHz, zero mean, unit variance."""
-    values, rate = soundfile.read(path, dtype="float32")
-    values = soxr.resample(values, rate, 16_000) if rate != 16_000 else values
-    return ((values - values.mean()) / np.sqrt(values.var() + 1e-7)).astype(np.float32)
-
-
+@cache
 def matmul_peak(device: torch.device) -> float:
     """Operations per second of a large bf16 matrix product on the device."""
     size = 8192 if device.type == "cuda" else 2048

@@ -1,13 +1,15 @@
 """An epoch of training from the cache, against recomputing the frozen backbones, and against frames in RAM.
 
     [STILLWAVE_CORPORA=...] python benchmarks/retrain.py [--precision bf16] [--files 96] [--repeats 3]
-        [--small]
+        [--device auto] [--small]
 
-wav2vec2-base and mBERT-base with seeded weights, over EmoDB, or over clips of noise of 1 to 3 s; 12 words are
-the transcript of each. Heads and training steps are those of configs/recipes/wav2vec2_segment.yaml and
-fusion_openmax.yaml, every epoch in the same batches. The sides take turns; each one's fastest turn counts.
+wav2vec2-base and mBERT-base with seeded weights, over EmoDB, or over sound made on the spot (synthetic.py);
+12 words are the transcript of each. Heads and training steps are those of configs/recipes:
+wav2vec2_segment.yaml and fusion_openmax.yaml, every epoch in the same batches. The sides take turns; each
+one's fastest turn counts.
   recompute  every epoch computes the frames anew: waveforms decoded, texts tokenised and batched by length
-             beforehand, as many batches at once as extraction computes; then the same head and training step
+             beforehand (and put on the GPU), on a CPU as many batches at once as extraction computes; then
+             the same head and training step
   map        the store read through its memory map, batch by batch
   cache      the store held in memory as `stillwave train` holds it (fp16, padded batch by batch)
   ram        the batches in RAM already, padded, fp32
@@ -16,7 +18,6 @@ Ends with one line of JSON.
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
 from extract import CONFIGS, speech  # beside this file
 from numpy.typing import NDArray
@@ -35,20 +35,18 @@ from cache import EmbeddingStore
 from cache.batches import length_bucketed, pad
 from cache.resident import Resident
 from heads.augment import FrameAugment
-from heads.masks import valid_mask
 from pipeline.backbones import build_backbone
 from pipeline.config.backbone import BackboneConfig
 from pipeline.config.base import load_config
 from pipeline.config.recipe import Recipe
+from pipeline.device import pick_device
 from pipeline.engine import MAX_BATCH_ROWS, Engine
 from pipeline.extract import extract
-from pipeline.features import CachedFeatures, Features, JoinedFeatures
+from pipeline.features import CachedFeatures, Features, JoinedFeatures, valid_frames
 from pipeline.fit import fit
 from pipeline.head import build_head
-from pipeline.prepare import prepare
 from pipeline.rows import load, plan_rows
 
-CPU = torch.device("cpu")
 NUM_CLASSES = 4
 HEADS = {"segment": "wav2vec2_segment", "fusion": "fusion_openmax"}
 CHEAP_TURNS = 5  # of the sides that take a fraction of a second, for each turn of `recompute`
@@ -61,64 +59,51 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--files", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--small", action="store_true", help="16 files, tiny backbones, one turn: a look")
     arguments = parser.parse_args()
     files, repeats = (16, 1) if arguments.small else (arguments.files, arguments.repeats)
     size = "tiny" if arguments.small else "base"
-    figures: dict[str, object] = {"precision": arguments.precision, "files": files, "size": size}
+    device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as name:
-        manifest = corpus(files, Path(name))
-        frozen = [
-            Frozen(backbone, manifest, Path(name), [f"precision={arguments.precision}", f"size={size}"])
-            for backbone in ("wav2vec2", "mbert")
-        ]
-        print(f"{files} clips, {manifest['duration_s'].sum():.0f} s, {torch.get_num_threads()} threads")
-        for head, recipe_name in HEADS.items():
-            overrides = [f"train.precision={arguments.precision}", "train.epochs=1"]
-            recipe = load_config(CONFIGS / "recipes" / f"{recipe_name}.yaml", Recipe, overrides)
-            best = measure(recipe, frozen[: len(recipe.backbones)], repeats)
-            for side, value in best.items():
-                print(f"{head:8} {side:10} {value:8.3f} s an epoch  {value / best['cache']:8.2f} of cache")
-            figures[head] = {f"{side}_s": round(value, 4) for side, value in best.items()} | {
-                "recompute_over_cache": round(best["recompute"] / best["cache"], 1),
-                "ram_over_cache": round(best["ram"] / best["cache"], 3),
-            }
-    print(json.dumps(figures))
+        manifest = speech(files, Path(name))
+        figures = compare(manifest, Path(name), size, arguments.precision, device, repeats)
+    print(json.dumps({"precision": arguments.precision, "files": files, "size": size} | figures))
 
 
-def corpus(files: int, folder: Path) -> pd.DataFrame:
-    """A manifest with transcripts: EmoDB where there is one, else noise."""
-    manifest = speech(files, folder) if os.environ.get("STILLWAVE_CORPORA") else noise(files, folder)
+def compare(
+    manifest: pd.DataFrame, folder: Path, size: str, precision: str, device: torch.device, repeats: int
+) -> dict[str, object]:
+    """The figures of both heads, over one corpus with transcripts."""
+    figures: dict[str, object] = {}
     words = np.random.default_rng(0).integers(0, 5000, (len(manifest), 12))
     manifest["text"] = [" ".join(f"word{number}" for number in row) for row in words]
-    return manifest
-
-
-def noise(files: int, folder: Path) -> pd.DataFrame:
-    """A manifest of clips of noise, 1 to 3 s."""
-    from pipeline.config.corpus import Holdout, Table
-    from pipeline.manifest import read_manifest
-
-    rng = np.random.default_rng(0)
-    (folder / "wav").mkdir()
-    for i in range(files):
-        clip = 0.1 * rng.standard_normal(int(rng.uniform(1, 3) * 16_000))
-        soundfile.write(folder / "wav" / f"{i:05d}.wav", clip, 16_000)
-    lines = ["path,emotion,speaker", *(f"wav/{i:05d}.wav,e{i % 4},s{i % 10}" for i in range(files))]
-    (folder / "table.csv").write_text("\n".join(lines))
-    columns = {"path": "path", "emotion": "emotion", "speaker": "speaker"}
-    config = Table(kind="table", table="table.csv", columns=columns, split=Holdout(kind="holdout"))
-    prepare(config, folder, folder / "manifest.parquet")
-    return read_manifest(folder / "manifest.parquet")
+    overrides = [f"precision={precision}", f"size={size}"]
+    frozen = [Frozen(name, manifest, folder, overrides, device) for name in ("wav2vec2", "mbert")]
+    print(f"{len(manifest)} clips, {manifest['duration_s'].sum():.0f} s, {torch.get_num_threads()} threads")
+    for head, recipe_name in HEADS.items():
+        path = CONFIGS / "recipes" / f"{recipe_name}.yaml"
+        recipe = load_config(path, Recipe, [f"train.precision={precision}", "train.epochs=1"])
+        best = measure(recipe, frozen[: len(recipe.backbones)], device, repeats)
+        for side, value in best.items():
+            print(f"{head:8} {side:10} {value:8.3f} s an epoch  {value / best['cache']:8.2f} of cache")
+        figures[head] = {f"{side}_s": round(value, 4) for side, value in best.items()} | {
+            "recompute_over_cache": round(best["recompute"] / best["cache"], 1),
+            "ram_over_cache": round(best["ram"] / best["cache"], 3),
+        }
+    return figures
 
 
 class Frozen:
     """A backbone over the corpus: its store, and its inputs as the batches in which it computes them."""
 
-    def __init__(self, name: str, manifest: pd.DataFrame, folder: Path, overrides: list[str]) -> None:
+    def __init__(
+        self, name: str, manifest: pd.DataFrame, folder: Path, overrides: list[str], device: torch.device
+    ) -> None:
+        self.device = device
         path = CONFIGS / "backbones" / f"{name}.yaml"
         config = load_config(path, BackboneConfig, ["weights=random", *overrides])
-        extract(config, manifest, folder / f"{name}.zarr", device="cpu")
+        extract(config, manifest, folder / f"{name}.zarr", device=str(device))
         self.store = EmbeddingStore(folder / f"{name}.zarr")
         self.rows = self.store.rows(manifest["id"])
         self.model = build_backbone(config)
@@ -126,15 +111,16 @@ class Frozen:
         loaded = [np.asarray(load(self.model, source)) for source in sources.values()]
         assert len(loaded) == len(manifest), "two clips are equal"
         sizes = np.array([self.model.num_frames(len(values)) for values in loaded])
-        with Engine(self.model, config, CPU) as engine:
+        with Engine(self.model, config, device) as engine:
             self.threads, longest = engine.threads, engine.max_frames
         self.batches: list[tuple[list[int], Tensor, Tensor]] = []
         for rows in length_bucketed(sizes, max_rows=MAX_BATCH_ROWS, max_frames=longest):
             values, lengths = pad([loaded[row] for row in rows])
-            self.batches.append((rows.tolist(), torch.from_numpy(values), torch.from_numpy(lengths)))
+            on_device = torch.from_numpy(values).to(device)
+            self.batches.append((rows.tolist(), on_device, torch.from_numpy(lengths)))
 
     def features(self) -> CachedFeatures:
-        return CachedFeatures(self.store, self.rows, CPU)
+        return CachedFeatures(self.store, self.rows, self.device)
 
     def mapped(self) -> CachedFeatures:
         features = self.features()
@@ -142,17 +128,18 @@ class Frozen:
         return features
 
     def recomputed(self) -> Resident:
-        """Frames of all rows, by a forward pass over each, as tensors in RAM."""
+        """Frames of all rows, by a forward pass over each, as tensors in RAM or on the GPU."""
 
         def forward(batch: tuple[list[int], Tensor, Tensor]) -> list[tuple[int, Tensor]]:
             rows, values, lengths = batch
             with torch.inference_mode():
-                frames = self.model(values, lengths)
-            items = zip(rows, frames.values.float(), frames.lengths.tolist(), strict=True)
-            return [(row, values[:length]) for row, values, length in items]
+                frames = self.model(values, lengths).values.float()
+            counts = [self.model.num_frames(length) for length in lengths.tolist()]
+            return [(row, own[:count]) for row, own, count in zip(rows, frames, counts, strict=True)]
 
         threads = torch.get_num_threads()
-        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        at_once = self.threads if self.device.type == "cpu" else 1  # one stream of kernels keeps a GPU busy
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             found = dict(item for batch in pool.map(forward, self.batches) for item in batch)
         torch.set_num_threads(threads)
         lengths = torch.tensor([len(found[row]) for row in range(len(found))])
@@ -163,10 +150,8 @@ class Frozen:
 class InMemory:
     """Features of tensors that were just computed."""
 
-    device = CPU
-
     def __init__(self, parts: Sequence[Resident]) -> None:
-        self.parts = parts
+        self.parts, self.device = parts, parts[0].values.device
         self.lengths = np.sum([part.lengths.numpy() for part in parts], axis=0)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "InMemory":
@@ -180,10 +165,8 @@ class InMemory:
 class Padded:
     """Features whose batches lie ready; the first epoch fills them in."""
 
-    device = CPU
-
     def __init__(self, features: Features) -> None:
-        self.features, self.lengths = features, features.lengths
+        self.features, self.lengths, self.device = features, features.lengths, features.device
         self.ready: dict[bytes, tuple[Tensor, ...]] = {}
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Padded":
@@ -196,7 +179,7 @@ class Padded:
         return self.ready[rows.tobytes()]
 
 
-def measure(recipe: Recipe, frozen: Sequence[Frozen], repeats: int) -> dict[str, float]:
+def measure(recipe: Recipe, frozen: Sequence[Frozen], device: torch.device, repeats: int) -> dict[str, float]:
     """Fewest seconds of an epoch, by side."""
 
     def joined(parts: list[CachedFeatures]) -> Features:
@@ -205,10 +188,9 @@ def measure(recipe: Recipe, frozen: Sequence[Frozen], repeats: int) -> dict[str,
     cached = [part.features() for part in frozen]
     shapes = {name: part.frame_shape for name, part in zip(recipe.stores(), cached, strict=True)}
     labels = np.arange(len(cached[0].lengths)) % NUM_CLASSES
-    head = build_head(recipe, shapes, NUM_CLASSES)
+    head = build_head(recipe, shapes, NUM_CLASSES).to(device)
     for standardise, part in zip(head.standardisers, cached, strict=True):
-        frames, lengths = part.batch(np.arange(len(labels)))
-        standardise.fit([frames[valid_mask(lengths, frames.shape[1])]])
+        standardise.fit(valid_frames(part, np.arange(len(labels))))
     augment = FrameAugment(**recipe.augment.model_dump()) if recipe.augment else None
 
     def epoch(features: Features) -> float:

@@ -1,0 +1,150 @@
+"""The steps of gpu.py: a process that reads their names, one a line, and answers each with a line of JSON.
+
+python benchmarks/gpu_steps.py DEVICE FOLDER QUICK
+"""
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from extract import CONFIGS, Bench  # beside this file
+from predict import corpus, made, warm
+from retrain import compare
+from synthetic import synthetic
+
+from pipeline.config.backbone import BackboneConfig, SanetConfig, Wav2Vec2Config
+from pipeline.config.base import load_config
+from pipeline.config.recipe import Recipe
+from pipeline.finetune import finetune
+from pipeline.manifest import read_manifest
+from pipeline.predict import Predictor
+
+ROOT = Path(__file__).parents[1]
+TESTS_S = 150  # what pytest may take; a little less than the step, to say what was done
+# Step: the YAML of the backbone, what else is set, and how many of the clips it extracts.
+BACKBONES: dict[str, tuple[str, list[str], int]] = {
+    "wav2vec2_base": ("wav2vec2", ["size=base"], 1500),
+    "wav2vec2_large": ("wav2vec2_large", ["size=large"], 600),
+    "fastconformer_large": ("fastconformer", ["implementation=custom", "size=large"], 1500),
+    "encodec_24khz": ("encodec_24khz", ["size=base", "implementation=transformers"], 600),
+    "mbert_base": ("mbert", ["size=base"], 1500),
+    "ast_base": ("ast", ["size=base"], 1000),
+}
+FILES, QUICK_FILES = 1500, 8
+
+
+class Steps:
+    """The steps, over one corpus in `folder`."""
+
+    def __init__(self, device: str, folder: Path, quick: bool) -> None:
+        self.device, self.folder, self.quick = torch.device(device), folder, quick
+
+    def __call__(self, name: str) -> dict[str, Any]:
+        if name in BACKBONES:
+            return self.extraction(*BACKBONES[name])
+        figures: dict[str, Any] = getattr(self, name)()
+        return figures
+
+    def speech(self) -> pd.DataFrame:
+        """The manifest of the corpus, which the first step that needs it makes."""
+        made_at = self.folder / "speech"
+        if (made_at / "manifest.parquet").exists():
+            return read_manifest(made_at / "manifest.parquet")
+        return synthetic(made_at, QUICK_FILES if self.quick else FILES)
+
+    def extraction(self, name: str, overrides: list[str], files: int) -> dict[str, Any]:
+        """Figures of benchmarks/extract.py, in bf16."""
+        settings = ["weights=random", "precision=bf16", *overrides, *(["size=tiny"] if self.quick else [])]
+        config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
+        bench = Bench(config, self.device, self.speech()[:files], self.folder)
+        return bench.run(1 if self.quick else 2, ["workers"])
+
+    def retrain(self) -> dict[str, Any]:
+        """Figures of benchmarks/retrain.py, in bf16."""
+        size, turns = ("tiny", 1) if self.quick else ("base", 2)
+        return compare(self.speech(), self.folder, size, "bf16", self.device, turns)
+
+    def predict(self) -> dict[str, Any]:
+        """Milliseconds of benchmarks/predict.py for a clip of 3 s."""
+        folder = self.folder / "predict"
+        folder.mkdir()
+        corpus(folder, 2)
+        figures: dict[str, Any] = {}
+        size = "tiny" if self.quick else "base"
+        for precision in ("bf16", "fp32"):
+            config = Wav2Vec2Config(kind="wav2vec2", weights="random", size=size, precision=precision)
+            run = made(folder, precision, config)
+            warm_ms, bare_ms = warm(Predictor.load(run, 0, device=str(self.device)), 3 if self.quick else 50)
+            figures[precision] = {"warm_ms": round(warm_ms, 2), "bare_ms": round(bare_ms, 2)}
+        return figures
+
+    def sanet(self) -> dict[str, Any]:
+        """Seconds of an epoch of configs/recipes/sanet.yaml, at its real width."""
+        recipe = load_config(
+            CONFIGS / "recipes" / "sanet.yaml", Recipe, ["train.epochs=2", "train.precision=bf16"]
+        )
+        backbone = SanetConfig(kind="sanet", size="tiny" if self.quick else "base", clip_s=4.0)
+        speech, out = self.speech(), self.folder / "sanet"
+        manifest = self.folder / "speech" / "manifest.parquet"
+        finetune(recipe, speech, {"sanet": backbone}, out, manifest_path=manifest, device=str(self.device))
+        history = pd.read_csv(next(out.glob("fold_*/history.csv")))
+        rows = int((speech["split"] == "train").sum())
+        return {"epoch_s": round(float(history["seconds"].iloc[-1]), 2), "clips": rows}
+
+    def tests(self) -> dict[str, Any]:
+        """The GPU tests; on a CPU they are only collected."""
+        files = sorted(str(file) for file in (ROOT / "tests").rglob("test_*_devices.py"))
+        gpu = self.device.type == "cuda"
+        options = ["-m", "gpu", "-p", "no:cacheprovider", "-o", "filterwarnings=default"]
+        options += ["-v", "--durations=15"] if gpu else ["--collect-only", "-q"]
+        command = [sys.executable, "-m", "pytest", *options, *files]
+        stopped = ""
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as pytest:
+            try:
+                out, _ = pytest.communicate(timeout=TESTS_S)
+            except subprocess.TimeoutExpired:
+                pytest.kill()
+                out, _ = pytest.communicate()
+                stopped = f"stopped after {TESTS_S} s"
+        print(out, flush=True)
+        if not gpu:
+            count = {"collected": sum("::" in line for line in out.splitlines())}
+            return count | ({"error": "pytest could not collect the tests"} if pytest.returncode else {})
+        found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)", out, re.MULTILINE)
+        figures: dict[str, Any] = dict(Counter(word.lower() for _, word in found))
+        bad = [stopped, *(test for test, word in found if word in ("FAILED", "ERROR"))]
+        if any(bad) or not found:
+            figures["error"] = "; ".join(filter(None, bad)) or "no test ran"
+        return figures
+
+
+def main() -> None:
+    device, folder, quick = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what the benchmarks print goes to the log
+    if quick == "1":
+        torch.set_num_threads(1)  # models this small lose time to more
+    steps = Steps(device, Path(folder), quick == "1")
+    for line in sys.stdin:
+        try:
+            answer = steps(line.strip())
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+        answers.write(json.dumps(answer) + "\n")
+        gc.collect()
+        if steps.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
