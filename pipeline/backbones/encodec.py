@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heads.masks import on_host
 from pipeline.backbones.base import Backbone, Frames
+from pipeline.backbones.encodec_batch import cut, item_volumes, take_lengths
 from pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
 from pipeline.backbones.encodec_weights import load_codec
 from pipeline.backbones.numerics import compute_in
@@ -26,9 +28,10 @@ class Encodec(Backbone):
     by the RMS of its mono mix; the segments' frames follow one another, so 1.5 of each 150 show what the
     segment before has shown. The last segment has the length that is left.
 
-    Nothing is padded here. The models reflect the ends of what they get, and the norms of the 48 kHz model
-    average over it, so only segments of one length meet in a batch. Before a quantizer none do: rounding that
-    depends on the batch could change which codebook entry is nearest.
+    The models reflect the ends of what they get, and the norms of the 48 kHz model average over it. So on a
+    CPU only segments of one length meet in a batch, and nothing is padded. On a GPU all segments of a batch
+    meet, and each is reflected at its own ends and averaged over its own length: see encodec_batch.py. Before
+    a quantizer none meet: rounding that depends on the batch could change which codebook entry is nearest.
 
     Gradients pass a quantizer straight through (arXiv 1308.3432); the codebooks themselves have none.
     """
@@ -46,6 +49,7 @@ class Encodec(Backbone):
         self.config = config
         self.libraries = ("torch", config.implementation)
         self.encoder = codec.encoder
+        take_lengths(self._layers())
         self.quantizer = codec.quantizer if config.embedding == "quantized" else None
         self.at_once = SEGMENTS_AT_ONCE if self.quantizer is None else 1
         self.dim = codec.dim
@@ -69,31 +73,61 @@ class Encodec(Backbone):
         return [(start, min(self.segment_length, length - start)) for start in starts]
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        if int(lengths.min()) < 1:
+        sizes = lengths.tolist()
+        if min(sizes) < 1:
             raise ValueError("an item of 0 samples has no frame: leave out items whose num_frames is 0")
-        waveforms = batch.view(*batch.shape[:2], self.channels).transpose(1, 2)
-        plans = [self.segments(length) for length in lengths.tolist()]
-        groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for row, plan in enumerate(plans):
-            for start, size in plan:
-                groups[size].append((row, start))
-        encoded: dict[tuple[int, int], Tensor] = {}
+        waveforms = batch.view(*batch.shape[:2], self.channels)
+        places = [(row, *segment) for row, size in enumerate(sizes) for segment in self.segments(size)]
         with compute_in(self.config.precision, batch.device):
-            for size, places in groups.items():
-                for first in range(0, len(places), self.at_once):
-                    some = places[first : first + self.at_once]
-                    chunk = torch.stack([waveforms[row, :, start : start + size] for row, start in some])
-                    encoded |= zip(some, self._encode(chunk), strict=True)
-        items = [torch.cat([encoded[row, start] for start, _ in plan]) for row, plan in enumerate(plans)]
-        counts = torch.tensor([len(item) for item in items], device=lengths.device)
-        return Frames(nn.utils.rnn.pad_sequence(items, batch_first=True), counts)
+            if on_host(batch):
+                encoded = self._encode_by_size(waveforms, places)
+            elif self.quantizer is None:
+                encoded = self._encode_at_once(waveforms, places)
+            else:
+                encoded = [self._encode_at_once(waveforms, [place])[0] for place in places]
+        items: list[list[Tensor]] = [[] for _ in sizes]
+        for (row, _, _), frames in zip(places, encoded, strict=True):
+            items[row].append(frames)
+        counts = torch.tensor([self.num_frames(size) for size in sizes])
+        values = nn.utils.rnn.pad_sequence([torch.cat(item) for item in items], batch_first=True)
+        return Frames(values, counts.to(batch.device, non_blocking=True))
+
+    def _encode_at_once(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+        """The frames of each segment, (frames, dim) fp32, from one batch of all of them.
+
+        waveforms: (batch, samples, channels). places: row, first sample and size of each segment.
+        """
+        rows, starts, sizes = torch.tensor(places).to(waveforms.device, non_blocking=True).unbind(1)
+        values = cut(waveforms, rows, starts, sizes, max(size for _, _, size in places))
+        if self.normalize:
+            values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
+        for layer in self._layers():
+            values, sizes = layer(values, sizes)
+        padded = zip(self._finished(values), places, strict=True)
+        return [frames[: -(-size // HOP_LENGTH)] for frames, (_, _, size) in padded]
+
+    def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+        """The same from batches of few segments, all of one size, and with a quantizer of a single one."""
+        groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for row, start, size in places:
+            groups[size].append((row, start))
+        encoded: dict[tuple[int, int], Tensor] = {}
+        for size, group in groups.items():
+            for first in range(0, len(group), self.at_once):
+                some = group[first : first + self.at_once]
+                chunk = torch.stack([waveforms[row, start : start + size].T for row, start in some])
+                encoded |= zip(some, self._encode(chunk), strict=True)
+        return [encoded[row, start] for row, start, _ in places]
 
     def _encode(self, segments: Tensor) -> Tensor:
         """(segments, channels, samples), all of them valid -> (segments, frames, dim) fp32."""
         if self.normalize:
             volume = segments.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt()
             segments = segments / (VOLUME_EPSILON + volume)
-        values: Tensor = self.encoder(segments)
+        return self._finished(self.encoder(segments))
+
+    def _finished(self, values: Tensor) -> Tensor:
+        """What the encoder gives, (segments, dim, frames) -> (segments, frames, dim) fp32, quantized if so."""
         if self.quantizer is not None:
             nearest = self.quantizer.decode(self.quantizer.encode(values.detach()))
             values = nearest + (values - values.detach())  # exactly `nearest`, with the gradient of `values`
@@ -101,8 +135,10 @@ class Encodec(Backbone):
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """The first convolution, then every residual block, convolution and LSTM; codebooks do not train."""
-        layers = next(self.encoder.children())  # a list in one implementation, a sequence in the other
-        return [[layer] for layer in layers if [*layer.parameters()]]
+        return [[layer] for layer in self._layers() if [*layer.parameters()]]
+
+    def _layers(self) -> Any:
+        return next(self.encoder.children())  # a list in one implementation, a sequence in the other
 
     def frame_times(self, num_frames: int) -> Tensor:
         """As for any backbone; at 48 kHz, times step back where a segment begins before the last one ends."""

@@ -1,5 +1,6 @@
 """Small seeded models of the real architectures, written by `save_pretrained`: nothing is downloaded."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,16 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone
+from pipeline.backbones import Backbone, build_backbone
 from pipeline.backbones.conformer import Architecture, Conformer
 from pipeline.backbones.nemo import import_nemo
 from pipeline.backbones.nemo_file import to_nemo
 from pipeline.backbones.parakeet import build_parakeet
 from pipeline.backbones.weights import random_weights
+from pipeline.config.backbone import BackboneConfig
+from pipeline.config.base import parse_config
 from pipeline.quiet import quiet
+from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {
     "conv_dim": (24,) * 7,
@@ -139,6 +143,8 @@ def small_conformer() -> Conformer:
 @pytest.fixture(scope="session")
 def nemo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A .nemo file of NeMo's own saving: a character CTC model with the small Conformer's weights."""
+    if importlib.util.find_spec("nemo") is None:
+        pytest.skip("needs NeMo: pip install 'stillwave[nemo]'")
     labels = list("abc ")
     config = {
         "sample_rate": 16000,
@@ -216,3 +222,43 @@ def waveform() -> Callable[[int], Tensor]:
         return 0.1 * (1 + torch.sin(20 * time)) * voice + 0.01 * noise + 0.02
 
     return waveform
+
+
+@pytest.fixture(scope="session")
+def configure(folders: dict[str, Path], request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """`configure(variant, **changes)`: its config, with folder names made paths."""
+
+    def configure(variant: str, **changes: Any) -> Any:
+        raw = VARIANTS[variant] | changes
+        if raw.get("weights") in folders:
+            raw = raw | {"weights": str(folders[raw["weights"]])}
+        if raw.get("weights") == "small.nemo":  # written when first asked for: NeMo takes seconds to import
+            raw = raw | {"weights": str(request.getfixturevalue("nemo_file"))}
+        return parse_config(raw, BackboneConfig, variant)
+
+    return configure
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def backbone(variant: str, configure: Callable[..., Any]) -> Backbone:
+    return build_backbone(configure(variant))
+
+
+@pytest.fixture(scope="session")
+def make_item(backbone: Backbone, waveform: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
+    """`make_item(n)`: n samples, of two differing channels where there are two, or n token ids."""
+
+    def tokens(length: int) -> Tensor:
+        return torch.tensor(backbone.tokenize("the cat sat on a mat , ja nein Haus ! " * length)[:length])
+
+    def stereo(length: int) -> Tensor:
+        return torch.stack([waveform(length), waveform(length + 100)[100:]], dim=1)
+
+    if backbone.modality == "text":
+        return tokens
+    return waveform if backbone.channels == 1 else stereo

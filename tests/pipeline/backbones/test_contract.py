@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,60 +27,10 @@ from pipeline.config.backbone import (
     SanetConfig,
     Wav2Vec2Config,
 )
-from pipeline.config.base import load_config, parse_config
+from pipeline.config.base import load_config
 from pipeline.fingerprint import fingerprint
+from tests.pipeline.backbones.variants import VARIANTS, WAV2VEC2_TINY, mixed_lengths, shortest
 
-WAV2VEC2_TINY = Path(__file__).parents[3] / "configs" / "backbones" / "wav2vec2_tiny.yaml"
-TINY = {"weights": "random", "size": "tiny"}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "fbank": {"kind": "fbank"},
-    "fbank-kaldi": {"kind": "fbank", "kaldi": True, "deltas": 0},
-    "fbank-8k": {"kind": "fbank", "sample_rate": 8000, "num_mels": 40, "deltas": 1},
-    "wav2vec2-tiny": {"kind": "wav2vec2", **TINY},
-    "wav2vec2-group": {"kind": "wav2vec2", "weights": "group"},
-    "wav2vec2-group-all": {"kind": "wav2vec2", "weights": "group", "layers": "all"},
-    "wav2vec2-layer": {"kind": "wav2vec2", "weights": "layer"},
-    "wav2vec2-layer-some": {"kind": "wav2vec2", "weights": "layer", "layers": [0, -1]},
-    "ast-tiny": {"kind": "ast", **TINY},
-    "ast-short": {"kind": "ast", "weights": "ast"},
-    "ast-short-all": {"kind": "ast", "weights": "ast", "layers": "all"},
-    "encodec-tiny": {"kind": "encodec", **TINY, "embedding": "quantized"},
-    "encodec-tiny-48": {"kind": "encodec", **TINY, "model": "48khz"},
-    "encodec-24": {"kind": "encodec", "weights": "encodec-24khz"},
-    "encodec-24-quantized": {"kind": "encodec", "weights": "encodec-24khz", "embedding": "quantized"},
-    "encodec-48": {"kind": "encodec", "weights": "encodec-48khz", "model": "48khz"},
-    "encodec-package-24": {
-        "kind": "encodec",
-        "weights": "encodec-24khz-package",
-        "implementation": "encodec",
-    },
-    "encodec-package-48-quantized": {
-        "kind": "encodec",
-        "weights": "encodec-48khz-package",
-        "implementation": "encodec",
-        "model": "48khz",
-        "embedding": "quantized",
-        "bandwidth": 24,
-    },
-    "hear": {"kind": "hear", "module": "pipeline.hear"},
-    "hear-trainable": {"kind": "hear", "module": "pipeline.hear", "model_file": str(WAV2VEC2_TINY)},
-    "hear-mel": {"kind": "hear", "module": "tests.pipeline.backbones.hear_mel"},
-    "fastconformer-tiny": {"kind": "fastconformer", **TINY},
-    "fastconformer-custom-all": {"kind": "fastconformer", "weights": "small.nemo", "layers": "all"},
-    "fastconformer-transformers": {
-        "kind": "fastconformer",
-        "weights": "parakeet",
-        "implementation": "transformers",
-        "layers": [0, -1],
-    },
-    "fastconformer-nemo": {"kind": "fastconformer", "weights": "small.nemo", "implementation": "nemo"},
-    "mbert-tiny": {"kind": "mbert", **TINY},
-    "mbert-folder": {"kind": "mbert", "weights": "bert"},
-    "mbert-all": {"kind": "mbert", "weights": "bert", "layers": "all"},
-    # With a clip_s every item has the same number of frames: test_cnn1d.py, test_sanet.py.
-    "cnn1d": {"kind": "cnn1d", "clip_s": None},
-    "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
-}
 CONFIGS = {
     "ast": AstConfig,
     "cnn1d": Cnn1dConfig,
@@ -95,59 +44,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def configure(folders: dict[str, Path], request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """`configure(variant, **changes)`: its config, with folder names made paths."""
-
-    def configure(variant: str, **changes: Any) -> Any:
-        raw = VARIANTS[variant] | changes
-        if raw.get("weights") in folders:
-            raw = raw | {"weights": str(folders[raw["weights"]])}
-        if raw.get("weights") == "small.nemo":  # written when first asked for: NeMo takes seconds to import
-            raw = raw | {"weights": str(request.getfixturevalue("nemo_file"))}
-        return parse_config(raw, BackboneConfig, variant)
-
-    return configure
-
-
-@pytest.fixture(scope="session", params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def backbone(variant: str, configure: Callable[..., Any]) -> Backbone:
-    return build_backbone(configure(variant))
-
-
-@pytest.fixture(scope="session")
-def make_item(backbone: Backbone, waveform: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
-    """`make_item(n)`: n samples, of two differing channels where there are two, or n token ids."""
-
-    def tokens(length: int) -> Tensor:
-        return torch.tensor(backbone.tokenize("the cat sat on a mat , ja nein Haus ! " * length)[:length])
-
-    def stereo(length: int) -> Tensor:
-        return torch.stack([waveform(length), waveform(length + 100)[100:]], dim=1)
-
-    if backbone.modality == "text":
-        return tokens
-    return waveform if backbone.channels == 1 else stereo
-
-
 LONGEST_S = 12  # AST's window is 10.24 s, a segment of EnCodec 1 s
-
-
-def shortest(backbone: Backbone) -> int:
-    """The least length that gives a frame."""
-    return next(n for n in range(10_000) if backbone.num_frames(n) > 0)
-
-
-def mixed_lengths(backbone: Backbone) -> list[int]:
-    least = shortest(backbone)
-    if backbone.modality == "text":
-        return [least, 10 * least, 2, 77, 400]
-    return [least, 10 * least, least + 1, 719, 16000, 48001]
 
 
 def test_every_kind_has_a_variant_and_a_yaml(request: pytest.FixtureRequest) -> None:
@@ -501,21 +398,3 @@ def test_bf16_is_close(
     assert float(torch.nn.functional.cosine_similarity(held, values, dim=-1).min()) >= 0.9999
     assert values.dtype == torch.float32
     assert float(torch.nn.functional.cosine_similarity(values, alone(backbone, item), dim=-1).min()) >= 0.999
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_batch_invariance_on_cuda(
-    variant: str,
-    configure: Callable[..., Any],
-    make_item: Callable[[int], Tensor],
-    pad: Callable[..., Any],
-    relative_error: Callable[..., float],
-) -> None:
-    backbone = build_backbone(configure(variant)).cuda()
-    items = [make_item(length).cuda() for length in mixed_lengths(backbone)]
-    with torch.inference_mode():
-        values, lengths = backbone(*(tensor.cuda() for tensor in pad(items)))
-        for row, length, item in zip(values, lengths.tolist(), items, strict=True):
-            expected = backbone(item[None], torch.tensor([len(item)], device="cuda")).values[0]
-            assert relative_error(row[:length], expected) <= 1e-5

@@ -131,12 +131,14 @@ def test_folding_weight_norm_leaves_frames(
     alone: Callable[..., Tensor],
     relative_error: Callable[[Tensor, Tensor], float],
 ) -> None:
-    backbone = build("24khz", implementation)
+    # In float64: at 32 bits the two differ by rounding, on some processors by more than the bound.
+    backbone = build("24khz", implementation).double()
     names = [name for name, _ in backbone.named_parameters()]
     assert names
     assert not [name for name in names if "original" in name or "weight_g" in name]
-    expected, _ = frames_of(theirs("24khz"), item("24khz", 9601), 6)
-    assert relative_error(alone(backbone, item("24khz", 9601)), expected) <= 1e-6
+    one = item("24khz", 9601).double()
+    expected, _ = frames_of(theirs("24khz").double(), one, 6)
+    assert relative_error(alone(backbone, one), expected) <= 1e-6
 
 
 def test_fewer_codebooks_are_a_coarser_copy(
@@ -182,7 +184,7 @@ def test_padding_is_not_harmless(
     item: Callable[..., Tensor],
     relative_error: Callable[[Tensor, Tensor], float],
 ) -> None:
-    """Why no item is padded: at 24 kHz the last partial frame would change, at 48 kHz every one."""
+    """Why no zeros do: at 24 kHz the last partial frame would change, at 48 kHz every one."""
     for model in MODELS:
         encoder = build(model).encoder
         one = item(model, 4000).view(1, 4000, -1).transpose(1, 2)

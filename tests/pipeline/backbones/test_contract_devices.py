@@ -1,0 +1,126 @@
+"""What every backbone promises on a GPU, and that its forward pass asks a GPU for no number."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pipeline.backbones
+from pipeline.backbones import Backbone, build_backbone
+from tests.devices import on_a_gpu
+from tests.pipeline.backbones.variants import mixed_lengths
+
+Make = Callable[[int], Tensor]
+# Worst relative error (max |a - b| / max |b|) or worst cosine of a frame, by precision.
+ALONE = {"fp32": 1e-5, "bf16": 0.9999, "fp16": 0.9999}
+THE_CPUS = {"fp32": 1e-4, "bf16": 0.999, "fp16": 0.999}
+# Their own code, or that of a library, asks for numbers on the way: HEAR modules and NeMo.
+WAITING = ("hear", "fastconformer-nemo")
+
+
+def agree(precision: str, frames: Tensor, expected: Tensor, bounds: dict[str, float]) -> None:
+    """Frames of half precision by their direction, those of fp32 by their worst value."""
+    frames, expected = frames.float().cpu(), expected.float().cpu()
+    assert frames.shape == expected.shape
+    if precision == "fp32":
+        assert float((frames - expected).abs().max() / expected.abs().max()) <= bounds[precision]
+    else:
+        cosine = torch.nn.functional.cosine_similarity(frames.double(), expected.double(), dim=-1)
+        assert float(cosine.min()) >= bounds[precision]
+
+
+@pytest.fixture(params=["fp32", "bf16", "fp16"])
+def precision(request: pytest.FixtureRequest, backbone: Backbone) -> str:
+    config: Any = backbone.config
+    if request.param != "fp32" and not hasattr(config, "precision"):
+        pytest.skip("this kind computes in fp32 alone")
+    return str(request.param)
+
+
+@pytest.fixture
+def there(variant: str, configure: Callable[..., Any], precision: str, device: str) -> Backbone:
+    """The variant on the device, held in the precision as extraction holds it."""
+    changes = {} if precision == "fp32" else {"precision": precision}
+    backbone = build_backbone(configure(variant, **changes)).to(device)
+    backbone.hold_weights(precision)
+    return backbone
+
+
+@on_a_gpu
+def test_frames_do_not_depend_on_the_batch(
+    there: Backbone, device: str, precision: str, make_item: Make, pad: Callable[..., Any]
+) -> None:
+    items = [make_item(length) for length in mixed_lengths(there)]
+    batch, lengths = pad(items)
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        values, counts = there(batch.to(device), lengths)
+        for row, count, item in zip(values, counts.tolist(), items, strict=True):
+            expected = there(item[None].to(device), torch.tensor([len(item)])).values[0]
+            assert count == there.num_frames(len(item)) == len(expected)
+            agree(precision, row[:count], expected, ALONE)
+
+
+@on_a_gpu
+def test_frames_are_the_cpus(
+    there: Backbone, backbone: Backbone, device: str, precision: str, make_item: Make, pad: Callable[..., Any]
+) -> None:
+    items = [make_item(length) for length in mixed_lengths(there)]
+    batch, lengths = pad(items)
+    with torch.inference_mode():
+        expected, counts = backbone(batch, lengths)
+        values, _ = there(batch.to(device), lengths)
+    for row, other, count in zip(values, expected, counts.tolist(), strict=True):
+        agree(precision, row[:count], other[:count], THE_CPUS)
+
+
+@on_a_gpu
+def test_a_forward_pass_never_waits_for_the_gpu(
+    there: Backbone, variant: str, device: str, make_item: Make, pad: Callable[..., Any]
+) -> None:
+    if variant.startswith(WAITING):
+        pytest.skip("a library's own code asks")
+    batch, lengths = pad([make_item(length) for length in mixed_lengths(there)])
+    batch = batch.to(device)
+    with torch.inference_mode():
+        there(batch, lengths)  # what is made at the first call may wait
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            there(batch, lengths)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_forward_pass_asks_for_no_number(
+    variant: str, configure: Callable[..., Any], make_item: Make, pad: Callable[..., Any]
+) -> None:
+    """On torch's meta device, which has shapes and no numbers: a GPU's path, without a GPU."""
+    if variant.startswith(WAITING):
+        pytest.skip("a library's own code asks")
+    nothing = build_backbone(configure(variant)).to("meta")
+    batch, lengths = pad([make_item(length) for length in mixed_lengths(nothing)])
+    with torch.inference_mode():
+        values, counts = nothing(batch.to("meta"), lengths)
+    assert values.device.type == counts.device.type == "meta"
+    assert values.shape[1] == max(nothing.num_frames(length) for length in lengths.tolist())
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        values.max().item()  # what the test relies on
+
+
+def test_the_path_of_a_gpu_gives_the_same_frames(
+    backbone: Backbone, make_item: Make, pad: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With masks in place of loops over items, here on the CPU."""
+    batch, lengths = pad([make_item(length) for length in mixed_lengths(backbone)])
+    with torch.inference_mode():
+        expected, counts = backbone(batch, lengths)
+        for module in pkgutil.iter_modules(pipeline.backbones.__path__, "pipeline.backbones."):
+            if hasattr(found := importlib.import_module(module.name), "on_host"):
+                monkeypatch.setattr(found, "on_host", lambda tensor: False)
+        values, same = backbone(batch, lengths)
+    assert torch.equal(same, counts)
+    for row, other, count in zip(values, expected, counts.tolist(), strict=True):
+        agree("fp32", row[:count], other[:count], ALONE)
