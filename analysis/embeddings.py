@@ -23,6 +23,7 @@ from cache import EmbeddingStore
 from cache.batches import length_bucketed
 from heads.global_pooling import attention, deviation, maximum, mean
 from pipeline.backbones.numerics import one_thread
+from pipeline.packages import needed
 
 BLOCK_BYTES = 16 * 2**20  # of stored frames that a thread holds; a longer row is held all the same
 BATCH_BYTES = 2 * 2**20  # of float32 frames pooled at once: they stay in the processor's cache
@@ -185,7 +186,8 @@ def _each_block(
     *arguments: Any,
 ) -> Any:
     """Run task(store, rows, places, *arguments) on every block; returns what they gave, merged."""
-    import dask
+    with needed("analyze", "dask"):
+        import dask
 
     outside = (rows < 0) | (rows >= len(store))
     if outside.any() or not len(rows):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.analysis import Tsne, Umap
+from pipeline.packages import needed
 
 FEWEST = 5  # rows, below which neighbourhoods say nothing
 
@@ -58,7 +59,8 @@ def umap(x: NDArray[Any], config: Umap, seed: int) -> NDArray[np.float32]:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        import umap  # compiles for seconds
+        with needed("umap", "umap-learn"):
+            import umap  # compiles for seconds
     model = umap.UMAP(
         n_neighbors=config.neighbours,
         min_dist=config.min_dist,

@@ -121,9 +121,9 @@ class Bench:
             some = list(self.sources.values())[:NAIVE_FILES]
             naive = Naive(self.config, self.model, some, self.device, self.folder / f"npy-{self.config.kind}")
             sides |= {"one": naive.one_at_a_time, "padded": naive.padded}
-        for side in sides.values():
-            side()  # warms up
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        seconds = {name: [side()] for name, side in sides.items()}
+        if repeats:
+            seconds = {name: [] for name in sides}  # the first turn warmed up
         for _ in range(repeats):
             for name, side in sides.items():
                 seconds[name].append(side())

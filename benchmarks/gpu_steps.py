@@ -39,7 +39,7 @@ BACKBONES: dict[str, tuple[str, list[str], int]] = {
     "mbert_base": ("mbert", ["size=base"], 1500),
     "ast_base": ("ast", ["size=base"], 1000),
 }
-FILES, QUICK_FILES = 1500, 8
+FILES, QUICK_FILES = 1500, 5
 
 
 class Steps:
@@ -66,7 +66,7 @@ class Steps:
         settings = ["weights=random", "precision=bf16", *overrides, *(["size=tiny"] if self.quick else [])]
         config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
         bench = Bench(config, self.device, self.speech()[:files], self.folder)
-        return bench.run(1 if self.quick else 2, ["workers"])
+        return bench.run(0 if self.quick else 2, ["workers"])
 
     def retrain(self) -> dict[str, Any]:
         """Figures of benchmarks/retrain.py, in bf16."""

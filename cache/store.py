@@ -138,9 +138,13 @@ class EmbeddingStore:
 
         Row i is `x[starts[i] : starts[i] + lengths[i]]` with `starts = np.cumsum(lengths) - lengths`.
         """
-        import dask
-        import dask.array as da
-
+        try:
+            import dask
+            import dask.array as da
+        except ImportError as error:
+            raise ValueError(
+                f"to_dask needs dask, which cannot be imported ({error}): `pip install 'dask[array]'`"
+            ) from error
         ends = np.cumsum(self.lengths)
         parts, first = [], 0
         while first < len(self):

@@ -7,6 +7,7 @@ import typer
 
 from pipeline.config.base import load_config
 from pipeline.options import Device, Overrides
+from pipeline.packages import needed
 
 
 def analyze(
@@ -59,7 +60,8 @@ def explore(
     ] = "link",
 ) -> None:
     """One page to look around in embeddings, that works offline: points, filters, neighbours, sound."""
-    from analysis.explorer import write_explorer
+    with needed("explore", "bokeh"):
+        from analysis.explorer import write_explorer
 
     for notice in write_explorer(folders, out, audio):
         typer.echo(notice, err=True)
@@ -75,7 +77,8 @@ def report(
     ] = None,
 ) -> None:
     """One page about runs: scores with intervals, paired tests, pictures, tables, curves, settings."""
-    from analysis.report import write_page
+    with needed("report", "jinja2"):
+        from analysis.report import write_page
 
     write_page(runs, out, reports)
     typer.echo(f"{out}: open it in a browser")

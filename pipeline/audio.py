@@ -140,13 +140,13 @@ def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
 def _in_memory(data: bytes) -> int | io.BytesIO:
     """The bytes as a file: an anonymous one of the system's, where it has such (Linux).
 
-    libsndfile reads that by itself. From a Python object it reads by calling back, and each call waits for the
+    libsndfile reads that by itself. From a Python object it reads by calling back, and each call needs the
     interpreter's lock: threads that decode side by side were no faster than one.
     """
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
     descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+    with open(descriptor, "wb", closefd=False) as file:
         file.write(data)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor

@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audio import Waveform, resample, resampled_length
 from pipeline.config.views import ViewsConfig
+from pipeline.packages import needed
 
 AUGMENT_VERSION = 1  # raise it when the same settings give other waveforms: it is in the key of every view
 _SPEED_STEPS = 1000  # a factor is a whole number of thousandths, so that lengths are exact
@@ -69,7 +70,8 @@ def draw(views: ViewsConfig, content_sha256: str, view: int) -> Effects:
 def view_key(content_sha256: str, view: int, views: ViewsConfig) -> str:
     """The content key of a view in a store: sha256 of all that its waveform depends on, but for the rate.
 
-    `count` is not part of it, so more views leave the keys of those that are there.
+    `count` is not part of it, so more views leave the keys of those that are there. Raises ValueError where
+    python-stretch is not installed: its version is in the key of every view, with a pitch or without.
     """
     depends_on = {
         "content": content_sha256,
@@ -83,7 +85,8 @@ def view_key(content_sha256: str, view: int, views: ViewsConfig) -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    return {name: ".".join(version(name).split(".")[:2]) for name in _LIBRARIES}
+    with needed("views", "python-stretch"):
+        return {name: ".".join(version(name).split(".")[:2]) for name in _LIBRARIES}
 
 
 def length_after(num_samples: int, effects: Effects) -> int:
@@ -122,13 +125,19 @@ def _speed(channels: Waveform, speed: float) -> Waveform:
 
 def _pitch(channels: Waveform, sample_rate: int, semitones: float) -> Waveform:
     """Signalsmith Stretch at constant length; it makes up for its own latency."""
-    from python_stretch.Signalsmith import Stretch
-
-    stretch = Stretch(0)  # a seed, though nothing is drawn at constant length: its default is a random one
+    # A seed, though nothing is drawn at constant length: its default is a random one.
+    stretch = import_stretch("pitch")(0)
     stretch.preset(channels.shape[1], sample_rate)
     stretch.setTransposeSemitones(semitones)
     shifted = stretch.process(np.ascontiguousarray(channels.T))
     return np.asarray(shifted, dtype=np.float32).T
+
+
+def import_stretch(field: str) -> Any:
+    """The class that shifts pitches. ValueError where it is not installed, and `field` asks for it."""
+    with needed(field, "python-stretch"):
+        from python_stretch.Signalsmith import Stretch
+    return Stretch
 
 
 def _at_snr(channels: Waveform, snr_db: float, color: str, seed: int) -> Waveform:

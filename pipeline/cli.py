@@ -4,7 +4,6 @@ Imports of the stages stay inside the commands, so that --help answers at once.
 """
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +12,7 @@ import typer
 from pipeline import analysis_commands, model_commands, store_commands, training_commands
 from pipeline.config.base import ConfigError, load_config
 from pipeline.options import Corpus, Device, Manifest, Overrides, Rebuild, Root, Scheduler, Workers
+from pipeline.version import VERSION
 
 app = typer.Typer(
     name="stillwave",
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("stillwave"))
+        typer.echo(VERSION)
         raise typer.Exit
 
 

@@ -42,9 +42,9 @@ Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it 
 class Tally:
     """What was done: distinct items, of them `forwards` through the backbone and `failed` without frames.
 
-    audio_s: duration of the audio that was encoded. frames: made of it or of the text; padding: made for
-    nothing beside them, as an item of a batch is padded to its longest. seconds: by stage, of threads that work
-    side by side.
+    audio_s: duration of the audio that was encoded. frames: those of the items; padding: those computed
+    beside them, because the items of a batch are padded to its longest. seconds: by stage, of threads that
+    work side by side.
     """
 
     items: int = 0
@@ -102,7 +102,7 @@ class Engine:
         one_each = None if cuda or not self.backbone.concurrent else _one_thread
         # One reader suffices for a CPU's forward pass; and tokenizers bear no second one.
         readers = min(8, os.cpu_count() or 1) if cuda and self.backbone.modality == "audio" else 1
-        # One writer keeps up with any CPU; a GPU makes frames several times as fast as one thread writes them.
+        # One writer keeps up with a CPU; a GPU makes frames faster than one thread can write them.
         self._writers = min(8, os.cpu_count() or 1) if cuda else 1
         self._ahead = self.threads + 2 * readers
         self._readers = enter(ThreadPoolExecutor(readers, "stillwave-read"))

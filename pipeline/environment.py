@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from pipeline.files import write_if_changed
+from pipeline.version import VERSION
 
 FILE = "environment.json"
 LIBRARIES = (
-    "stillwave", "torch", "numpy", "scikit-learn", "transformers", "safetensors", "zarr", "accelerate",
-    "soundfile", "soxr",
+    "torch", "numpy", "scikit-learn", "transformers", "safetensors", "zarr", "accelerate", "soundfile",
+    "soxr",
 )  # fmt: skip
 SOURCE = Path(__file__)
 
@@ -36,7 +37,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": gpu and {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)},
         "cuda": torch.version.cuda,
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {"stillwave": VERSION} | {name: _version(name) for name in LIBRARIES},
         "git": _commit(),
     }
 

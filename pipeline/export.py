@@ -3,7 +3,6 @@
 import json
 import tempfile
 from bisect import bisect_left
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from pipeline.ensemble import Ensemble
 from pipeline.export_onnx import quantize_weights, run_graph, write_graph
 from pipeline.head import read_run
 from pipeline.live import at_precision
+from pipeline.version import VERSION
 
 Part = Literal["model", "head"]
 
@@ -272,7 +272,7 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "part": part,
         "batch": 1 if single else "any",
         "recipe": config["recipe"],
-        "stillwave": version("stillwave"),
+        "stillwave": VERSION,
     }
     return {key: json.dumps(value) for key, value in facts.items()}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from heads.masks import valid_mask
+from pipeline.augment import import_stretch
 from pipeline.backbones import build_backbone
 from pipeline.config.backbone import BackboneConfig, HearConfig
 from pipeline.config.recipe import Recipe
@@ -46,6 +47,8 @@ def finetune(
         raise ValueError(
             f"{hear[0]}: somebody else's HEAR module cannot be trained along; extract its frames instead"
         )
+    if config.augment is not None and config.augment.pitch is not None:
+        import_stretch("finetune.augment.pitch")  # what is refused must cost no old run
     processes = Launched(recipe.train.precision, device)
     encoders = {name: build_backbone(backbones[store]) for name, store in recipe.stores().items()}
     data = load_live_data(recipe, manifest, encoders, processes.device(device))

@@ -47,7 +47,9 @@ def outputs_of(
         torch.cat([part.features for part in parts]),
         torch.cat(given) if given else None,
     )
-    return whole.each(lambda value: value.cpu()[place])  # once, not for every batch: each waits for the device
+    return whole.each(
+        lambda value: value.cpu()[place]
+    )  # once, not for every batch: each waits for the device
 
 
 def predict(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.inference import autocast
+from pipeline.packages import needed
 
 T = TypeVar("T")
 
@@ -52,8 +53,9 @@ class Launched(Processes):
     """
 
     def __init__(self, precision: str, device: str = "auto") -> None:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
+        with needed("finetune", "accelerate"):
+            from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state()  # it would refuse a second precision in one process
         cpu = device == "cpu" or not torch.cuda.is_available()

@@ -1,7 +1,9 @@
 """A run's folder while it is made: begun or gone on with, and its training curves."""
 
 import json
+import logging
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pandas as pd
 from cache.folders import discard
 
 PARTIAL = "config.partial"
+log = logging.getLogger(__name__)
 
 
 def _is_run(file: Path) -> bool:
@@ -37,13 +40,21 @@ def begin(out: Path, config: dict[str, Any]) -> None:
     temporary.replace(file)
 
 
+@cache
+def _say_once(note: str) -> None:
+    log.info(note)
+
+
 def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
-    """The training curves, as history.csv and in dvclive's format, which the DVC views show."""
+    """The training curves, as history.csv and, with dvclive, in its format, which the DVC views show."""
     table = pd.DataFrame(history).rename_axis("epoch").reset_index()
     table.to_csv(folder / "history.csv", index=False)
-    from dvclive import Live
-    from scmrepo.exceptions import SCMError
-
+    try:
+        from dvclive import Live
+        from scmrepo.exceptions import SCMError
+    except ImportError as error:
+        _say_once(f"runs have no folder live/ for the DVC views ({error}): `pip install dvclive` to have one")
+        return
     try:
         with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
             for figures in history:

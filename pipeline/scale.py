@@ -20,6 +20,7 @@ from pipeline.config.backbone import BackboneConfig
 from pipeline.device import pick_device
 from pipeline.engine import Engine, Tally
 from pipeline.fingerprint import fingerprint
+from pipeline.packages import needed
 from pipeline.rows import Source
 
 # Two units at a time in each worker: one is computed while the other is written.
@@ -83,7 +84,8 @@ def write_on_workers(
 @contextmanager
 def connect(scheduler: str) -> Iterator[Any]:
     """A client of the Dask scheduler at an address. ValueError where none answers, or it has no workers."""
-    from distributed import Client
+    with needed("--scheduler", "distributed"):
+        from distributed import Client
 
     try:
         client = Client(scheduler, timeout=_ANSWER_S)
@@ -106,7 +108,8 @@ def connect(scheduler: str) -> Iterator[Any]:
 @contextmanager
 def start_workers(count: int) -> Iterator[Any]:
     """A client of `count` new worker processes on this machine, which end with the block."""
-    from distributed import Client, LocalCluster
+    with needed("--workers", "distributed"):
+        from distributed import Client, LocalCluster
 
     try:
         # memory_limit 0: a worker's memory is the model's and its batches', not Dask's to spill or kill for.
@@ -182,4 +185,4 @@ def _start_engine(job: Job) -> Engine:
     if job.threads and job.device == "auto" and device.type == "cuda":
         # Ours are named 0, 1, ... and see all GPUs; others' are given theirs by CUDA_VISIBLE_DEVICES.
         device = torch.device("cuda", int(worker.name) % torch.cuda.device_count())
-    return Engine(backbone, job.config, device, threads).__enter__()
+    return Engine(backbone, job.config, device, 0 if device.type == "cuda" else threads).__enter__()

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from pipeline.processes import Processes, is_launched
 from pipeline.run_folder import begin, write_curves
 from pipeline.speakers import numbered, training_speakers
 from pipeline.start import check_start, load_start
+from pipeline.version import VERSION
 
 Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
@@ -124,7 +124,7 @@ def train_models(
         "backbones": data.backbones(),
         "folds": [fold.number for fold in folds],
         "rows": data.digest(recipe.train.group),
-        "stillwave": version("stillwave"),
+        "stillwave": VERSION,
         **where,
     }
     if start is not None:

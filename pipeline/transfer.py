@@ -16,9 +16,9 @@ from pipeline.backbones import Frames
 class Transfer:
     """The way to a device and back, for several threads at once.
 
-    On a GPU each thread has a stream of its own: on a shared one, its copies would wait for the others' kernels.
-    Copies go through pinned memory, which torch keeps for the next batch. stored: the type that frames are kept
-    in.
+    On a GPU each thread has a stream of its own: on a shared one, its copies would wait for the others'
+    kernels. Copies go through pinned memory, which torch keeps for the next batch. stored: the type in which
+    frames are kept.
     """
 
     def __init__(self, device: torch.device, stored: torch.dtype) -> None:
@@ -35,7 +35,10 @@ class Transfer:
         return torch.cuda.stream(self._streams.own)
 
     def send(self, items: Sequence[NDArray[Any]]) -> tuple[Tensor, Tensor]:
-        """Items (length, ...) zero-padded to (batch, longest, ...) on the device; their lengths, on the host."""
+        """Items (length, ...) as a backbone takes them.
+
+        Zero-padded to (batch, longest, ...) on the device, and their lengths on the host.
+        """
         lengths = torch.tensor([len(item) for item in items])
         shape = (len(items), int(lengths.max()), *items[0].shape[1:])
         dtype = torch.int64 if items[0].dtype.kind == "i" else torch.float32  # tokens or samples
@@ -47,8 +50,8 @@ class Transfer:
     def fetch(self, frames: Frames) -> tuple[NDArray[np.floating[Any]], list[int]]:
         """Frames on the host, and valid ones per item. Waits for this thread's stream alone.
 
-        From a GPU they come in the stored type, which is half the bytes; in fp32 where some do not fit it, for
-        the writer to say so.
+        From a GPU they come in the stored type, which is half the bytes; in fp32 where some do not fit it, so
+        that the writer can say so.
         """
         values = frames.values.float()
         if not self._cuda:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 NO_NUMBERS = {
     "pipeline/backbones/__init__.py", "pipeline/backbones/base.py", "pipeline/containers.py",
     "pipeline/device.py", "pipeline/extract.py", "pipeline/files.py", "pipeline/fingerprint.py",
-    "pipeline/manifest.py", "pipeline/memory.py", "pipeline/quarantine.py", "pipeline/quiet.py",
-    "pipeline/scale.py", "pipeline/splits.py",
+    "pipeline/manifest.py", "pipeline/memory.py", "pipeline/packages.py", "pipeline/quarantine.py",
+    "pipeline/quiet.py", "pipeline/scale.py", "pipeline/splits.py", "pipeline/transfer.py",
 }  # fmt: skip
 
 
@@ -43,8 +43,8 @@ def imported(start: Path) -> set[str]:
 # What training imports beyond extraction, and that changes no number.
 NO_NUMBERS_OF_TRAINING = {
     "cache/", "heads/outputs.py", "pipeline/backbones/", "pipeline/checkpoint.py", "pipeline/config/",
-    "pipeline/device.py", "pipeline/environment.py", "pipeline/files.py", "pipeline/quarantine.py",
-    "pipeline/quiet.py", "pipeline/run_folder.py",
+    "pipeline/device.py", "pipeline/environment.py", "pipeline/files.py", "pipeline/packages.py",
+    "pipeline/quarantine.py", "pipeline/quiet.py", "pipeline/run_folder.py", "pipeline/version.py",
 }  # fmt: skip
 # What evaluation imports for fine-tuned runs, whose weights are in the run.
 LIVE = {

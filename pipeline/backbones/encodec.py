@@ -127,7 +127,7 @@ class Encodec(Backbone):
         return self._finished(self.encoder(segments))
 
     def _finished(self, values: Tensor) -> Tensor:
-        """What the encoder gives, (segments, dim, frames) -> (segments, frames, dim) fp32, quantized if so."""
+        """The encoder's (segments, dim, frames), quantized if asked for -> (segments, frames, dim) fp32."""
         if self.quantizer is not None:
             nearest = self.quantizer.decode(self.quantizer.encode(values.detach()))
             values = nearest + (values - values.detach())  # exactly `nearest`, with the gradient of `values`

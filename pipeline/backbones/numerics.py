@@ -16,8 +16,8 @@ def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance over each item's own length, in fp32: padding has no say.
 
     values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Item by item, for
-    that is one pass over the memory, and the very sums that an item alone would get. On a GPU and in an exported
-    graph in one expression, which asks for no length.
+    that is one pass over the memory, and the very sums that an item alone would get. On a GPU and in an
+    exported graph in one expression, which asks for no length.
     """
     if not on_host(values):
         return _masked_moments(values.float(), lengths)

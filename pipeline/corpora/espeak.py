@@ -38,8 +38,12 @@ class Utterance:
 def synthesize(utterances: Sequence[Utterance]) -> tuple[list[bytes], int]:
     """Speak `utterances`: 16-bit little-endian mono samples of each, and the sample rate in Hz.
 
-    Raises RuntimeError with espeak-ng's words when it cannot.
+    Raises RuntimeError with espeak-ng's words when it cannot, and ValueError where it is not installed.
     """
+    from pipeline.packages import needed  # here, for the child may not find it
+
+    with needed("the demo corpus", "espeakng-loader"):
+        import espeakng_loader  # noqa: F401 - by the child
     request = json.dumps([asdict(utterance) for utterance in utterances]).encode()
     # -P: this file's folder is not on the child's path, where its neighbours could shadow other modules.
     child = subprocess.run([sys.executable, "-P", __file__], input=request, capture_output=True)
