@@ -39,7 +39,7 @@ BACKBONES: dict[str, tuple[str, list[str], int]] = {
     "mbert_base": ("mbert", ["size=base"], 1500),
     "ast_base": ("ast", ["size=base"], 1000),
 }
-FILES, QUICK_FILES = 1500, 5
+FILES, QUICK_FILES = 1500, 8
 
 
 class Steps:

@@ -28,8 +28,8 @@ WHEELS = (
     "annotated-types", "cffi", "donfig", "google-crc32c", "numcodecs", "pydantic", "pydantic-core",
     "soundfile", "soxr", "typing-inspection", "zarr",
     # Several workers on one GPU:
-    "cloudpickle", "dask", "distributed", "importlib-metadata", "locket", "msgpack", "partd",
-    "sortedcontainers", "tblib", "toolz", "tornado", "zict", "zipp",
+    "cloudpickle", "dask", "distributed", "locket", "msgpack", "partd", "sortedcontainers", "tblib", "toolz",
+    "tornado", "zict",
 )  # fmt: skip
 BUILT = {"encodec": "0.1.1"}  # pure Python, of which PyPI has the source alone; the version is the Makefile's
 GLIBC = (17, 24, 27, 28, 31, 34, 35)  # 2.x; pip takes the tags that are named, and no others

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import venv
 from collections.abc import Iterable
 from importlib.metadata import distribution, requires
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 OURS = (
     "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml", "tests",
 )  # fmt: skip
+OF_3_11 = ("importlib-metadata", "lazy-importer", "zipp")  # what dask needs before Python 3.12
 COMMAND = ("benchmarks/gpu.py", "--device", "cpu", "--quick", "--out")
 
 
@@ -48,7 +50,8 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return Machine(tmp_path_factory.mktemp("machine"), {*with_needs(IMAGE), *WHEELS, *BUILT})
+    older = OF_3_11 if sys.version_info < (3, 12) else ()
+    return Machine(tmp_path_factory.mktemp("machine"), {*with_needs(IMAGE), *WHEELS, *BUILT, *older})
 
 
 def with_needs(names: Iterable[str]) -> set[str]:
