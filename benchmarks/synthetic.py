@@ -24,13 +24,13 @@ def synthetic(folder: Path, files: int, seed: int = 0) -> pd.DataFrame:
     """
     rng = np.random.default_rng(seed)
     lengths = (RATE * (SHORTEST_S + (LONGEST_S - SHORTEST_S) * rng.beta(1.3, 4.0, files))).astype(int)
-    sound = _sound(60.0, rng)
-    starts = rng.integers(0, len(sound) - lengths)
+    recording = sound(60.0, RATE, rng)
+    starts = rng.integers(0, len(recording) - lengths)
     words = rng.integers(0, 5000, (files, WORDS))
     (folder / "wav").mkdir(parents=True)
 
     def write(i: int) -> str:
-        clip = sound[starts[i] : starts[i] + lengths[i]]
+        clip = recording[starts[i] : starts[i] + lengths[i]]
         soundfile.write(folder / "wav" / f"{i:05d}.wav", clip, RATE)
         text = " ".join(f"word{number}" for number in words[i])
         return f"wav/{i:05d}.wav,e{i % 4},s{i % 10},{text}"
@@ -44,11 +44,11 @@ def synthetic(folder: Path, files: int, seed: int = 0) -> pd.DataFrame:
     return read_manifest(folder / "manifest.parquet")
 
 
-def _sound(seconds: float, rng: np.random.Generator) -> np.ndarray:
+def sound(seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Samples in [-1, 1]: harmonics of a wandering pitch and noise, four syllables a second."""
-    time = np.arange(int(seconds * RATE)) / RATE
+    time = np.arange(int(seconds * rate)) / rate
     pitch = 120 + 40 * np.sin(2 * np.pi * 0.3 * time) + 15 * np.sin(2 * np.pi * 1.7 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
     voice = sum(np.sin(k * phase) / k for k in range(1, 12))
     noise = rng.standard_normal(len(time))
     loudness = 0.1 + 0.9 * np.sin(2 * np.pi * 2 * time) ** 2

@@ -79,6 +79,8 @@ class Engine:
     def __init__(
         self, backbone: Backbone, config: BackboneConfig, device: torch.device, threads: int = 0
     ) -> None:
+        if device.type == "cuda":  # without it, matrix products may sum in another order from run to run
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.backbone = backbone.to(device)
         self.device = device
         self.threads = _threads(backbone, device, threads)
