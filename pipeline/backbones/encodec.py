@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heads.masks import on_host
 from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.encodec_batch import cut, item_volumes, take_lengths
+from pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
 from pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
 from pipeline.backbones.encodec_weights import load_codec
 from pipeline.backbones.numerics import compute_in
@@ -78,22 +78,20 @@ class Encodec(Backbone):
             raise ValueError("an item of 0 samples has no frame: leave out items whose num_frames is 0")
         waveforms = batch.view(*batch.shape[:2], self.channels)
         places = [(row, *segment) for row, size in enumerate(sizes) for segment in self.segments(size)]
+        counts = torch.tensor([self.num_frames(size) for size in sizes])
         with compute_in(self.config.precision, batch.device):
             if on_host(batch):
                 encoded = self._encode_by_size(waveforms, places)
             elif self.quantizer is None:
                 encoded = self._encode_at_once(waveforms, places)
             else:
-                encoded = [self._encode_at_once(waveforms, [place])[0] for place in places]
-        items: list[list[Tensor]] = [[] for _ in sizes]
-        for (row, _, _), frames in zip(places, encoded, strict=True):
-            items[row].append(frames)
-        counts = torch.tensor([self.num_frames(size) for size in sizes])
-        values = nn.utils.rnn.pad_sequence([torch.cat(item) for item in items], batch_first=True)
-        return Frames(values, counts.to(batch.device, non_blocking=True))
+                alone = [self._encode_at_once(waveforms, [place])[0] for place in places]
+                encoded = nn.utils.rnn.pad_sequence(alone, batch_first=True)
+        segments = torch.tensor([-(-size // HOP_LENGTH) for _, _, size in places])
+        return Frames(joined(encoded, segments, counts), counts.to(batch.device, non_blocking=True))
 
-    def _encode_at_once(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> list[Tensor]:
-        """The frames of each segment, (frames, dim) fp32, from one batch of all of them.
+    def _encode_at_once(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
+        """(segments, frames of the longest, dim) fp32, from one batch of all segments.
 
         waveforms: (batch, samples, channels). places: row, first sample and size of each segment.
         """
@@ -103,10 +101,9 @@ class Encodec(Backbone):
             values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
         for layer in self._layers():
             values, sizes = layer(values, sizes)
-        padded = zip(self._finished(values), places, strict=True)
-        return [frames[: -(-size // HOP_LENGTH)] for frames, (_, _, size) in padded]
+        return self._finished(values)
 
-    def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
         """The same from batches of few segments, all of one size, and with a quantizer of a single one."""
         groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for row, start, size in places:
@@ -117,7 +114,7 @@ class Encodec(Backbone):
                 some = group[first : first + self.at_once]
                 chunk = torch.stack([waveforms[row, start : start + size].T for row, start in some])
                 encoded |= zip(some, self._encode(chunk), strict=True)
-        return [encoded[row, start] for row, start, _ in places]
+        return nn.utils.rnn.pad_sequence([encoded[row, start] for row, start, _ in places], batch_first=True)
 
     def _encode(self, segments: Tensor) -> Tensor:
         """(segments, channels, samples), all of them valid -> (segments, frames, dim) fp32."""

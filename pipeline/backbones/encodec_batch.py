@@ -30,6 +30,22 @@ def item_volumes(segments: Tensor, lengths: Tensor) -> Tensor:
     return (energy / lengths[:, None, None]).sqrt()
 
 
+def joined(values: Tensor, segments: Tensor, items: Tensor) -> Tensor:
+    """(segments, longest, dim) -> (items, longest, dim): the frames of each item's segments in a row.
+
+    segments, items: their valid frames, (segments,) and (items,), on the host. What is beyond them is zero.
+    """
+    before = segments.cumsum(0) - segments
+    first = torch.arange(len(segments)) * values.shape[1]
+    source = torch.arange(int(segments.sum())) + (first - before).repeat_interleave(segments)
+    target = valid_mask(items, int(items.max())).flatten().nonzero()[:, 0]
+    source, target = torch.stack([source, target]).to(values.device, non_blocking=True)
+    frames = values.flatten(0, 1)[source]
+    whole = frames.new_zeros(len(items) * int(items.max()), frames.shape[1]).index_copy(0, target, frames)
+    together: Tensor = whole.unflatten(0, (len(items), -1))
+    return together
+
+
 def take_lengths(layers: Iterable[nn.Module]) -> None:
     """Let an encoder's layers be called with lengths too: layer(values, lengths) -> values, lengths.
 
