@@ -16,7 +16,10 @@ from tests.fakes import write_speech
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start; see one_thread
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which matrix products on a GPU may vary
-LONGEST = ("test_dvc.py", "test_docs.py", "test_notebooks.py", "test_export.py", "test_finetune.py")
+LONGEST = (
+    "test_dvc.py", "test_docs.py", "test_notebooks.py", "test_export.py", "test_finetune.py",
+    "test_contract.py", "test_bare_machine.py", "test_extract_remote.py", "test_scale.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -277,9 +277,10 @@ def test_fingerprint_is_the_same_in_another_process(
         cwd=request.config.rootpath,
         env=os.environ | {"PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1"},
     )
-    here = [json.loads(json.dumps(build_backbone(config).fingerprint())) for config in configs]
-    for config in configs:  # a store keeps it as JSON, in which a tuple comes back as a list
-        whole = fingerprint(build_backbone(config))
+    built = [build_backbone(config) for config in configs]
+    here = [json.loads(json.dumps(backbone.fingerprint())) for backbone in built]
+    for backbone in built:  # a store keeps it as JSON, in which a tuple comes back as a list
+        whole = fingerprint(backbone)
         assert json.loads(json.dumps(whole)) == whole
     assert json.loads(done.stdout) == here
     assert len({json.dumps(fields) for fields in here}) == len(here)
