@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,13 +78,14 @@ def main() -> None:
 def describe(device: str) -> dict[str, Any] | None:
     """Card, driver and versions, or None where there is no such device."""
     try:
-        import torch
-    except ImportError:
+        versions = {"python": platform.python_version(), "torch": version("torch")}
+    except PackageNotFoundError:
         return None
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
     found: dict[str, Any] = versions | {"cpus": os.cpu_count()}
     if not device.startswith("cuda"):
         return {"device": device} | found
+    import torch  # here: it takes seconds
+
     if not torch.cuda.is_available():
         return None
     card = torch.cuda.get_device_properties(torch.device(device))

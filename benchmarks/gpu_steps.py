@@ -63,7 +63,9 @@ class Steps:
 
     def extraction(self, name: str, overrides: list[str], files: int) -> dict[str, Any]:
         """Figures of benchmarks/extract.py, in bf16."""
-        settings = ["weights=random", "precision=bf16", *overrides, *(["size=tiny"] if self.quick else [])]
+        precision = "fp32" if self.quick else "bf16"  # which CPUs are slow in
+        settings = ["weights=random", f"precision={precision}", *overrides]
+        settings += ["size=tiny"] if self.quick else []
         config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
         bench = Bench(config, self.device, self.speech()[:files], self.folder)
         return bench.run(0 if self.quick else 2, ["workers"])

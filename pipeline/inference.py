@@ -47,9 +47,8 @@ def outputs_of(
         torch.cat([part.features for part in parts]),
         torch.cat(given) if given else None,
     )
-    return whole.each(
-        lambda value: value.cpu()[place]
-    )  # once, not for every batch: each waits for the device
+    # On the host once, not batch by batch: each time waits for the device.
+    return whole.each(lambda value: value.cpu()[place])
 
 
 def predict(

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 HEADLINE = ("accuracy", "uar", "weighted_f1", "macro_f1")
 
 
 def scores(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
     """The HEADLINE scores. Classes without rows are left out of the means."""
+    from sklearn.metrics import f1_score  # here: its import takes a second, and training may not score
+
     if len(labels) == 0:
         raise ValueError("no rows to score")
     actual, guess = np.asarray(labels), np.asarray(predicted)
@@ -35,6 +36,8 @@ def report(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
 
     Headline scores are over all rows pooled; `folds` has their mean and deviation over folds.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     labels, guesses = predictions["label"].tolist(), predictions["predicted"].tolist()
     each = [_of(part, classes) | {"fold": int(str(fold))} for fold, part in predictions.groupby("fold")]
     precision, recall, f1, support = precision_recall_fscore_support(

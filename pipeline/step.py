@@ -43,7 +43,7 @@ class Step:
         count = self.processes.count
         pieces = np.array_split(rows, min(len(rows), self.config.accumulate * count))
         sums = torch.zeros(len(self.objective.weights), device=features.device)
-        target = self._there(self.labels[rows], features)
+        target = _there(self.labels[rows], features)
         for piece in pieces[self.processes.rank :: count]:
             sums += self._backward(features, piece, target, generator)
         parameters = [p for p in self.head.parameters() if p.requires_grad]
@@ -69,20 +69,15 @@ class Step:
         values, lengths, *others = features.batch(rows)
         if self.augment is not None:
             values, lengths = self.augment(values.float(), lengths, generator)
-        target = self._there(self.labels[rows], features)
+        target = _there(self.labels[rows], features)
         with self.processes.autocast(features.device, self.config.precision):
             outputs = self.head.outputs(values, lengths, *others)  # type: ignore[operator]
-        taught = None if self.teacher is None else self._there(self.teacher[rows], features)
+        taught = None if self.teacher is None else _there(self.teacher[rows], features)
         losses = self.objective(self.head, outputs, target, taught)
         shares = self.objective.shares(target, batch)
         parts = {name: shares[name] * value for name, value in losses.items()}
         self.scaler.scale(self.objective.total(parts)).backward()
         return torch.stack([value.detach() for value in parts.values()])
-
-    @staticmethod
-    def _there(values: NDArray[Any], features: Features) -> torch.Tensor:
-        """Labels or logits of a few rows, where the features are."""
-        return torch.from_numpy(values).to(features.device, non_blocking=True)
 
     def _update(self, parameters: list[nn.Parameter]) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -93,3 +88,8 @@ class Step:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+
+def _there(values: NDArray[Any], features: Features) -> torch.Tensor:
+    """Labels or logits of a few rows, where the features are."""
+    return torch.from_numpy(values).to(features.device, non_blocking=True)

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests sta
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which matrix products on a GPU may vary
 LONGEST = (
     "test_dvc.py", "test_docs.py", "test_notebooks.py", "test_export.py", "test_finetune.py",
-    "test_contract.py", "test_bare_machine.py", "test_extract_remote.py", "test_scale.py",
+    "test_contract.py", "test_bare_machine.py", "test_extract_remote.py",
 )  # fmt: skip
 
 

@@ -36,11 +36,12 @@ FUSION = {
 }  # fmt: skip
 BACKBONES: dict[str, dict[str, Any]] = {
     "fbank": {"kind": "fbank"},
-    "wav2vec2": {"kind": "wav2vec2", **TINY},
+    # The first of three equal layers: a third of the tracing, and the same words of ONNX.
+    "wav2vec2": {"kind": "wav2vec2", **TINY, "layers": [1]},
     "cnn1d": {"kind": "cnn1d", "clip_s": None},
     "cnn1d-clip": {"kind": "cnn1d", "clip_s": 1.0},
     "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
-    "fastconformer": {"kind": "fastconformer", **TINY},
+    "fastconformer": {"kind": "fastconformer", **TINY, "layers": [1]},
     "ast": {"kind": "ast", **TINY},
     "mbert": {"kind": "mbert", **TINY},
 }

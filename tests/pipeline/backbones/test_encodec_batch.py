@@ -85,7 +85,7 @@ def test_items_are_as_if_alone(
         assert worst_error(backbone, lengths) <= 1e-5
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=4), longer=st.integers(1, 60_000))
 @pytest.mark.parametrize(("model", "implementation"), CODECS)
 def test_items_of_any_length_are_as_if_alone(
