@@ -100,7 +100,7 @@ def timed(side: ENCODE, items: list[Tensor]) -> float:
 
 def codes(size: str, count: int, device: torch.device) -> dict[str, Any]:
     """What a quantizer makes of rounding that depends on the batch."""
-    backbone = made("24khz", size, device, embedding="quantized")
+    backbone = made("24khz", size, device, embedding="quantized", bandwidth=24)
     quantizer, backbone.quantizer = backbone.quantizer, None  # to see what it is given
     alone, batched = sides(backbone, device)
     items = clips(backbone, count)
