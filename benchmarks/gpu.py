@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "gpu")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worker is ended, too
     machine = describe(arguments.device)
     if machine is None:
         print(f"make gpu: torch sees no device {arguments.device!r} here; run it on a machine with a GPU")
@@ -92,7 +93,8 @@ def describe(device: str) -> dict[str, Any] | None:
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = None
     if shutil.which(query[0]):
-        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+        shown = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout
+        driver = shown.partition("\n")[0]
     memory = f"{card.total_memory / 2**30:.0f} GiB"
     return {"device": card.name, "memory": memory, "driver": driver, "cuda": torch.version.cuda} | found
 
@@ -105,20 +107,25 @@ def run(
     A step that fails, or takes longer than it may, ends its process; the next one gets a new one.
     """
     worker = None
-    for name in names:
-        started = time.monotonic()
-        limit = min(STEPS[name], deadline - started)
-        if limit <= 0:
-            yield name, {"error": "no time was left"}
-            continue
-        worker = worker or start_worker()
-        outcome = ask(worker, name, limit)
-        if "error" in outcome:
+    try:
+        for name in names:
+            started = time.monotonic()
+            limit = min(STEPS[name], deadline - started)
+            if limit <= 0:
+                yield name, {"error": "no time was left"}
+                continue
+            if worker is not None and worker.poll() is not None:  # ended after its last answer
+                stop(worker)
+                worker = None
+            worker = worker or start_worker()
+            outcome = ask(worker, name, limit)
+            if "error" in outcome:
+                stop(worker)
+                worker = None
+            yield name, outcome | {"seconds": round(time.monotonic() - started, 1)}
+    finally:
+        if worker is not None:
             stop(worker)
-            worker = None
-        yield name, outcome | {"seconds": round(time.monotonic() - started, 1)}
-    if worker is not None:
-        stop(worker)
 
 
 def start(device: str, quick: bool, folder: Path, log: IO[str]) -> Worker:
@@ -145,8 +152,11 @@ def ask(worker: Worker, name: str, limit: float) -> dict[str, Any]:
     """The worker's figures of a step, or an `error`."""
     assert worker.stdin is not None
     assert worker.stdout is not None
-    worker.stdin.write(f"{name}\n")
-    worker.stdin.flush()
+    try:
+        worker.stdin.write(f"{name}\n")
+        worker.stdin.flush()
+    except OSError:
+        return {"error": f"the process had ended with {worker.wait()} before it; see gpu.log"}
     with selectors.DefaultSelector() as selector:
         selector.register(worker.stdout, selectors.EVENT_READ)
         if not selector.select(limit):
@@ -163,6 +173,10 @@ def stop(worker: Worker) -> None:
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what it was sent last, it cannot take
+                pipe.close()
 
 
 if __name__ == "__main__":

@@ -28,9 +28,11 @@ def markdown(results: dict[str, Any]) -> str:
     extracted = {name: step for name, step in steps.items() if "per_s" in step}
     if extracted:
         peak = max(step["bf16_matmul_peak_tflops"] for step in extracted.values())
-        lines.append(f"Extraction in bf16; a large bf16 matrix product runs at {peak:.3g} TFLOP/s:")
+        precision = " and ".join(sorted({step["precision"] for step in extracted.values()}))
+        lines.append(f"Extraction in {precision}; a large bf16 matrix product runs at {peak:.3g} TFLOP/s:")
         rows = [
-            [name, *(_cell(step.get(key)) for key in EXTRACTION.values())] for name, step in extracted.items()
+            [_row(name, step), *(_cell(step.get(key)) for key in EXTRACTION.values())]
+            for name, step in extracted.items()
         ]
         lines.append(_table(["backbone", *EXTRACTION], rows))
     if heads := {name: step for name, step in steps.get("retrain", {}).items() if isinstance(step, dict)}:
@@ -46,6 +48,10 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append(f"SANet from scratch: {sanet['epoch_s']} s an epoch of {sanet['clips']} clips.")
     lines += [f"{name} failed: {step['error']}" for name, step in steps.items() if "error" in step]
     return "\n\n".join(lines) + "\n"
+
+
+def _row(name: str, step: dict[str, Any]) -> str:
+    return f"{name} (tokens a second)" if step["kind"] == "mbert" else name
 
 
 def _cell(value: float | None) -> str:

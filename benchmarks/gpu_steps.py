@@ -25,21 +25,22 @@ from pipeline.config.backbone import BackboneConfig, SanetConfig, Wav2Vec2Config
 from pipeline.config.base import load_config
 from pipeline.config.recipe import Recipe
 from pipeline.finetune import finetune
-from pipeline.manifest import read_manifest
+from pipeline.manifest import read_manifest, write_manifest
 from pipeline.predict import Predictor
 
 ROOT = Path(__file__).parents[1]
 TESTS_S = 150  # what pytest may take; a little less than the step, to say what was done
+FILES, QUICK_FILES = 4500, 8  # 6.5 hours of sound: a card should need seconds for it
+TRAINING_FILES = 1500
 # Step: the YAML of the backbone, what else is set, and how many of the clips it extracts.
 BACKBONES: dict[str, tuple[str, list[str], int]] = {
-    "wav2vec2_base": ("wav2vec2", ["size=base"], 1500),
+    "wav2vec2_base": ("wav2vec2", ["size=base"], FILES),
     "wav2vec2_large": ("wav2vec2_large", ["size=large"], 600),
-    "fastconformer_large": ("fastconformer", ["implementation=custom", "size=large"], 1500),
+    "fastconformer_large": ("fastconformer", ["implementation=custom", "size=large"], FILES),
     "encodec_24khz": ("encodec_24khz", ["size=base", "implementation=transformers"], 600),
-    "mbert_base": ("mbert", ["size=base"], 1500),
+    "mbert_base": ("mbert", ["size=base"], FILES),
     "ast_base": ("ast", ["size=base"], 1000),
 }
-FILES, QUICK_FILES = 1500, 8
 
 
 class Steps:
@@ -56,10 +57,16 @@ class Steps:
 
     def speech(self) -> pd.DataFrame:
         """The manifest of the corpus, which the first step that needs it makes."""
-        made_at = self.folder / "speech"
-        if (made_at / "manifest.parquet").exists():
-            return read_manifest(made_at / "manifest.parquet")
-        return synthetic(made_at, QUICK_FILES if self.quick else FILES)
+        if ready := sorted(self.folder.glob("speech-*/manifest.parquet")):
+            return read_manifest(ready[0])
+        # Of this process: one that was killed may have left half a corpus.
+        return synthetic(self.folder / f"speech-{os.getpid()}", QUICK_FILES if self.quick else FILES)
+
+    def own(self, name: str) -> Path:
+        """A new folder for a step of this process."""
+        folder = self.folder / f"{name}-{os.getpid()}"
+        folder.mkdir()
+        return folder
 
     def extraction(self, name: str, overrides: list[str], files: int) -> dict[str, Any]:
         """Figures of benchmarks/extract.py, in bf16."""
@@ -67,19 +74,18 @@ class Steps:
         settings = ["weights=random", f"precision={precision}", *overrides]
         settings += ["size=tiny"] if self.quick else []
         config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
-        bench = Bench(config, self.device, self.speech()[:files], self.folder)
+        bench = Bench(config, self.device, self.speech()[:files], self.own(name))
         return bench.run(0 if self.quick else 2, ["workers"])
 
     def retrain(self) -> dict[str, Any]:
         """Figures of benchmarks/retrain.py, in bf16."""
         size, turns = ("tiny", 1) if self.quick else ("base", 2)
-        return compare(self.speech(), self.folder, size, "bf16", self.device, turns)
+        speech = self.speech()[:TRAINING_FILES]
+        return compare(speech, self.own("retrain"), size, "bf16", self.device, turns)
 
     def predict(self) -> dict[str, Any]:
         """Milliseconds of benchmarks/predict.py for a clip of 3 s."""
-        folder = self.folder / "predict"
-        folder.mkdir()
-        corpus(folder, 2)
+        folder = corpus(self.own("predict"), 2)
         figures: dict[str, Any] = {}
         size = "tiny" if self.quick else "base"
         for precision in ("bf16", "fp32"):
@@ -95,8 +101,9 @@ class Steps:
             CONFIGS / "recipes" / "sanet.yaml", Recipe, ["train.epochs=2", "train.precision=bf16"]
         )
         backbone = SanetConfig(kind="sanet", size="tiny" if self.quick else "base", clip_s=4.0)
-        speech, out = self.speech(), self.folder / "sanet"
-        manifest = self.folder / "speech" / "manifest.parquet"
+        speech, out = self.speech()[:TRAINING_FILES], self.own("sanet") / "run"
+        manifest = out.parent / "manifest.parquet"
+        write_manifest(speech, manifest)
         finetune(recipe, speech, {"sanet": backbone}, out, manifest_path=manifest, device=str(self.device))
         history = pd.read_csv(next(out.glob("fold_*/history.csv")))
         rows = int((speech["split"] == "train").sum())
@@ -121,6 +128,8 @@ class Steps:
         if not gpu:
             count = {"collected": sum("::" in line for line in out.splitlines())}
             return count | ({"error": "pytest could not collect the tests"} if pytest.returncode else {})
+        if pytest.returncode > 1 or pytest.returncode < 0:  # 1: some failed, which their lines say
+            stopped = stopped or f"pytest ended with {pytest.returncode} after {out.splitlines()[-1:]}"
         found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)", out, re.MULTILINE)
         figures: dict[str, Any] = dict(Counter(word.lower() for _, word in found))
         bad = [stopped, *(test for test, word in found if word in ("FAILED", "ERROR"))]
@@ -138,14 +147,15 @@ def main() -> None:
     steps = Steps(device, Path(folder), quick == "1")
     for line in sys.stdin:
         try:
-            answer = steps(line.strip())
+            answer = json.dumps(steps(line.strip()))
+            gc.collect()
+            if steps.device.type == "cuda":
+                torch.cuda.synchronize()  # what went wrong since shows here
+                torch.cuda.empty_cache()
         except Exception as error:
             traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
-        answers.write(json.dumps(answer) + "\n")
-        gc.collect()
-        if steps.device.type == "cuda":
-            torch.cuda.empty_cache()
+            answer = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+        answers.write(answer + "\n")
 
 
 if __name__ == "__main__":

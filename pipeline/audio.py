@@ -145,10 +145,17 @@ def _in_memory(data: bytes) -> int | io.BytesIO:
     """
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
-    descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
+    except OSError:  # forbidden here, or too many files are open
+        return io.BytesIO(data)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

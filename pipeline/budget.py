@@ -31,6 +31,7 @@ def batch_frames(
         return wanted
     if device.type != "cuda":
         return CPU_BATCH_FRAMES
+    _peak_bytes(backbone, 1, device)  # what libraries allocate at their first call is no batch's
     small, large = (_peak_bytes(backbone, rows, device) for rows in (_TRIAL_ROWS, 3 * _TRIAL_ROWS))
     per_frame = max(1.0, (large - small) / (2 * _TRIAL_ROWS * _TRIAL_FRAMES))
     free, _ = torch.cuda.mem_get_info(device)

@@ -34,6 +34,7 @@ from pipeline.transfer import Transfer
 log = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 256
+LOADED_AT_ONCE = 32  # items of a batch by one reader: the first batch of a run waits for no single one
 Loaded = tuple[Item, NDArray[Any]]  # samples or tokens of an item
 Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it has none
 
@@ -42,9 +43,9 @@ Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it 
 class Tally:
     """What was done: distinct items, of them `forwards` through the backbone and `failed` without frames.
 
-    audio_s: duration of the audio that was encoded. frames: those of the items; padding: those computed
-    beside them, because the items of a batch are padded to its longest. seconds: by stage, of threads that
-    work side by side.
+    audio_s: duration of the audio that was encoded. frames: those of the items; padding: by how many more a
+    batch would have, were all of its items as long as its longest. seconds: by stage, of threads that work
+    side by side.
     """
 
     items: int = 0
@@ -168,7 +169,9 @@ class Engine:
                 for number, batch in enumerate(batches, 1):
                     while len(flying) >= self._ahead:
                         yield from land()
-                    loading = self._readers.submit(self._load, [(item, sources[item]) for item in batch])
+                    pairs = [(item, sources[item]) for item in batch]
+                    parts = [pairs[i : i + LOADED_AT_ONCE] for i in range(0, len(pairs), LOADED_AT_ONCE)]
+                    loading = [self._readers.submit(self._load, part) for part in parts]
                     future = self._compute.submit(self._encode, loading)
                     flying.append((unit if number == len(batches) else None, future))
             while flying:
@@ -193,8 +196,12 @@ class Engine:
         tally.seconds["load"] = time.perf_counter() - started
         return loaded, tally
 
-    def _encode(self, loading: Future[tuple[list[tuple[Item, Any]], Tally]]) -> tuple[Encoded, Tally]:
-        loaded, tally = loading.result()
+    def _encode(self, loading: list[Future[tuple[list[tuple[Item, Any]], Tally]]]) -> tuple[Encoded, Tally]:
+        loaded, tally = list[tuple[Item, Any]](), Tally()
+        for reading in loading:
+            items, read = reading.result()
+            loaded += items
+            tally.add(read)
         started = time.perf_counter()
         encoded: Encoded = [(item, values) for item, values in loaded if isinstance(values, str)]
         good = [(item, values) for item, values in loaded if not isinstance(values, str)]

@@ -34,7 +34,8 @@ class Progress:
 class ExtractResult:
     """What a run of the stage did: `forwards` counts the items that went through the backbone.
 
-    padding: the part of all frames computed that only fills batches up to their longest item.
+    padding: the part of the batches, in frames, that only fills them up to their longest item; some backbones
+    leave it out of what they compute.
     seconds: of threads that work side by side, by stage; `plan` is everything before the first unit, the
     model's loading included, and `wall` the whole.
     """
@@ -93,11 +94,13 @@ def extract(
         settings = config.model_dump(mode="json")
         writer = stack.enter_context(StoreWriter(out, spec, made_by, rebuild=rebuild, made_with=settings))
         pending = writer.plan(rows)
+        engine = None
+        if pending and target is not None and not workers:
+            engine = stack.enter_context(Engine(backbone, config, target))
         watch = _Watch(progress, sum(len(unit.items) for unit in pending), len(quarantined))
         if not pending:
             tally = Tally()
-        elif target is not None and not workers:
-            engine = stack.enter_context(Engine(backbone, config, target))
+        elif engine is not None:
             tally = engine.write(out, spec, pending, sources, watch)
         else:
             threads = threads_per_worker(workers) if workers else 0

@@ -46,7 +46,7 @@ class Processes:
 
 
 class Launched(Processes):
-    """One of the processes of `accelerate launch`, which also gives mixed precision its context.
+    """One of the processes of `accelerate launch`.
 
     Every process has the whole model and a part of each batch; gradients are summed over processes. Alone, it
     is a group of one.
@@ -62,9 +62,6 @@ class Launched(Processes):
         mixed = "no" if precision == "fp32" else precision
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu)
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
-
-    def autocast(self, device: torch.device, precision: str) -> Any:
-        return self.accelerator.autocast()
 
     def device(self, wanted: str) -> str:
         """The device of this process: `wanted`, or with several processes on GPUs the one of its own."""

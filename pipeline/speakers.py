@@ -43,7 +43,7 @@ class WithSpeakers:
         self.lengths, self.device = features.lengths, features.device
 
     def batch(self, rows: Rows) -> tuple[Tensor, ...]:
-        numbers = torch.from_numpy(self.numbers[rows]).to(self.device)
+        numbers = torch.from_numpy(self.numbers[rows]).to(self.device, non_blocking=True)
         return (*self.features.batch(rows), numbers)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "WithSpeakers":

@@ -84,7 +84,9 @@ class LiveFeatures:
         return changed
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(batch, samples[, 2]) float32, or (batch, tokens) int64, zero-padded; on the host, valid ones or 0.
+        """(batch, samples[, 2]) float32 or (batch, tokens) int64, zero-padded; lengths (batch,) on the host.
+
+        The length of a row that lacks the modality is 0.
 
         Raises ValueError naming a file that cannot be read as it was prepared.
         """

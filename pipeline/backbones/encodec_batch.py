@@ -94,7 +94,7 @@ def _reflect(values: Tensor, lengths: Tensor, left: int, right: int, stride: int
     last = torch.maximum(lengths - 1, right + -lengths % stride).clamp(min=left)[:, None]
     steps = torch.arange(-left, width - left, device=values.device)
     places = (last - (last - steps.abs()).abs()).abs()
-    # What is not valid reads here and there: a GPU adds up the gradients of a single place one by one.
+    # Invalid steps read from different places, for a GPU adds up the gradients of one place one by one.
     index = places.clamp(max=longest - 1)[:, None].expand(-1, values.shape[1], -1)
     return torch.where((places < lengths[:, None])[:, None], values.gather(-1, index), 0)
 

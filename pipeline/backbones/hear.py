@@ -89,7 +89,7 @@ class Hear(Backbone):
                 frames.update(zip(part, embeddings, strict=True))
         values = nn.utils.rnn.pad_sequence([frames[row] for row in range(len(sizes))], batch_first=True)
         counts = [len(frames[row]) for row in range(len(sizes))]
-        return Frames(values, torch.tensor(counts, device=lengths.device))
+        return Frames(values, torch.tensor(counts, device=values.device))
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, samples) -> the module's embeddings (batch, frames, dim) and timestamps, checked."""

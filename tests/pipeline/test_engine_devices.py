@@ -112,13 +112,15 @@ def test_frames_that_the_stored_type_cannot_hold_are_named(
 @contextmanager
 def memory_for(config: Wav2Vec2Config, rows: int, samples: int, part: float) -> Iterator[None]:
     """Leave torch the GPU memory of the weights, and a part of what a batch of (rows, samples) takes."""
+    before = torch.cuda.memory_allocated()
     backbone = build_backbone(config).cuda()
     held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with torch.inference_mode():
         backbone(torch.zeros(rows, samples, device="cuda"), torch.full((rows,), samples))
-    enough = held + part * (torch.cuda.max_memory_allocated() - held)
+    enough = held - before + part * (torch.cuda.max_memory_allocated() - held)
     del backbone
+    torch._C._cuda_clearCublasWorkspaces()  # those of other streams, 32 MiB each
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + enough) / total)

@@ -120,18 +120,28 @@ def test_a_killed_training_ends_with_the_same_weights(
     monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY_S", 0)
     augment = AUGMENT if name == "segment" else None
     whole, killed, resumed = (task.head(name, device, seed) for seed in (0, 0, 9))
-    common: dict[str, Any] = {"augment": augment, "train": {"precision": "fp16", "ema": 0.9}}
+    common: dict[str, Any] = {
+        "augment": augment,
+        "train": {"precision": "fp16" if exact else "fp32", "ema": 0.9},
+    }
     with deterministic(exact):
         task.fit(name, device, whole, **common)
         checkpoint = tmp_path / "checkpoint.safetensors"
         with pytest.raises(Killed):
             task.fit(name, device, killed, checkpoint=checkpoint, log=kill_after(2), **common)
         task.fit(name, device, resumed, checkpoint=checkpoint, **common)
+    if not exact:
+        close(whole, resumed)
+        return
     for key, tensor in whole.state_dict().items():
-        if exact:
-            assert torch.equal(tensor, resumed.state_dict()[key]), key
-        else:
-            torch.testing.assert_close(tensor, resumed.state_dict()[key], rtol=1e-4, atol=1e-4)
+        assert torch.equal(tensor, resumed.state_dict()[key]), key
+
+
+def close(first: nn.Module, second: nn.Module) -> None:
+    """Weights are the same to 1e-4, but where a gradient is 0 and the optimizer follows its rounding."""
+    for key, tensor in first.state_dict().items():
+        if key != "pooling.score.bias":  # a softmax does not see it
+            torch.testing.assert_close(tensor, second.state_dict()[key], rtol=1e-4, atol=1e-4)
 
 
 @contextmanager
@@ -166,8 +176,7 @@ def test_frames_lie_on_the_device_and_come_from_disk_where_they_do_not_fit(
     task.fit(name, device, second)
     monkeypatch.undo()
     task.fit(name, device, first)
-    for key, tensor in first.state_dict().items():
-        torch.testing.assert_close(tensor, second.state_dict()[key], rtol=1e-4, atol=1e-4)
+    close(first, second)
 
 
 @on_a_gpu

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import pipeline.backbones
 from pipeline.backbones import Backbone, build_backbone
+from pipeline.config.base import ConfigError
 from tests.devices import on_a_gpu
-from tests.pipeline.backbones.variants import mixed_lengths
+from tests.pipeline.backbones.variants import VARIANTS, mixed_lengths
 
 Make = Callable[[int], Tensor]
 # Worst relative error (max |a - b| / max |b|) or worst cosine of a frame, by precision.
@@ -33,19 +34,33 @@ def agree(precision: str, frames: Tensor, expected: Tensor, bounds: dict[str, fl
         assert float(cosine.min()) >= bounds[precision]
 
 
+def configured(configure: Callable[..., Any], variant: str, precision: str) -> Any:
+    """The variant's config in a precision; None where it has fp32 alone."""
+    try:
+        return configure(variant, **({} if precision == "fp32" else {"precision": precision}))
+    except ConfigError:
+        return None
+
+
+def test_what_has_no_other_precision_than_fp32(configure: Callable[..., Any]) -> None:
+    names = [name for name in VARIANTS if "nemo" not in name and "custom" not in name]
+    alone = {name for name in names if configured(configure, name, "bf16") is None}
+    assert alone == {name for name in names if configured(configure, name, "fp16") is None}
+    quantized = {name for name in names if VARIANTS[name].get("embedding") == "quantized"}
+    assert alone == quantized | {name for name in names if VARIANTS[name]["kind"] in ("fbank", "hear")}
+
+
 @pytest.fixture(params=["fp32", "bf16", "fp16"])
-def precision(request: pytest.FixtureRequest, backbone: Backbone) -> str:
-    config: Any = backbone.config
-    if request.param != "fp32" and not hasattr(config, "precision"):
-        pytest.skip("this kind computes in fp32 alone")
+def precision(request: pytest.FixtureRequest, variant: str, configure: Callable[..., Any]) -> str:
+    if configured(configure, variant, request.param) is None:
+        pytest.skip("computes in fp32 alone")
     return str(request.param)
 
 
 @pytest.fixture
 def there(variant: str, configure: Callable[..., Any], precision: str, device: str) -> Backbone:
     """The variant on the device, held in the precision as extraction holds it."""
-    changes = {} if precision == "fp32" else {"precision": precision}
-    backbone = build_backbone(configure(variant, **changes)).to(device)
+    backbone = build_backbone(configured(configure, variant, precision)).to(device)
     backbone.hold_weights(precision)
     return backbone
 
@@ -58,6 +73,7 @@ def test_frames_do_not_depend_on_the_batch(
     batch, lengths = pad(items)
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         values, counts = there(batch.to(device), lengths)
+        assert counts.device == values.device
         for row, count, item in zip(values, counts.tolist(), items, strict=True):
             expected = there(item[None].to(device), torch.tensor([len(item)])).values[0]
             assert count == there.num_frames(len(item)) == len(expected)
@@ -110,8 +126,9 @@ def test_a_forward_pass_asks_for_no_number(
         pytest.skip("a library's own code asks")
     nothing = build_backbone(configure(variant)).to("meta")
     batch, lengths = pad([make_item(length) for length in mixed_lengths(nothing)])
+    nothing.train()(batch.to("meta"), lengths)
     with torch.inference_mode():
-        values, counts = nothing(batch.to("meta"), lengths)
+        values, counts = nothing.eval()(batch.to("meta"), lengths)
     assert values.device.type == counts.device.type == "meta"
     assert values.shape[1] == max(nothing.num_frames(length) for length in lengths.tolist())
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):

@@ -184,7 +184,7 @@ def test_padding_is_not_harmless(
     item: Callable[..., Tensor],
     relative_error: Callable[[Tensor, Tensor], float],
 ) -> None:
-    """Why no zeros do: at 24 kHz the last partial frame would change, at 48 kHz every one."""
+    """Why zeros would not do: at 24 kHz the last partial frame would change, at 48 kHz every one."""
     for model in MODELS:
         encoder = build(model).encoder
         one = item(model, 4000).view(1, 4000, -1).transpose(1, 2)
