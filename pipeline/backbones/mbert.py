@@ -130,9 +130,8 @@ class Mbert(Backbone):
         lengths = lengths.to(batch.device, non_blocking=True)
         mask = valid_mask(lengths, batch.shape[1])
         if not on_host(mask):
-            mask = mask[
-                :, None, None
-            ]  # as attention takes it: of a plain one transformers asks if all are True
+            # As attention takes it: of a plain mask, transformers asks whether all of it is True.
+            mask = mask[:, None, None]
         with compute_in(self.config.precision, batch.device):
             output = self.model(input_ids=batch, attention_mask=mask, output_hidden_states=True)
         return Frames(select_layers(output.hidden_states, self.layers), lengths)
