@@ -1,7 +1,6 @@
 """One update of a model: a batch through it in pieces, over all processes that train it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from heads.augment import FrameAugment
 from heads.masks import on_host
 from heads.objective import Objective
 from pipeline.config.train import Train
+from pipeline.device import to_device
 from pipeline.features import Features
 from pipeline.processes import Processes
 
@@ -43,7 +43,7 @@ class Step:
         count = self.processes.count
         pieces = np.array_split(rows, min(len(rows), self.config.accumulate * count))
         sums = torch.zeros(len(self.objective.weights), device=features.device)
-        target = _there(self.labels[rows], features)
+        target = to_device(torch.from_numpy(self.labels[rows]), features.device)
         for piece in pieces[self.processes.rank :: count]:
             sums += self._backward(features, piece, target, generator)
         parameters = [p for p in self.head.parameters() if p.requires_grad]
@@ -69,10 +69,12 @@ class Step:
         values, lengths, *others = features.batch(rows)
         if self.augment is not None:
             values, lengths = self.augment(values.float(), lengths, generator)
-        target = _there(self.labels[rows], features)
+        target = to_device(torch.from_numpy(self.labels[rows]), features.device)
         with self.processes.autocast(features.device, self.config.precision):
             outputs = self.head.outputs(values, lengths, *others)  # type: ignore[operator]
-        taught = None if self.teacher is None else _there(self.teacher[rows], features)
+        taught = None
+        if self.teacher is not None:
+            taught = to_device(torch.from_numpy(self.teacher[rows]), features.device)
         losses = self.objective(self.head, outputs, target, taught)
         shares = self.objective.shares(target, batch)
         parts = {name: shares[name] * value for name, value in losses.items()}
@@ -88,8 +90,3 @@ class Step:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-
-def _there(values: NDArray[Any], features: Features) -> torch.Tensor:
-    """Labels or logits of a few rows, where the features are."""
-    return torch.from_numpy(values).to(features.device, non_blocking=True)
