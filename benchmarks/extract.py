@@ -54,7 +54,7 @@ from pipeline.rows import load, plan_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as ever, for they bound batches
-NAIVE_FILES = 96  # of the sides that take files one after the other
+NAIVE_FILES = 96  # of the sides that take files one after the other; on a GPU a third, which suffices there
 
 
 def main() -> None:
@@ -102,6 +102,7 @@ class Bench:
         self.config, self.device, self.manifest, self.folder = config, device, manifest, folder
         self.gpu = device.type == "cuda"
         self.shards: dict[str, int] = {} if self.gpu else {"shard_frames": SHARD_FRAMES}
+        self.naive_files = NAIVE_FILES // 3 if self.gpu else NAIVE_FILES
         self.model = build_backbone(config)
         rows, self.sources, _ = plan_rows(self.model, manifest, None)
         self.lengths = {row.item: row.length for row in rows}
@@ -118,10 +119,13 @@ class Bench:
             sides["side"] = lambda: self.side_by_side(batches)
         naive = None
         if "users" not in skip:
-            some = list(self.sources.values())[:NAIVE_FILES]
+            some = list(self.sources.values())[: self.naive_files]
             naive = Naive(self.config, self.model, some, self.device, self.folder / f"npy-{self.config.kind}")
             sides |= {"one": naive.one_at_a_time, "padded": naive.padded}
-        seconds = {name: [side()] for name, side in sides.items()}
+        seconds: dict[str, list[float]] = {}
+        for name, side in sides.items():
+            seconds[name] = [side()]
+            print(f"{name} took {seconds[name][0]:.2f} s at first", flush=True)
         if repeats:
             seconds = {name: [] for name in sides}  # the first turn warmed up
         for _ in range(repeats):
@@ -182,6 +186,8 @@ class Bench:
         """Part of an extraction's time in which a kernel or a copy ran on the GPU."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             seconds = self.extract()
+        table = profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=12)
+        print("kernels of an extraction:", table, sep="\n", flush=True)
         spans = sorted(
             (event.time_range.start, event.time_range.end)
             for event in profile.events()
@@ -210,7 +216,9 @@ class Bench:
         naive: Naive | None,
     ) -> dict[str, Any]:
         lengths = [source.length for source in self.sources.values()]
-        whole, some = (sum(part) / (self.model.sample_rate or 1) for part in (lengths, lengths[:NAIVE_FILES]))
+        whole, some = (
+            sum(part) / (self.model.sample_rate or 1) for part in (lengths, lengths[: self.naive_files])
+        )
         rate = {name: (some if name in ("one", "padded") else whole) / value for name, value in best.items()}
         for name, value in best.items():
             turns = ", ".join(f"{turn:.2f}" for turn in seconds.get(name, []))

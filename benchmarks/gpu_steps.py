@@ -29,17 +29,18 @@ from pipeline.manifest import read_manifest, write_manifest
 from pipeline.predict import Predictor
 
 ROOT = Path(__file__).parents[1]
+TESTS_AT_ONCE = 6
 TESTS_S = 150  # what pytest may take; a little less than the step, to say what was done
-FILES, QUICK_FILES = 4500, 8  # 6.5 hours of sound: a card should need seconds for it
-TRAINING_FILES = 1500
+FILES, QUICK_FILES = 1500, 8  # 2.2 hours of sound: an H100 needs seconds for it
+TRAINING_FILES = 750
 # Step: the YAML of the backbone, what else is set, and how many of the clips it extracts.
 BACKBONES: dict[str, tuple[str, list[str], int]] = {
     "wav2vec2_base": ("wav2vec2", ["size=base"], FILES),
-    "wav2vec2_large": ("wav2vec2_large", ["size=large"], 600),
+    "wav2vec2_large": ("wav2vec2_large", ["size=large"], 300),
     "fastconformer_large": ("fastconformer", ["implementation=custom", "size=large"], FILES),
-    "encodec_24khz": ("encodec_24khz", ["size=base", "implementation=transformers"], 600),
+    "encodec_24khz": ("encodec_24khz", ["size=base", "implementation=transformers"], 200),
     "mbert_base": ("mbert", ["size=base"], FILES),
-    "ast_base": ("ast", ["size=base"], 1000),
+    "ast_base": ("ast", ["size=base"], 300),
 }
 
 
@@ -75,7 +76,7 @@ class Steps:
         settings += ["size=tiny"] if self.quick else []
         config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
         bench = Bench(config, self.device, self.speech()[:files], self.own(name))
-        return bench.run(0 if self.quick else 2, ["workers"])
+        return bench.run(0 if self.quick else 1, ["workers"])
 
     def retrain(self) -> dict[str, Any]:
         """Figures of benchmarks/retrain.py, in bf16."""
@@ -110,11 +111,12 @@ class Steps:
         return {"epoch_s": round(float(history["seconds"].iloc[-1]), 2), "clips": rows}
 
     def tests(self) -> dict[str, Any]:
-        """The GPU tests; on a CPU they are only collected."""
+        """The GPU tests, several at once; on a CPU they are only collected."""
         files = sorted(str(file) for file in (ROOT / "tests").rglob("test_*_devices.py"))
         gpu = self.device.type == "cuda"
         options = ["-m", "gpu", "-p", "no:cacheprovider", "-o", "filterwarnings=default"]
-        options += ["-v", "--durations=15"] if gpu else ["--collect-only", "-q"]
+        at_once = min(TESTS_AT_ONCE, os.cpu_count() or 1)
+        options += ["-v", f"-n{at_once}", "--durations=15"] if gpu else ["--collect-only", "-q"]
         command = [sys.executable, "-m", "pytest", *options, *files]
         stopped = ""
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as pytest:
@@ -130,9 +132,9 @@ class Steps:
             return count | ({"error": "pytest could not collect the tests"} if pytest.returncode else {})
         if pytest.returncode > 1 or pytest.returncode < 0:  # 1: some failed, which their lines say
             stopped = stopped or f"pytest ended with {pytest.returncode} after {out.splitlines()[-1:]}"
-        found = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)", out, re.MULTILINE)
-        figures: dict[str, Any] = dict(Counter(word.lower() for _, word in found))
-        bad = [stopped, *(test for test, word in found if word in ("FAILED", "ERROR"))]
+        found = re.findall(r"^\[gw\d+\] .*?(PASSED|FAILED|ERROR|SKIPPED) (\S+::.+?) *$", out, re.MULTILINE)
+        figures: dict[str, Any] = dict(Counter(word.lower() for word, _ in found))
+        bad = [stopped, *(test for word, test in found if word in ("FAILED", "ERROR"))]
         if any(bad) or not found:
             figures["error"] = "; ".join(filter(None, bad)) or "no test ran"
         return figures

@@ -21,8 +21,8 @@ from pathlib import Path
 # What these need is there as well, unless Stillwave needs it, too: then one of the two lists has to name it.
 IMAGE = (
     "accelerate", "click", "einops", "filelock", "fsspec", "h5py", "huggingface_hub", "hypothesis", "jinja2",
-    "matplotlib", "numpy", "packaging", "pandas", "psutil", "pyarrow", "pytest", "pyyaml", "rich",
-    "safetensors", "scikit-learn", "scipy", "tokenizers", "torch", "transformers", "typer",
+    "matplotlib", "numpy", "packaging", "pandas", "psutil", "pyarrow", "pytest", "pytest-xdist", "pyyaml",
+    "rich", "safetensors", "scikit-learn", "scipy", "tokenizers", "torch", "transformers", "typer",
 )  # fmt: skip
 WHEELS = (
     "annotated-types", "cffi", "donfig", "google-crc32c", "numcodecs", "pydantic", "pydantic-core",

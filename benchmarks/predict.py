@@ -122,7 +122,7 @@ def warm(predictor: Predictor, repeats: int) -> tuple[float, float]:
     device, encoder = predictor.models.device, predictor.models.encoders["frames"]
     samples = np.random.default_rng(1).normal(0, 0.1, int(SECONDS * RATE)).astype(np.float32)
     batch = torch.from_numpy(samples)[None].to(device)
-    lengths = torch.tensor([len(samples)], device=device)
+    lengths = torch.tensor([len(samples)])
 
     def bare() -> None:
         with torch.inference_mode():

@@ -29,8 +29,14 @@ class LabelSmoothingCrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(batch, classes), labels (batch,) -> scalar, at least in float32."""
         logits = _wide(logits)
-        weight = None if self.weight is None else self.weight.to(logits.dtype)
-        return nn.functional.cross_entropy(logits, labels, weight, label_smoothing=self.smoothing)
+        if self.weight is None or not self.smoothing:
+            weight = None if self.weight is None else self.weight.to(logits.dtype)
+            return nn.functional.cross_entropy(logits, labels, weight, label_smoothing=self.smoothing)
+        # As torch computes it, but for a mask of labels to ignore, for which a GPU would have to wait.
+        logp, weight = logits.log_softmax(dim=1), self.weight.to(logits.dtype)
+        smooth = -(logp * weight).sum(dim=1).sum() / weight[labels].sum()
+        exact = nn.functional.nll_loss(logp, labels, weight)
+        return (1 - self.smoothing) * exact + smooth * (self.smoothing / logits.shape[1])
 
 
 class ClassBalancedFocalLoss(nn.Module):

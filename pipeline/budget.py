@@ -64,6 +64,6 @@ def _peak_bytes(backbone: Backbone, rows: int, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     with torch.inference_mode():
-        backbone(torch.zeros(shape, dtype=dtype, device=device), torch.full((rows,), length, device=device))
+        backbone(torch.zeros(shape, dtype=dtype, device=device), torch.full((rows,), length))
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before

@@ -87,14 +87,15 @@ def training_state(
 def restore_training(
     state: dict[str, Tensor], head: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Put a training_state back into `head` and `optimizer`; returns the moving average."""
+    """Put a training_state back into `head` and `optimizer`; returns the moving average, on their device."""
     load_state(head, tensors_under("head.", state))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors_under("optimizer.", state).items():
         number, _, key = name.partition(".")
         moments.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    return tensors_under("average.", state)
+    device = next(head.parameters()).device
+    return {name: tensor.to(device) for name, tensor in tensors_under("average.", state).items()}
 
 
 def tensors_under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

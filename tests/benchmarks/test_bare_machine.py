@@ -20,6 +20,8 @@ OURS = (
     "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml", "tests",
 )  # fmt: skip
 OF_3_11 = ("importlib-metadata", "lazy-importer", "zipp")  # what dask needs before Python 3.12
+# Asks for all the models that the backbones' GPU tests write themselves.
+MODELS = "tests/pipeline/backbones/test_contract_devices.py::test_what_has_no_other_precision_than_fp32"
 COMMAND = ("benchmarks/gpu.py", "--device", "cpu", "--quick", "--out")
 
 
@@ -80,6 +82,11 @@ def test_only_what_the_lists_name_is_there(machine: Machine) -> None:
     asked = machine.run("-c", "from importlib.metadata import version; version('stillwave')")
     assert "PackageNotFoundError" in asked.stderr
     assert machine.run("-m", "pipeline.cli", "--version").stdout.strip() == VERSION
+
+
+def test_the_models_of_the_gpu_tests_need_no_more(machine: Machine) -> None:
+    done = machine.run("-m", "pytest", "-p", "no:cacheprovider", MODELS)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 @pytest.mark.slow

@@ -60,6 +60,15 @@ PACKAGE_NAMES = {  # transformers' names in EnCodec's encoder and quantizer, and
     ".codebook.": "._codebook.",
 }
 SMALL_CONFORMER = Architecture(d_model=48, num_layers=3, num_heads=4, ff_dim=96, subsampling_channels=16)
+PARAKEET_FRONT = {  # what ParakeetFeatureExtractor, which needs librosa, saves
+    "feature_extractor_type": "ParakeetFeatureExtractor",
+    "feature_size": 80,
+    "hop_length": 160,
+    "n_fft": 512,
+    "preemphasis": 0.97,
+    "sampling_rate": 16000,
+    "win_length": 400,
+}
 WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "ja", "nein", "Haus", "##es", "##en", ",", ".", "!"]
 
 
@@ -114,7 +123,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (root / "ast" / "preprocessor_config.json").write_text(json.dumps({"mean": -6.5, "std": 5.5}))
     parakeet = build_parakeet(SMALL_CONFORMER, small_conformer().state_dict())
     parakeet.model.save_pretrained(root / "parakeet")
-    transformers.ParakeetFeatureExtractor().save_pretrained(root / "parakeet")
+    (root / "parakeet" / "preprocessor_config.json").write_text(json.dumps(PARAKEET_FRONT))
     vocab = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     tokenizer = transformers.BertTokenizer(vocab=vocab, do_lower_case=False)
     tokenizer.save_pretrained(root / "bert")

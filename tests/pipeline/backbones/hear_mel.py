@@ -23,8 +23,8 @@ class Spectra(nn.Module):
         padded = nn.functional.pad(
             audio, (WINDOW // 2, WINDOW // 2), mode="reflect"
         )  # fails on <= 512 samples
-        starts = (times * self.sample_rate / 1000).long()
-        windows = padded[:, starts[:, None] + torch.arange(WINDOW)] * torch.hann_window(WINDOW)
+        places = (times * self.sample_rate / 1000).long()[:, None] + torch.arange(WINDOW)
+        windows = padded[:, places.to(audio.device)] * torch.hann_window(WINDOW, device=audio.device)
         spectra = self.norm(torch.fft.rfft(windows).abs().add(1e-4).log().transpose(1, 2)).transpose(1, 2)
         values = self.linear(spectra.double()).float()
         return values - values.mean((0, 1)) / 2, times.expand(len(audio), -1)
