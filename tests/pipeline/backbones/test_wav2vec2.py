@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.backbones import build_backbone
+from pipeline.backbones import build_backbone, wav2vec2
 from pipeline.config.backbone import Wav2Vec2Config
 
 KINDS = ("group", "layer")
@@ -64,6 +64,31 @@ def test_why_the_loop_is_ours(
         errors[kind] = relative_error(padded, single)
     assert errors["group"] > 1e-2
     assert errors["layer"] < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["group", "layer"])
+def test_the_convolutions_of_a_gpu_are_transformers(
+    name: str,
+    precision: str,
+    configure: Callable[..., Any],
+    waveform: Callable[[int], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They run on a GPU alone; here, on the CPU."""
+    backbone = build_backbone(configure(f"wav2vec2-{name}", precision=precision)).eval()
+    batch, lengths = torch.stack([waveform(16_000), waveform(16_001)[1:]]), torch.tensor([16_000, 9_000])
+    with torch.inference_mode():
+        expected = backbone(batch, lengths).values
+        calls = []
+        monkeypatch.setattr(wav2vec2, "frozen_on_a_gpu", lambda hidden: calls.append(hidden.shape) or True)
+        found = backbone(batch, lengths).values
+    assert len(calls) == (1 if precision == "fp32" else 7 if name == "group" else 8)
+    for row, other, frames in zip(found.float(), expected.float(), (49, 27), strict=True):
+        if precision == "fp32":
+            torch.testing.assert_close(row[:frames], other[:frames], rtol=1e-4, atol=1e-5)
+        cosine = torch.cosine_similarity(row[:frames], other[:frames], dim=-1)
+        assert float(cosine.min()) > 0.9998
 
 
 def test_layers_are_picked_in_order(
