@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis import measures, projections
-from analysis.embeddings import pool_layers, pool_store
-from analysis.folder import building
-from analysis.notes import NAMED, fitted, left_out, on_label, on_letters
-from analysis.pictures import draw, save
-from analysis.profiles import dimensions_figure, layers_figure
-from analysis.rows import Rows, manifest_beside, rows_of, with_predictions
-from cache import EmbeddingStore
-from pipeline.config.analysis import Analysis
-from pipeline.data import label_numbers
-from pipeline.head import read_run
-from pipeline.manifest import ManifestError, read_manifest
+from stillwave.analysis import measures, projections
+from stillwave.analysis.embeddings import pool_layers, pool_store
+from stillwave.analysis.folder import building
+from stillwave.analysis.notes import NAMED, fitted, left_out, on_label, on_letters
+from stillwave.analysis.pictures import draw, save
+from stillwave.analysis.profiles import dimensions_figure, layers_figure
+from stillwave.analysis.rows import Rows, manifest_beside, rows_of, with_predictions
+from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.config.analysis import Analysis
+from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
+from stillwave.pipeline.runs.data import label_numbers
+from stillwave.pipeline.runs.head import read_run
 
 Progress = Callable[[str], None]
 
@@ -48,7 +48,7 @@ def analyze(
     with building(Path(out).resolve()) as part:
         facts = _written(store, part, config, manifest, run, embeddings, device, progress)
     progress("explorer")
-    from analysis.explorer import write_explorer
+    from stillwave.analysis.explorer import write_explorer
 
     facts["notes"] += write_explorer([Path(out)], Path(out) / "explorer.html")
     _write(facts, Path(out))

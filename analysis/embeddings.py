@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cache import EmbeddingStore
-from cache.batches import length_bucketed
-from heads.global_pooling import attention, deviation, maximum, mean
-from pipeline.backbones.numerics import one_thread
-from pipeline.packages import needed
+from stillwave.cache import EmbeddingStore
+from stillwave.cache.batches import length_bucketed
+from stillwave.heads.global_pooling import attention, deviation, maximum, mean
+from stillwave.pipeline.backbones.numerics import one_thread
+from stillwave.pipeline.config.packages import needed
 
 BLOCK_BYTES = 16 * 2**20  # of stored frames that a thread holds; a longer row is held all the same
 BATCH_BYTES = 2 * 2**20  # of float32 frames pooled at once: they stay in the processor's cache

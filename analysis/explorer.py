@@ -21,10 +21,10 @@ from bokeh.resources import Resources
 from jinja2 import Environment
 from markupsafe import Markup
 
-from analysis.explorer_rows import Columns, read_folder
-from analysis.recordings import AUDIO, embedded, links
-from pipeline.files import write_if_changed
-from pipeline.plots import PALETTE
+from stillwave.analysis.explorer_rows import Columns, read_folder
+from stillwave.analysis.recordings import AUDIO, embedded, links
+from stillwave.pipeline.audio.files import write_if_changed
+from stillwave.pipeline.evaluate.plots import PALETTE
 
 NEIGHBOURS = 10  # listed for the chosen row
 PAGE = files("analysis") / "explorer_page"

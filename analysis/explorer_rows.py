@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.names import natural
+from stillwave.analysis.names import natural
 
 CLUSTERS = ("kmeans", "hdbscan", "dbscan")
 # What a row is called, and of whom it is, is text even where a manifest has numbers for it.

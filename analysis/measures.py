@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
-from analysis import clusters, neighbours, probes
-from pipeline.config.analysis import Analysis, Probe
+from stillwave.analysis import clusters, neighbours, probes
+from stillwave.pipeline.config.analysis import Analysis, Probe
 
 Groups = Mapping[str, NDArray[Any]]
 METRICS: tuple[neighbours.Metric, ...] = ("cosine", "euclidean")

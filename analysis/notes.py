@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.rows import MAX_CLASSES, label_candidates, label_column
-from pipeline.config.analysis import Analysis
+from stillwave.analysis.rows import MAX_CLASSES, label_candidates, label_column
+from stillwave.pipeline.config.analysis import Analysis
 
 NAMED, LETTERS = 5, 20  # ids of rows left out, and letters not drawn, that a note names
 

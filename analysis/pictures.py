@@ -21,9 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from analysis.names import distinct, natural, shortened
-from pipeline.fonts import fonts, lettered
-from pipeline.plots import PALETTE
+from stillwave.analysis.names import distinct, natural, shortened
+from stillwave.pipeline.evaluate.fonts import fonts, lettered
+from stillwave.pipeline.evaluate.plots import PALETTE
 
 MARKERS = "o^Pd"  # seven classes each; those of one colour must be told apart when they are small
 MOST = len(PALETTE) * len(MARKERS)  # categories that have a look of their own

@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.metrics import scores
+from stillwave.pipeline.scores.classification import scores
 
 MAX_ROWS = 10_000  # to train on; more of them cost time in proportion and hardly move a linear classifier
 

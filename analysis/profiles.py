@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from analysis.names import distinct
-from analysis.pictures import MARKERS, NARROW, styled
-from pipeline.plots import BLUE, GREY, PALETTE
+from stillwave.analysis.names import distinct
+from stillwave.analysis.pictures import MARKERS, NARROW, styled
+from stillwave.pipeline.evaluate.plots import BLUE, GREY, PALETTE
 
 
 def layers_figure(probes: dict[str, list[dict[str, Any]]]) -> Figure:

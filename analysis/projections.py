@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.analysis import Tsne, Umap
-from pipeline.packages import needed
+from stillwave.pipeline.config.analysis import Tsne, Umap
+from stillwave.pipeline.config.packages import needed
 
 FEWEST = 5  # rows, below which neighbourhoods say nothing
 

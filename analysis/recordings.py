@@ -10,8 +10,8 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from pipeline.audio import BadAudio, load_waveform
-from pipeline.files import is_url
+from stillwave.pipeline.audio.decode import BadAudio, load_waveform
+from stillwave.pipeline.audio.files import is_url
 
 AUDIO = ("link", "embed", "none")
 EMBEDDED_RATE = 16_000  # Hz

@@ -6,10 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report_comparison import comparison
-from analysis.report_runs import read_shown
-from analysis.report_sections import sections
-from pipeline.files import write_if_changed
+from stillwave.analysis.report_comparison import comparison
+from stillwave.analysis.report_runs import read_shown
+from stillwave.analysis.report_sections import sections
+from stillwave.pipeline.audio.files import write_if_changed
 
 PAGE = Path(__file__).parent / "report_page"
 

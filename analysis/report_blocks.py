@@ -10,7 +10,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from pipeline.fonts import lettered
+from stillwave.pipeline.evaluate.fonts import lettered
 
 # Colours of the figures that turn light where the page is dark; see report_page/report.css.
 COLOURS = {

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from analysis.report_blocks import Block, Table, Text, interval, number, p_value
-from analysis.report_runs import Shown
-from pipeline.compare import compare
-from pipeline.metrics import HEADLINE
+from stillwave.analysis.report_blocks import Block, Table, Text, interval, number, p_value
+from stillwave.analysis.report_runs import Shown
+from stillwave.pipeline.evaluate.compare import compare
+from stillwave.pipeline.scores.classification import HEADLINE
 
 NAMES = {"accuracy": "accuracy", "uar": "UAR", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 

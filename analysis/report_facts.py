@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.report_blocks import Block, Fold, Table, Text, number
-from analysis.report_runs import Shown
+from stillwave.analysis.report_blocks import Block, Fold, Table, Text, number
+from stillwave.analysis.report_runs import Shown
 
 
 def configuration(shown: Shown) -> list[Block]:
@@ -72,7 +72,7 @@ def training(shown: Shown) -> Table:
 
 
 def kept_epoch(curve: pd.DataFrame, metric: str | None) -> Any:
-    """The index in a fold's curve of the epoch whose weights were kept, as `pipeline.fit.fit` keeps them.
+    """The index in a fold's curve of the epoch whose weights were kept, as training keeps them.
 
     metric: what early stopping looked at, whose first best epoch was kept; None where all epochs were
     trained, and the last one kept. Figures of a moving average of weights are of that average.

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.checkpoint import load_shapes
-from pipeline.environment import read as read_environments
-from pipeline.evaluate import curves, training_digest
-from pipeline.head import read_run
-from pipeline.report import METRICS
+from stillwave.pipeline.evaluate.report import METRICS
+from stillwave.pipeline.evaluate.stage import curves, training_digest
+from stillwave.pipeline.runs.environment import read as read_environments
+from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.tensors import load_shapes
 
 CONFIG = "config.json"  # of a run; METRICS makes a folder an evaluation
 
@@ -25,7 +25,7 @@ class Shown:
 
     report: the folder of the evaluation. curves: fold, epoch (from 0), figures. sizes: of each fold, the
     numbers stored of its model, by the name of the part they are in. environments: see
-    pipeline/environment.py.
+    pipeline/runs/environment.py.
     """
 
     name: str

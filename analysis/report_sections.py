@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from analysis.report_blocks import Block, Fold, Section, Table, Text, interval, number, picture
-from analysis.report_comparison import NAMES
-from analysis.report_facts import configuration, environment, training
-from analysis.report_runs import Shown
-from pipeline.metrics import HEADLINE
-from pipeline.report import report_figures
+from stillwave.analysis.report_blocks import Block, Fold, Section, Table, Text, interval, number, picture
+from stillwave.analysis.report_comparison import NAMES
+from stillwave.analysis.report_facts import configuration, environment, training
+from stillwave.analysis.report_runs import Shown
+from stillwave.pipeline.evaluate.report import report_figures
+from stillwave.pipeline.scores.classification import HEADLINE
 
 MISSING_SHOWN = 20
 FEW = 20  # speakers, under which intervals by speakers are too short

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.names import natural
-from cache import EmbeddingStore
-from pipeline.config.analysis import Analysis
-from pipeline.config.base import parse_config
-from pipeline.config.recipe import UNKNOWN_NAME, Recipe
-from pipeline.data import check_fresh
-from pipeline.head import read_run
-from pipeline.live_data import check_as_trained, data_of_run
-from pipeline.manifest import RESERVED
-from pipeline.predictions import predict_folds
+from stillwave.analysis.names import natural
+from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.config.analysis import Analysis
+from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.corpora.manifest import RESERVED
+from stillwave.pipeline.runs.data import check_fresh
+from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
+from stillwave.pipeline.runs.predictions import predict_folds
 
 KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
 PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from heads.deep import DeepClassifier
-from pipeline.memory import flat_memory
-from pipeline.plots import PALETTE
+from stillwave.heads.deep import DeepClassifier
+from stillwave.pipeline.evaluate.plots import PALETTE
+from stillwave.pipeline.extract.memory import flat_memory
 
 BATCH_SIZE, RATE = 64, 1e-3
 MIB = 2**20

@@ -21,10 +21,10 @@ from synthetic import sound  # beside this file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-import pipeline.backbones.encodec as encodec
-from pipeline.backbones import build_backbone
-from pipeline.config.backbone import EncodecConfig
-from pipeline.device import pick_device
+import stillwave.pipeline.backbones.encodec as encodec
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.device import pick_device
+from stillwave.pipeline.config.backbone import EncodecConfig
 
 ENCODE = Callable[[list[Tensor]], list[Tensor]]  # clips to the frames of each
 

@@ -28,7 +28,7 @@ import pandas as pd
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from analysis.explorer import write_explorer
+from stillwave.analysis.explorer import write_explorer
 
 CLASSES, SPEAKERS = 12, 80
 OPTIONS = (

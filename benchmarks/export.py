@@ -25,15 +25,15 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.backbones.wav2vec2 import Wav2Vec2Config
-from pipeline.config.corpus import KFold, Table
-from pipeline.config.recipe import Recipe
-from pipeline.ensemble import Ensemble, Item
-from pipeline.export import export
-from pipeline.extract import extract
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
-from pipeline.train import train
+from stillwave.pipeline.config.backbones.wav2vec2 import Wav2Vec2Config
+from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.predict.ensemble import Ensemble, Item
+from stillwave.pipeline.predict.export import export
+from stillwave.pipeline.train.stage import train
 
 RATE, CLIP_S = 16_000, 3
 

@@ -6,7 +6,7 @@
 EmoDB where there is one, else sound made on the spot (synthetic.py).
 
 Seeded random weights of the true size. The sides take turns; each one's fastest turn counts.
-  extract   `pipeline.extract`, from the planned rows to the complete store; loading the model is left out
+  extract   `stillwave.extract`, from the planned rows to the complete store; loading the model is left out
   bare      model(batch) over the same batches, decoded and padded beforehand, in the same precision, one
             after the other with all of torch's threads
   side      the same, as many at once as extraction computes, each with one thread    (CPU only)
@@ -38,19 +38,19 @@ from synthetic import synthetic
 from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
-from cache import Spec
-from cache.batches import pad
-from cache.layout import plan_units
-from pipeline.backbones import build_backbone
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.device import pick_device
-from pipeline.engine import Engine
-from pipeline.extract import extract
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
-from pipeline.rows import load, plan_rows
+from stillwave.cache import Spec
+from stillwave.cache.batches import pad
+from stillwave.cache.layout import plan_units
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.device import pick_device
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.extract.engine import Engine
+from stillwave.pipeline.extract.rows import load, plan_rows
+from stillwave.pipeline.extract.stage import extract
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as ever, for they bound batches

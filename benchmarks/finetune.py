@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config, parse_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.config.recipe import Recipe
-from pipeline.run import run
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.run import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = {"kind": "segment", "num_heads": 4, "hidden": 64, "dropout": 0.3}

@@ -134,7 +134,7 @@ def start(device: str, quick: bool, folder: Path, log: IO[str]) -> Worker:
     environment = os.environ | {
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH")))),
     }
     return subprocess.Popen(
         [sys.executable, str(script), device, str(folder), str(int(quick))],

@@ -21,12 +21,12 @@ from predict import corpus, made, warm
 from retrain import compare
 from synthetic import synthetic
 
-from pipeline.config.backbone import BackboneConfig, SanetConfig, Wav2Vec2Config
-from pipeline.config.base import load_config
-from pipeline.config.recipe import Recipe
-from pipeline.finetune import finetune
-from pipeline.manifest import read_manifest, write_manifest
-from pipeline.predict import Predictor
+from stillwave.pipeline.config.backbone import BackboneConfig, SanetConfig, Wav2Vec2Config
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
+from stillwave.pipeline.predict.predictor import Predictor
+from stillwave.pipeline.train.finetune import finetune
 
 ROOT = Path(__file__).parents[1]
 TESTS_AT_ONCE = 6

@@ -7,7 +7,7 @@ and prediction import beside it, and goes into .whl/ with BUILT, at the versions
 folder along with the checkout, and install it there:
 
     python3 -m pip install --no-index --no-deps --target SITE .whl/*.whl
-    export PYTHONPATH=SITE:$PWD
+    export PYTHONPATH=SITE:$PWD/src
 
 tests/benchmarks/test_bare_machine.py runs the GPU benchmarks with these packages alone.
 """

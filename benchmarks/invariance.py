@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import parse_config
 
 RANDOM = {"weights": "random"}
 MODELS: dict[str, dict[str, Any]] = {

@@ -45,8 +45,8 @@ def main() -> None:
 
 def make_corpus(folder: Path, rows: int) -> None:
     """`rows` clips and a manifest."""
-    from pipeline.config.corpus import Holdout, Table
-    from pipeline.prepare import prepare
+    from stillwave.pipeline.config.corpus import Holdout, Table
+    from stillwave.pipeline.corpora.prepare import prepare
 
     rng = np.random.default_rng(0)
     (folder / "wav").mkdir()
@@ -68,10 +68,10 @@ def peak(folder: Path, backbone: Path, rows: int) -> float:
 
 
 def child(folder: Path, backbone: Path, rows: int) -> None:
-    from pipeline.config.backbone import BackboneConfig
-    from pipeline.config.base import load_config
-    from pipeline.extract import extract
-    from pipeline.manifest import read_manifest
+    from stillwave.pipeline.config.backbone import BackboneConfig
+    from stillwave.pipeline.config.base import load_config
+    from stillwave.pipeline.corpora.manifest import read_manifest
+    from stillwave.pipeline.extract.stage import extract
 
     manifest = read_manifest(folder / "manifest.parquet")[:rows]
     extract(load_config(backbone, BackboneConfig), manifest, folder / f"{rows}.zarr")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from speech import run_once  # beside this file
 
-from pipeline.compare import compare
+from stillwave.pipeline.evaluate.compare import compare
 
 SIDES = {"audio": "[audio]", "text": "[text]", "both": "[audio, text]"}
 

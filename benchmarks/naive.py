@@ -11,12 +11,12 @@ import soxr
 import torch
 from torch import Tensor
 
-from cache.batches import pad
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.backbones.wav2vec2 import SIZES
-from pipeline.backbones.weights import random_weights
-from pipeline.config.backbone import BackboneConfig
-from pipeline.rows import Source, load
+from stillwave.cache.batches import pad
+from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.backbones.wav2vec2 import SIZES
+from stillwave.pipeline.backbones.weights import random_weights
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.extract.rows import Source, load
 
 
 class Naive:

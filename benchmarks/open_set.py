@@ -29,11 +29,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from heads.cac import CACHead
-from heads.open_set import SCORES
-from heads.outputs import Outputs
-from heads.uncertainty import UncertaintyHead, UncertaintyTarget
-from pipeline.backbones.weights import random_weights
+from stillwave.heads.cac import CACHead
+from stillwave.heads.open_set import SCORES
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
+from stillwave.pipeline.backbones.weights import random_weights
 
 KNOWN = 6
 EPOCHS, BATCH, RATE = 100, 64, 1e-3

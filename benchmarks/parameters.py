@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from heads.multimodal import FusionClassifier
-from heads.openmax_classifier import OpenMaxClassifier
-from models.audio_branch import AudioBranch
-from models.emotion_detection import EmotionDetectionModel
-from models.personalized_model import PersonalizedModel
-from models.simple_audio_classifier import SimpleAudioClassifier
-from models.squeeze_attend_net import SqueezeAttendNet
-from pipeline.backbones import build_backbone
-from pipeline.config.backbone import AstConfig, EncodecConfig, MbertConfig, Wav2Vec2Config
+from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.openmax_classifier import OpenMaxClassifier
+from stillwave.models.audio_branch import AudioBranch
+from stillwave.models.emotion_detection import EmotionDetectionModel
+from stillwave.models.personalized_model import PersonalizedModel
+from stillwave.models.simple_audio_classifier import SimpleAudioClassifier
+from stillwave.models.squeeze_attend_net import SqueezeAttendNet
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.config.backbone import AstConfig, EncodecConfig, MbertConfig, Wav2Vec2Config
 
 NOT_STATED = "not stated"
 DIMS = {"audio": 768, "text": 768}

@@ -26,14 +26,14 @@ import numpy as np
 import soundfile
 import torch
 
-from pipeline.config.backbone import FbankConfig, Wav2Vec2Config
-from pipeline.config.corpus import KFold, Table
-from pipeline.config.recipe import Recipe
-from pipeline.extract import extract
-from pipeline.manifest import read_manifest
-from pipeline.predict import Predictor
-from pipeline.prepare import prepare
-from pipeline.train import train
+from stillwave.pipeline.config.backbone import FbankConfig, Wav2Vec2Config
+from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.predict.predictor import Predictor
+from stillwave.pipeline.train.stage import train
 
 RATE, SECONDS = 16_000, 3.0
 
@@ -104,7 +104,7 @@ def cold(run: Path, clip: Path) -> float:
     command = [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "stillwave.pipeline.cli",
         "predict",
         "--run",
         str(run),

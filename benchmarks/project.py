@@ -69,7 +69,7 @@ def clustered(rows: int, dim: int) -> np.ndarray:
 
 def write_frames(path: Path, vectors: np.ndarray, frames: int) -> int:
     """A store whose rows are frames around each vector; returns the size of its frames in MiB."""
-    from cache import Item, Row, Spec, StoreWriter, write_unit
+    from stillwave.cache import Item, Row, Spec, StoreWriter, write_unit
 
     rng = np.random.default_rng(1)
     lengths = rng.integers(frames // 2, frames + (frames + 1) // 2, len(vectors)).clip(1)
@@ -88,10 +88,10 @@ def write_frames(path: Path, vectors: np.ndarray, frames: int) -> int:
 
 def measure(side: str, folder: Path) -> None:
     """One side, in a process of its own: prints seconds and memory as JSON."""
-    from analysis import projections
-    from analysis.embeddings import pool_store
-    from cache import EmbeddingStore
-    from pipeline.config.analysis import Pca, Tsne, Umap
+    from stillwave.analysis import projections
+    from stillwave.analysis.embeddings import pool_store
+    from stillwave.cache import EmbeddingStore
+    from stillwave.pipeline.config.analysis import Pca, Tsne, Umap
 
     if side == "pool":
         store = EmbeddingStore(folder / "rows.zarr")

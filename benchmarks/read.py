@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache import EmbeddingStore, Item, Row, Spec, StoreWriter, write_unit
+from stillwave.cache import EmbeddingStore, Item, Row, Spec, StoreWriter, write_unit
 
 DIM = 768
 Read = Callable[[int], NDArray[np.float16]]

@@ -31,21 +31,21 @@ from extract import CONFIGS, speech  # beside this file
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache import EmbeddingStore
-from cache.batches import length_bucketed, pad
-from cache.resident import Resident
-from heads.augment import FrameAugment
-from pipeline.backbones import build_backbone
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.recipe import Recipe
-from pipeline.device import pick_device
-from pipeline.engine import MAX_BATCH_ROWS, Engine
-from pipeline.extract import extract
-from pipeline.features import CachedFeatures, Features, JoinedFeatures, valid_frames
-from pipeline.fit import fit
-from pipeline.head import build_head
-from pipeline.rows import load, plan_rows
+from stillwave.cache import EmbeddingStore
+from stillwave.cache.batches import length_bucketed, pad
+from stillwave.cache.resident import Resident
+from stillwave.heads.augment import FrameAugment
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.device import pick_device
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.extract.engine import MAX_BATCH_ROWS, Engine
+from stillwave.pipeline.extract.rows import load, plan_rows
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.runs.features import CachedFeatures, Features, JoinedFeatures, valid_frames
+from stillwave.pipeline.runs.head import build_head
+from stillwave.pipeline.train.fit import fit
 
 NUM_CLASSES = 4
 HEADS = {"segment": "wav2vec2_segment", "fusion": "fusion_openmax"}

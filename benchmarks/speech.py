@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.config.recipe import Recipe
-from pipeline.run import run
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.run import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASELINE_UAR = {"emodb": 0.749, "emodb7": 0.588, "fsdd": 0.497}

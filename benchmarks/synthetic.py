@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from pipeline.config.corpus import Holdout, Table
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
+from stillwave.pipeline.config.corpus import Holdout, Table
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
 
 RATE = 16_000
 SHORTEST_S, LONGEST_S = 2.0, 15.0

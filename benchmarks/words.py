@@ -24,21 +24,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.clips import read_sound
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config
-from pipeline.config.corpus import FSDD, Holdout
-from pipeline.config.recipe import Recipe
-from pipeline.enroll import enroll
-from pipeline.enrolled import load_speaker
-from pipeline.ensemble import Ensemble
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.finetune import finetune
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
-from pipeline.reading import Reader
-from pipeline.train import train
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.corpus import FSDD, Holdout
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.evaluate.stage import evaluate
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.predict.clips import read_sound
+from stillwave.pipeline.predict.enroll import enroll
+from stillwave.pipeline.predict.enrolled import load_speaker
+from stillwave.pipeline.predict.ensemble import Ensemble
+from stillwave.pipeline.predict.reading import Reader
+from stillwave.pipeline.train.finetune import finetune
+from stillwave.pipeline.train.stage import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {"raw": ("word_basic", "word_personalized"), "cached": ("fbank_words", "fbank_words_personalized")}

@@ -12,9 +12,9 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
-from cache.errors import NotReadable, StoreError
-from cache.layout import Spec
-from cache.storage import Storage
+from stillwave.cache.errors import NotReadable, StoreError
+from stillwave.cache.layout import Spec
+from stillwave.cache.storage import Storage
 
 FORMAT_VERSION = 1
 

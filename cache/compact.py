@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import read_attributes
-from cache.errors import StoreError
-from cache.folders import beside, exchange, recover
-from cache.layout import Item, Row, Unit, plan_units
-from cache.locks import lock
-from cache.storage import LocalFolder, open_storage
-from cache.store import EmbeddingStore
-from cache.units import write_unit
-from cache.verify import verify
-from cache.writer import StoreWriter, plan_of_index
+from stillwave.cache.arrays import read_attributes
+from stillwave.cache.errors import StoreError
+from stillwave.cache.folders import beside, exchange, recover
+from stillwave.cache.layout import Item, Row, Unit, plan_units
+from stillwave.cache.locks import lock
+from stillwave.cache.places import open_storage
+from stillwave.cache.storage import LocalFolder
+from stillwave.cache.store import EmbeddingStore
+from stillwave.cache.units import write_unit
+from stillwave.cache.verify import verify
+from stillwave.cache.writer import StoreWriter, plan_of_index
 
 
 def compact(path: str | Path) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.errors import NotReadable
-from cache.layout import Item, Unit
-from cache.storage import Storage
+from stillwave.cache.errors import NotReadable
+from stillwave.cache.layout import Item, Unit
+from stillwave.cache.storage import Storage
 
 PLAN = "plan.parquet"
 UNITS = "units"

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from cache.errors import StoreError, StoreLocked
-from cache.remote import RemotePrefix
-from cache.storage import LocalFolder, Storage, cannot_write, split
+from stillwave.cache.errors import StoreError, StoreLocked
+from stillwave.cache.places import split
+from stillwave.cache.remote import RemotePrefix
+from stillwave.cache.storage import LocalFolder, Storage, cannot_write
 
 REFRESH_S = 20.0  # a holder shows that it is alive this often
 EXPIRE_S = 90.0  # not seen for so long, it is taken for dead

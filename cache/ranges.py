@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import shard_key
-from cache.errors import StoreError
-from cache.layout import Spec
-from cache.storage import Storage
+from stillwave.cache.arrays import shard_key
+from stillwave.cache.errors import StoreError
+from stillwave.cache.layout import Spec
+from stillwave.cache.storage import Storage
 
 MAX_GAP_BYTES = 128 * 2**10  # rather read for nothing than left out by another request
 MAX_RANGE_BYTES = 8 * 2**20  # of one request; a longer row is one request all the same

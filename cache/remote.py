@@ -8,9 +8,8 @@ from typing import Any, BinaryIO, cast
 
 import fsspec  # type: ignore[import-untyped]
 
-from cache import arrays, ledger
-from cache.errors import StoreError
-from cache.storage import Storage, cannot_write
+from stillwave.cache.errors import StoreError
+from stillwave.cache.storage import Storage, cannot_write
 
 CONCURRENT_READS = 32
 _CHECK = "check the bucket, the endpoint, the network and the credentials"
@@ -149,15 +148,7 @@ class RemotePrefix(Storage):
     def sweep(self) -> None:
         pass  # an object is never half-written
 
-    def discard(self) -> None:
-        """Mark the store incomplete, delete its plan, then all else, and zarr.json last.
-
-        Killed in between, the next writer finds an incomplete store, and no record of a shard that is gone.
-        """
-        with suppress(FileNotFoundError, LookupError, TypeError, ValueError):  # a damaged one is none to read
-            arrays.set_complete(self, "")
-        self.delete(ledger.PLAN)
-        last = ("frames/zarr.json", "zarr.json")
+    def discard(self, last: Sequence[str]) -> None:
         self._delete_all(key for key in self.sizes() if key not in last)
         for key in last:
             self.delete(key)

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-if TYPE_CHECKING:
-    from cache.store import EmbeddingStore
+from stillwave.cache.layout import Spec
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Resident:
     lengths: Tensor
 
     @classmethod
-    def load(cls, store: "EmbeddingStore", device: str, rows: Iterable[int] | None) -> "Resident":
-        """Copy `rows` (default: all) to `device`; row i of the result is the i-th of them."""
-        chosen = list(range(len(store))) if rows is None else [int(row) for row in rows]
-        lengths = store.lengths[chosen]
+    def load(
+        cls, rows: Iterable[tuple[int, NDArray[Any]]], lengths: NDArray[np.int64], spec: Spec, device: str
+    ) -> "Resident":
+        """Copy rows to `device`: each as its number and frames, in any order; lengths: of row 0, 1, ..."""
         starts = np.cumsum(lengths) - lengths
-        dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
-        values = torch.empty((int(lengths.sum()), *store.spec.frame_shape), dtype=dtype)
+        dtype = torch.float16 if spec.dtype == "float16" else torch.float32
+        values = torch.empty((int(lengths.sum()), *spec.frame_shape), dtype=dtype)
         host = values.numpy()
-        for i, frames in store.each(chosen):
+        for i, frames in rows:
             host[starts[i] : starts[i] + lengths[i]] = frames
         return cls(values.to(device), torch.from_numpy(starts), torch.from_numpy(lengths))
 

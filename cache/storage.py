@@ -6,7 +6,6 @@ all, and what has been put is there for every later reader. All else that a stor
 
 import mmap
 import os
-import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
@@ -15,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cache import folders
-from cache.errors import StoreError
+from stillwave.cache import folders
+from stillwave.cache.errors import StoreError
 
 
 class Storage(ABC):
@@ -94,41 +93,8 @@ class Storage(ABC):
         """Delete what killed writers left half-written."""
 
     @abstractmethod
-    def discard(self) -> None:
-        """Delete the store. Killed at any moment, no part of it is left that could pass for a whole one."""
-
-
-def open_storage(path: str | Path) -> Storage:
-    """The storage at a local path, or at a URL that fsspec knows: "s3://bucket/a.zarr", "memory://a.zarr".
-
-    Endpoint and credentials come from where fsspec and its file systems look for them: the environment
-    (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, FSSPEC_S3_...) and ~/.config/fsspec. A relative path may be given as
-    file://a.zarr.
-    """
-    text = str(path)
-    if isinstance(path, Path) or "://" not in text:
-        if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", text):
-            raise StoreError(f"{text}: a URL that went through Path() has lost a slash; pass it as text")
-        return LocalFolder(Path(path))
-    if text.startswith("file://"):
-        return LocalFolder(Path(text.removeprefix("file://")))
-    from cache.remote import RemotePrefix
-
-    return RemotePrefix(text)
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether `path` names something on another machine."""
-    return "://" in str(path) and not str(path).startswith("file://")
-
-
-def split(path: str | Path) -> tuple[Storage, str]:
-    """The folder or prefix that a file lies in, and the file's name there."""
-    storage = open_storage(path)
-    if isinstance(storage.path, Path):
-        return LocalFolder(storage.path.parent), storage.path.name
-    parent, _, name = storage.path.rpartition("/")
-    return open_storage(f"{parent}/" if parent.endswith("/") else parent), name
+    def discard(self, last: Sequence[str]) -> None:
+        """Delete all files: a folder in one step, objects one by one, those in `last` after the others."""
 
 
 class LocalFolder(Storage):
@@ -221,7 +187,7 @@ class LocalFolder(Storage):
         for leftover in self.path.rglob("*.partial"):
             leftover.unlink()
 
-    def discard(self) -> None:
+    def discard(self, last: Sequence[str]) -> None:
         if self.path.exists():
             folders.discard(self.path)
 

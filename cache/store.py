@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import arrays
-from cache.batches import pad
-from cache.errors import IncompleteStore, StoreError
-from cache.layout import Spec
-from cache.ranges import ShardRanges, chunks_in, is_one_run, not_a_shard
-from cache.storage import LocalFolder, open_storage
+from stillwave.cache import arrays
+from stillwave.cache.batches import pad
+from stillwave.cache.errors import IncompleteStore, StoreError
+from stillwave.cache.layout import Spec
+from stillwave.cache.places import open_storage
+from stillwave.cache.ranges import ShardRanges, chunks_in, is_one_run, not_a_shard
+from stillwave.cache.storage import LocalFolder
 
 if TYPE_CHECKING:
-    from cache.resident import Resident
+    from stillwave.cache.resident import Resident
 
 MAX_GROUP_BYTES = 64 * 2**20  # of a remote store's frames, read at a time
 MAX_OPEN_SHARDS = 256  # a mapped file keeps a descriptor on Python < 3.13; a common limit is 1,024
@@ -129,9 +130,10 @@ class EmbeddingStore:
 
     def resident(self, device: str = "cpu", rows: Iterable[int] | None = None) -> "Resident":
         """All frames (or those of `rows`) in one tensor on `device`, with the same `batch(rows)`."""
-        from cache.resident import Resident
+        from stillwave.cache.resident import Resident
 
-        return Resident.load(self, device=device, rows=rows)
+        chosen = list(range(len(self))) if rows is None else [int(row) for row in rows]
+        return Resident.load(self.each(chosen), self.lengths[chosen], self.spec, device)
 
     def to_dask(self, frames_per_chunk: int = 16_384) -> Any:
         """All rows' frames, one after the other in row order, as a lazy dask array (frames, [layers,] dim).

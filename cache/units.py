@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import arrays, ledger
-from cache.errors import StoreError
-from cache.layout import Item, Spec, Unit
-from cache.ledger import Record
-from cache.storage import Storage, open_storage
+from stillwave.cache import arrays, ledger
+from stillwave.cache.errors import StoreError
+from stillwave.cache.layout import Item, Spec, Unit
+from stillwave.cache.ledger import Record
+from stillwave.cache.places import open_storage
+from stillwave.cache.storage import Storage
 
 
 def write_unit(

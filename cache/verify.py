@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import arrays, ledger
-from cache.errors import NotReadable
-from cache.layout import Spec
-from cache.ledger import Plan
-from cache.locks import lock
-from cache.storage import open_storage
-from cache.writer import plan_of_index
+from stillwave.cache import arrays, ledger
+from stillwave.cache.errors import NotReadable
+from stillwave.cache.layout import Spec
+from stillwave.cache.ledger import Plan
+from stillwave.cache.locks import lock
+from stillwave.cache.places import open_storage
+from stillwave.cache.writer import plan_of_index
 
 
 @dataclass(frozen=True)

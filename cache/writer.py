@@ -7,6 +7,7 @@ with StoreWriter(path, spec, fingerprint) as writer:
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from cache import arrays, ledger
-from cache.errors import FingerprintMismatch, NotReadable, StoreError
-from cache.fingerprint import differences
-from cache.layout import Item, Row, Spec, Unit, plan_units
-from cache.ledger import Plan, Record
-from cache.locks import lock
-from cache.storage import Storage, open_storage
+from stillwave.cache import arrays, ledger
+from stillwave.cache.errors import FingerprintMismatch, NotReadable, StoreError
+from stillwave.cache.fingerprint import differences
+from stillwave.cache.layout import Item, Row, Spec, Unit, plan_units
+from stillwave.cache.ledger import Plan, Record
+from stillwave.cache.locks import lock
+from stillwave.cache.places import open_storage
+from stillwave.cache.storage import LocalFolder, Storage
 
 
 class StoreWriter:
@@ -125,8 +127,22 @@ class StoreWriter:
                 "give another --out, or remove what is there yourself"
             )
         if self.rebuilt or not storage.exists("frames/zarr.json"):
-            storage.discard()
+            self._discard()
             arrays.create_group(storage, self.spec, self.fingerprint, self.made_with)
+
+    def _discard(self) -> None:
+        """Delete what is there. Killed at any moment, no part is left that could pass for a whole store.
+
+        A folder goes in one step. Objects go one by one: the store is marked incomplete first, then loses its
+        plan, so that the next writer finds no record of a shard that is gone, and its metadata last.
+        """
+        if not isinstance(self.storage, LocalFolder):
+            with suppress(
+                FileNotFoundError, LookupError, TypeError, ValueError
+            ):  # a damaged one is none to read
+                arrays.set_complete(self.storage, "")
+            self.storage.delete(ledger.PLAN)
+        self.storage.discard(last=("frames/zarr.json", "zarr.json"))
 
     def _differences(self) -> list[str]:
         """Why the store cannot be added to, field by field; StoreError when it is not ours."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from heads.init import xavier_uniform
+from stillwave.heads.init import xavier_uniform
 
 TEMPERATURE = 0.1  # at the start: cosines of -1..1 become -10..10
 TEMPERATURE_BOUNDS = (0.01, 1.0)  # colder, fp16 gradients overflow; warmer, no class can be told apart
@@ -16,7 +16,7 @@ class ClassAnchorClustering(nn.Module):
     """Cosine similarity of projected features to one learnable anchor per class, over a learned temperature.
 
     Not the class anchor clustering of Miller et al. (WACV 2021), whose anchors are fixed in the space of the
-    logits and whose distances are euclidean: that is `heads.cac`.
+    logits and whose distances are euclidean: that is `stillwave.heads.cac`.
     The temperature is learned as its logarithm and held within TEMPERATURE_BOUNDS.
     """
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from heads.init import xavier_uniform
-from heads.masks import valid_mask, zero_padding
+from stillwave.heads.init import xavier_uniform
+from stillwave.heads.masks import valid_mask, zero_padding
 
 
 class CrossModalAttention(nn.Module):

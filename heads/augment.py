@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heads.masks import on_host, valid_mask, zero_padding
+from stillwave.heads.masks import on_host, valid_mask, zero_padding
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from heads.outputs import Outputs
-from heads.scores import Score
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Score
 
 
 class CACHead(nn.Module):

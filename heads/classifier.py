@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from heads.layers import LayerMix, Standardise
-from heads.masks import zero_padding
-from heads.outputs import Outputs
-from heads.pooling import PoolingType, SegmentAttentionPooling
-from heads.temporal import TemporalConv
+from stillwave.heads.layers import LayerMix, Standardise
+from stillwave.heads.masks import zero_padding
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
+from stillwave.heads.temporal import TemporalConv
 
 
 class SegmentClassifier(nn.Module):

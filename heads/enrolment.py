@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.personal import UNKNOWN_SPEAKER, Personalised
+from stillwave.heads.personal import UNKNOWN_SPEAKER, Personalised
 
 ITERATIONS = 100
 

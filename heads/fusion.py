@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from heads.init import xavier_uniform
+from stillwave.heads.init import xavier_uniform
 
 
 class FusionLayer(nn.Module):

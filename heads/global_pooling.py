@@ -5,9 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from heads.masks import valid_mask, zero_padding
-from heads.pooling import segment_bounds
-from heads.statistics import AttentiveStatsPooling
+from stillwave.heads.masks import valid_mask, zero_padding
+from stillwave.heads.pooling import segment_bounds
+from stillwave.heads.statistics import AttentiveStatsPooling
 
 GlobalPoolingType = Literal["mean", "max", "attention", "multi_scale", "attentive", "adaptive"]
 

@@ -6,16 +6,16 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from heads.attention import CrossModalAttention
-from heads.fusion import FusionLayer
-from heads.init import xavier_uniform
-from heads.layers import LayerMix, Standardise
-from heads.masks import zero_padding
-from heads.openmax_classifier import OpenMaxClassifier
-from heads.outputs import Outputs
-from heads.statistics import AttentiveStatsPooling
-from heads.temporal import TemporalConv
-from heads.uncertainty import UncertaintyTarget
+from stillwave.heads.attention import CrossModalAttention
+from stillwave.heads.fusion import FusionLayer
+from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import LayerMix, Standardise
+from stillwave.heads.masks import zero_padding
+from stillwave.heads.openmax_classifier import OpenMaxClassifier
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.statistics import AttentiveStatsPooling
+from stillwave.heads.temporal import TemporalConv
+from stillwave.heads.uncertainty import UncertaintyTarget
 
 MODALITIES = ("audio", "text")
 

@@ -5,8 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from heads.outputs import Outputs
-from heads.scores import Score
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Score
 
 # Rows compared at once: bounds the memory, rows x training rows x 8 bytes.
 CHUNK = 1024

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from heads.cac import CACHead
-from heads.distillation import SoftTargetLoss
-from heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
-from heads.outputs import Outputs
+from stillwave.heads.cac import CACHead
+from stillwave.heads.distillation import SoftTargetLoss
+from stillwave.heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
+from stillwave.heads.outputs import Outputs
 
 
 class Objective(nn.Module):

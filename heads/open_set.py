@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from heads.cac import CACScore
-from heads.neighbours import Neighbours
-from heads.openmax import OpenMaxScore
-from heads.scores import Energy, MaximumLogit, MaximumProbability, Score, Uncertainty
-from heads.vim import VirtualLogit
+from stillwave.heads.cac import CACScore
+from stillwave.heads.neighbours import Neighbours
+from stillwave.heads.openmax import OpenMaxScore
+from stillwave.heads.scores import Energy, MaximumLogit, MaximumProbability, Score, Uncertainty
+from stillwave.heads.vim import VirtualLogit
 
 SCORES: dict[str, type[Score]] = {
     "msp": MaximumProbability,

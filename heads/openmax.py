@@ -5,8 +5,8 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from heads.outputs import Outputs
-from heads.scores import Score, one_minus
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Score, one_minus
 
 Distance = Literal["euclidean", "eucos", "cosine"]
 

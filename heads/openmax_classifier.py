@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
-from heads.anchors import ClassAnchorClustering
-from heads.deep import DeepClassifier
-from heads.openmax import OpenMax
-from heads.outputs import Outputs
-from heads.prototypes import PrototypeMemory
-from heads.uncertainty import UncertaintyHead, UncertaintyTarget
+from stillwave.heads.anchors import ClassAnchorClustering
+from stillwave.heads.deep import DeepClassifier
+from stillwave.heads.openmax import OpenMax
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.prototypes import PrototypeMemory
+from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
 
 
 class OpenMaxClassifier(nn.Module):

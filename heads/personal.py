@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from heads.outputs import Outputs
-from heads.wrapped import WrappedHead
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.wrapped import WrappedHead
 
 UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from heads.global_pooling import GlobalPooling, GlobalPoolingType
-from heads.layers import LayerMix, Standardise
-from heads.masks import zero_padding
-from heads.outputs import Outputs
+from stillwave.heads.global_pooling import GlobalPooling, GlobalPoolingType
+from stillwave.heads.layers import LayerMix, Standardise
+from stillwave.heads.masks import zero_padding
+from stillwave.heads.outputs import Outputs
 
 
 class PooledClassifier(nn.Module):

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host
+from stillwave.heads.masks import on_host
 
 PoolingType = Literal["attention", "max", "avg", "learnable"]
 

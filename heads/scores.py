@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from heads.outputs import Outputs
+from stillwave.heads.outputs import Outputs
 
 
 class Score(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from heads.masks import zero_padding
+from stillwave.heads.masks import zero_padding
 
 
 class TemporalConv(nn.Module):

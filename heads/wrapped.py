@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from heads.layers import Standardise
-from heads.outputs import Outputs
+from stillwave.heads.layers import Standardise
+from stillwave.heads.outputs import Outputs
 
 
 class WrappedHead(nn.Module):

@@ -1,1 +1,1 @@
-"""Other names of modules that live in `pipeline` and `heads`."""
+"""The whole models of the descriptions, under their names."""

@@ -1,5 +1,44 @@
-"""`pipeline.word_models.PersonalizedModel` under the name that its description uses."""
+"""The rapid word pipeline's second model: words from raw waveforms, knowing who speaks."""
 
-from pipeline.word_models import PersonalizedModel
+import copy
 
-__all__ = ["PersonalizedModel"]
+import torch
+from torch import Tensor
+
+from stillwave.heads.personal import UNKNOWN_SPEAKER, Personalised
+from stillwave.models.simple_audio_classifier import ALL, SimpleAudioClassifier, with_lengths
+from stillwave.pipeline.runs.live import LiveModel
+
+
+class PersonalizedModel(LiveModel):
+    """A basic model, its features moved by a learned vector of who speaks: see heads/personal.py.
+
+    base_model: what it starts as; it is copied, and stays as it is. num_speakers: those that have a vector of
+    their own, numbered from 1; all others share the vector of the unknown speaker, number 0. embedding_dim,
+    hidden, unknown: of `Personalised`.
+    """
+
+    def __init__(
+        self,
+        base_model: SimpleAudioClassifier,
+        num_speakers: int = 10,
+        *,
+        embedding_dim: int = 32,
+        hidden: int = 64,
+        unknown: float = 0.1,
+    ) -> None:
+        base = copy.deepcopy(base_model)
+        head = Personalised(base.head, num_speakers, dim=embedding_dim, hidden=hidden, unknown=unknown)
+        super().__init__(dict(base.encoders.items()), head, ALL)  # type: ignore[arg-type]
+        self.num_speakers = num_speakers
+
+    def forward(self, audio: Tensor, speaker_ids: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Audio (batch, samples) or (batch, 1, samples), speakers (batch,) int64 -> (batch, num_classes).
+
+        Speakers beyond the table are unknown ones, and so are all of them where none are given.
+        """
+        if speaker_ids is None:
+            speaker_ids = torch.full((len(audio),), UNKNOWN_SPEAKER, device=audio.device)
+        known = (speaker_ids > 0) & (speaker_ids <= self.num_speakers)
+        speakers = torch.where(known, speaker_ids, UNKNOWN_SPEAKER)
+        return self.outputs(*with_lengths(audio), speakers).logits

@@ -1,5 +1,220 @@
-"""`pipeline.rapid.RapidTrainer` under the name that its description uses."""
+"""The rapid word pipeline: a table of recordings to a basic and a personalised model, in one call.
 
-from pipeline.rapid import RapidTrainer
+Nothing here is new: prepare -> finetune(word_basic) -> evaluate -> finetune(word_personalized, which starts
+from the basic run) -> evaluate, and the results once more under the names of the pipeline's description.
+"""
 
-__all__ = ["RapidTrainer"]
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stillwave.models.word_table import COLUMNS, check_table, check_words, warn_of_untested
+from stillwave.pipeline.audio.files import write_if_changed
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.corpus import Holdout, Table
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.quarantine import quarantined_ids
+from stillwave.pipeline.evaluate.stage import evaluate
+from stillwave.pipeline.run import Watcher
+from stillwave.pipeline.runs.folds import folds_of
+from stillwave.pipeline.runs.live_data import load_live_data
+from stillwave.pipeline.train.finetune import finetune
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TEST = 0.2  # of the rows
+MODELS = ("basic", "personalized")
+SUMMARY = "rapid_training_summary.json"
+PARTIAL = "manifest.partial"  # folder of a manifest that has not been checked yet
+
+
+class RapidTrainer:
+    """Train on a CSV (Parquet, JSONL) with columns file_path, word, speaker, and write all results to `out`.
+
+    root: folder that the paths are relative to; the table's own unless given.
+    speaker_independent: whole speakers are tested, none of whom was trained on. Else a fifth of the rows,
+        stratified by word, whose speakers were trained on, too.
+    seed: of the split, the weights and the training. configs: folder of the recipes and backbones.
+
+    The best checkpoint is that of the highest accuracy on validation rows, a tenth of the training rows: the
+    test rows choose nothing. A killed training goes on in the same `out`; what is complete is made anew. A
+    table that is refused changes nothing of what is there.
+    """
+
+    def __init__(
+        self,
+        csv_path: str | Path,
+        out: str | Path = "runs/rapid",
+        *,
+        root: str | Path | None = None,
+        speaker_independent: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+        configs: str | Path = CONFIGS,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.table, self.out = Path(csv_path), Path(out)
+        self.root = self.table.parent if root is None else Path(root)
+        self.speaker_independent, self.seed, self.device = speaker_independent, seed, device
+        self.configs, self.watcher = Path(configs), watcher or Watcher()
+
+    def run_rapid_training(self) -> dict[str, Any]:
+        """All of it; returns what is in rapid_training_summary.json.
+
+        Writes best_basic_model.safetensors and best_personalized_model.safetensors (the state_dicts of
+        models/words.py; safetensors, as a .pth is a pickle), detailed_results_basic.json,
+        detailed_results_personalized.json and rapid_training_summary.json; beside them manifest.parquet,
+        quarantine.csv, and the runs `basic` and `personalized` with their reports. Raises ValueError naming
+        the table, column, row or file that cannot be used.
+        """
+        self.prepare()
+        basic = self.train_basic_model()
+        personalized = self.train_personalized_model()
+        improvement = personalized["overall_accuracy"] - basic["overall_accuracy"]
+        before = basic["overall_accuracy"]
+        summary = {
+            "training_completed": True,
+            "basic_model": {"accuracy": before, "detailed_results": basic},
+            "personalized_model": {
+                "accuracy": personalized["overall_accuracy"],
+                "detailed_results": personalized,
+            },
+            "improvement": improvement,
+            "improvement_percentage": 100 * improvement / before if before else None,
+        }
+        self._write(SUMMARY, summary)
+        return summary
+
+    def prepare(self) -> None:
+        """Check the table and every file, and split the rows: manifest.parquet, quarantine.csv.
+
+        Raises ValueError as `run_rapid_training` does. Where it is for unusable files, they are listed in
+        manifest.partial/quarantine.csv. Warns of words that no test row has.
+        """
+        recipes = [self._recipe(name) for name in MODELS]
+        check_table(self.table, self.root)
+        corpus = Table(
+            kind="table",
+            table=str(self.table.resolve()),
+            columns=COLUMNS,
+            label="word",
+            max_duration_s=None,
+            split=Holdout(
+                kind="holdout",
+                group="speaker" if self.speaker_independent else None,
+                valid=0,
+                test=TEST,
+                seed=self.seed,
+            ),
+        )
+        self.watcher.stage("prepare")
+        partial = self.out / PARTIAL
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            result = prepare(corpus, self.root, partial / self._manifest.name, self.watcher.files)
+            rows = read_manifest(partial / self._manifest.name, columns=["word", "speaker"])
+            check_words(self.table, rows)
+            for recipe in recipes:
+                encoders = {
+                    name: build_backbone(self._backbone(store)) for name, store in recipe.stores().items()
+                }
+                folds_of(load_live_data(recipe, rows, encoders, self.device), recipe)
+        except BaseException:
+            if not quarantined_ids(partial / "quarantine.csv"):
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        quarantine = self.out / "quarantine.csv"
+        write_if_changed(quarantine, (partial / "quarantine.csv").read_bytes())
+        changed = write_if_changed(self._manifest, (partial / self._manifest.name).read_bytes())
+        shutil.rmtree(partial)
+        self.watcher.prepared(
+            replace(result, manifest=str(self._manifest), quarantine=str(quarantine), changed=changed)
+        )
+        warn_of_untested(self.table, rows)
+
+    def train_basic_model(self, epochs: int | None = None, lr: float | None = None) -> dict[str, Any]:
+        """Train and evaluate the basic model; epochs and learning rate are the recipe's unless given."""
+        return self._train("basic", None, epochs, lr)
+
+    def train_personalized_model(self, epochs: int | None = None, lr: float | None = None) -> dict[str, Any]:
+        """The same with speakers, from the basic model's weights on."""
+        return self._train("personalized", self.out / "basic", epochs, lr)
+
+    @property
+    def _manifest(self) -> Path:
+        return self.out / "manifest.parquet"
+
+    def _recipe(self, name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+        file = self.configs / "recipes" / f"word_{name}.yaml"
+        recipe: Recipe = load_config(file, Recipe, [f"train.seed={self.seed}", *overrides])
+        return recipe
+
+    def _backbone(self, name: str) -> Any:
+        file = self.configs / "backbones" / f"{name}.yaml"
+        return load_config(file, BackboneConfig, [f"seed={self.seed}"])
+
+    def _train(self, name: str, start: Path | None, epochs: int | None, lr: float | None) -> dict[str, Any]:
+        overrides: tuple[str, ...] = ()
+        if epochs is not None:
+            overrides += (f"train.epochs={epochs}",)
+        if lr is not None:
+            overrides += (f"train.learning_rate={lr}", f"finetune.learning_rate={lr}")
+        recipe = self._recipe(name, overrides)
+        backbones = {store: self._backbone(store) for store in recipe.stores().values()}
+        for needed, step in ((self._manifest, "prepare()"), (start, "train_basic_model()")):
+            if needed is not None and not needed.exists():
+                raise ValueError(f"{needed}: not there; call {step} before, or run_rapid_training() for all")
+        manifest = read_manifest(self._manifest, columns=["word", "speaker"])
+        self._forget(MODELS[MODELS.index(name) :])
+        run = self.out / name
+        self.watcher.stage(f"train {name}")
+        finetune(
+            recipe,
+            manifest,
+            backbones,
+            run,
+            manifest_path=self._manifest,
+            start=start,
+            device=self.device,
+            progress=self.watcher.epoch,
+        )
+        shutil.copyfile(run / "fold_0" / "model.safetensors", self.out / f"best_{name}_model.safetensors")
+        self.watcher.stage(f"evaluate {name}")
+        trained = set(manifest["speaker"][manifest["split"] != "test"])
+        results = detailed_results(evaluate(run, device=self.device), trained)
+        self._write(f"detailed_results_{name}.json", results)
+        return results
+
+    def _forget(self, names: tuple[str, ...]) -> None:
+        """Delete what says how training ended, of these models and of all: it is about to begin again."""
+        stale = [SUMMARY]
+        for name in names:
+            stale += [f"best_{name}_model.safetensors", f"detailed_results_{name}.json"]
+        for file in stale:
+            (self.out / file).unlink(missing_ok=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        (self.out / name).write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def detailed_results(metrics: dict[str, Any], trained: set[str]) -> dict[str, Any]:
+    """Accuracy of all test rows, of each speaker (known: trained on) and of each word, of `evaluate`.
+
+    A word that no test row has is there with count 0 and accuracy None.
+    """
+    return {
+        "overall_accuracy": metrics["accuracy"],
+        "speaker_analysis": {
+            name: {"accuracy": scores["accuracy"], "count": scores["n"], "known": name in trained}
+            for name, scores in metrics["per_speaker"].items()
+        },
+        "word_analysis": {
+            name: {"accuracy": scores["recall"] if scores["n"] else None, "count": scores["n"]}
+            for name, scores in metrics["per_class"].items()
+        },
+    }

@@ -9,10 +9,22 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline import analysis_commands, model_commands, store_commands, training_commands
-from pipeline.config.base import ConfigError, load_config
-from pipeline.options import Corpus, Device, Manifest, Overrides, Rebuild, Root, Scheduler, Workers
-from pipeline.version import VERSION
+from stillwave.pipeline.commands import analysis as analysis_commands
+from stillwave.pipeline.commands import model as model_commands
+from stillwave.pipeline.commands import store as store_commands
+from stillwave.pipeline.commands import training as training_commands
+from stillwave.pipeline.commands.options import (
+    Corpus,
+    Device,
+    Manifest,
+    Overrides,
+    Rebuild,
+    Root,
+    Scheduler,
+    Workers,
+)
+from stillwave.pipeline.config.base import ConfigError, load_config
+from stillwave.version import VERSION
 
 app = typer.Typer(
     name="stillwave",
@@ -47,9 +59,9 @@ def prepare(
     overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes a list of its own
 ) -> None:
     """Read a corpus, check every file, split it, and write the manifest."""
-    from pipeline import console
-    from pipeline.config.corpus import CorpusConfig
-    from pipeline.prepare import prepare
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.corpus import CorpusConfig
+    from stillwave.pipeline.corpora.prepare import prepare
 
     config = load_config(corpus, CorpusConfig, overrides)
     with console.Watch() as watch:
@@ -74,10 +86,10 @@ def extract(
 
     MANIFEST and OUT may be URLs that fsspec knows, such as s3://bucket/name.zarr.
     """
-    from pipeline import console
-    from pipeline.config.backbone import BackboneConfig
-    from pipeline.extract import extract
-    from pipeline.manifest import read_manifest
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.backbone import BackboneConfig
+    from stillwave.pipeline.corpora.manifest import read_manifest
+    from stillwave.pipeline.extract.stage import extract
 
     config = load_config(backbone, BackboneConfig, overrides)
     with console.Watch() as watch:
@@ -122,8 +134,8 @@ def demo(
     corpus: Annotated[Path, typer.Option(help="Its config.")] = Path("configs/corpora/demo.yaml"),
 ) -> None:
     """Synthesise the built-in demo corpus; does nothing when it is there."""
-    from pipeline.config.corpus import Demo
-    from pipeline.corpora.demo import make_demo
+    from stillwave.pipeline.config.corpus import Demo
+    from stillwave.pipeline.corpora.demo import make_demo
 
     make_demo(out, seed=load_config(corpus, Demo).seed)
     typer.echo(f"{out}: demo corpus ready")

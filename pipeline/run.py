@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.corpus import CorpusConfig
-from pipeline.config.recipe import Recipe
-from pipeline.evaluate import evaluate
-from pipeline.extract import ExtractResult, Progress, extract
-from pipeline.finetune import finetune
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
-from pipeline.train import train
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.evaluate.stage import evaluate
+from stillwave.pipeline.extract.stage import ExtractResult, Progress, extract
+from stillwave.pipeline.train.finetune import finetune
+from stillwave.pipeline.train.stage import train
 
 
 class Watcher:

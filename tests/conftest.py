@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.manifest import read_manifest
+from stillwave.pipeline.corpora.manifest import read_manifest
 from tests.fakes import write_speech
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network

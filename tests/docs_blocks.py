@@ -118,7 +118,7 @@ def _run(command: str, background: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _stillwave(words: list[str]) -> None:
-    from pipeline.cli import main
+    from stillwave.pipeline.cli import main
 
     sys.argv = words
     try:

@@ -9,10 +9,10 @@ import pandas as pd
 import soundfile
 from numpy.typing import NDArray
 
-from cache import Item, Row, Spec, StoreWriter, Unit, write_unit
-from cache.storage import open_storage
-from pipeline.config.corpus import KFold, Table
-from pipeline.prepare import prepare
+from stillwave.cache import Item, Row, Spec, StoreWriter, Unit, write_unit
+from stillwave.cache.places import open_storage
+from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.corpora.prepare import prepare
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import typer
 
-from pipeline.cli import app
+from stillwave.pipeline.cli import app
 from tests.docs_blocks import blocks_of, edit
 
 ROOT = Path(__file__).parents[1]
@@ -231,7 +231,7 @@ def test_every_command_and_every_config_class_is_in_the_reference(site: dict[Pat
 @pytest.mark.slow
 def test_every_module_of_analysis_is_in_the_reference(site: dict[Path, Page]) -> None:
     modules = {f"analysis.{file.stem}" for file in (ROOT / "analysis").glob("[a-z]*.py")}
-    assert {"analysis.analyze", "analysis.explorer"} <= modules
+    assert {"stillwave.analysis.analyze", "stillwave.analysis.explorer"} <= modules
     assert modules <= site[Path("reference/api/analysis.html")].ids
 
 

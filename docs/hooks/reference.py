@@ -14,28 +14,28 @@ from fields import pieces
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
-import pipeline.config
-from pipeline.cli import app
-from pipeline.config.base import Config
+from stillwave.pipeline import config
+from stillwave.pipeline.cli import app
+from stillwave.pipeline.config.base import Config
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
-    "pipeline.config.corpus": "Corpora",
-    "pipeline.config.backbones": "Backbones",
-    "pipeline.config.views": "Views",
-    "pipeline.config.recipe": "Recipes",
-    "pipeline.config.heads": "Heads",
-    "pipeline.config.train": "Training",
-    "pipeline.config.analysis": "Analysis",
+    "stillwave.pipeline.config.corpus": "Corpora",
+    "stillwave.pipeline.config.backbones": "Backbones",
+    "stillwave.pipeline.config.views": "Views",
+    "stillwave.pipeline.config.recipe": "Recipes",
+    "stillwave.pipeline.config.heads": "Heads",
+    "stillwave.pipeline.config.train": "Training",
+    "stillwave.pipeline.config.analysis": "Analysis",
 }
 # Configs that leave the meaning of their fields to the class which they are passed to.
 DESCRIBED_BY = {
-    "Convolutions": "heads.classifier.SegmentClassifier",
-    "SegmentHead": "heads.classifier.SegmentClassifier",
-    "PooledHead": "heads.pooled.PooledClassifier",
-    "FusionHead": "heads.multimodal.FusionClassifier",
-    "Augment": "heads.augment.FrameAugment",
-    "Personalise": "heads.personal.Personalised",
+    "Convolutions": "stillwave.heads.classifier.SegmentClassifier",
+    "SegmentHead": "stillwave.heads.classifier.SegmentClassifier",
+    "PooledHead": "stillwave.heads.pooled.PooledClassifier",
+    "FusionHead": "stillwave.heads.multimodal.FusionClassifier",
+    "Augment": "stillwave.heads.augment.FrameAugment",
+    "Personalise": "stillwave.heads.personal.Personalised",
 }
 SYMBOLS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {} of them"}
 
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def command_reference() -> str:
-    """What `typer pipeline.cli utils docs` prints, without its title."""
+    """What `typer stillwave.pipeline.cli utils docs` prints, without its title."""
     command = typer.main.get_command(app)
     return get_docs_for_click(obj=command, ctx=typer.Context(command), name="stillwave").partition("\n")[2]
 
@@ -58,7 +58,7 @@ def command_reference() -> str:
 def config_classes() -> dict[str, list[type[Config]]]:
     """Every config class, by the section that it belongs to."""
     found: dict[str, list[type[Config]]] = {name: [] for name in SECTIONS}
-    for module in _modules(pipeline.config):
+    for module in _modules(config):
         section = next((name for name in SECTIONS if module.__name__.startswith(name)), module.__name__)
         found.setdefault(section, [])
         found[section] += [

@@ -3,62 +3,62 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.config.backbone import BackboneConfig
 
 __all__ = ["BACKBONES", "Backbone", "Frames", "build_backbone"]
 
 
 def _fbank(config: Any) -> Backbone:
-    from pipeline.backbones.fbank import Fbank
+    from stillwave.pipeline.backbones.fbank import Fbank
 
     return Fbank(config)
 
 
 def _wav2vec2(config: Any) -> Backbone:
-    from pipeline.backbones.wav2vec2 import Wav2Vec2
+    from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2
 
     return Wav2Vec2(config)
 
 
 def _ast(config: Any) -> Backbone:
-    from pipeline.backbones.ast import Ast
+    from stillwave.pipeline.backbones.ast import Ast
 
     return Ast(config)
 
 
 def _encodec(config: Any) -> Backbone:
-    from pipeline.backbones.encodec import Encodec
+    from stillwave.pipeline.backbones.encodec import Encodec
 
     return Encodec(config)
 
 
 def _hear(config: Any) -> Backbone:
-    from pipeline.backbones.hear import Hear
+    from stillwave.pipeline.backbones.hear import Hear
 
     return Hear(config)
 
 
 def _fastconformer(config: Any) -> Backbone:
-    from pipeline.backbones.fastconformer import FastConformer
+    from stillwave.pipeline.backbones.fastconformer import FastConformer
 
     return FastConformer(config)
 
 
 def _mbert(config: Any) -> Backbone:
-    from pipeline.backbones.mbert import Mbert
+    from stillwave.pipeline.backbones.mbert import Mbert
 
     return Mbert(config)
 
 
 def _cnn1d(config: Any) -> Backbone:
-    from pipeline.backbones.cnn1d import Cnn1d
+    from stillwave.pipeline.backbones.cnn1d import Cnn1d
 
     return Cnn1d(config)
 
 
 def _sanet(config: Any) -> Backbone:
-    from pipeline.backbones.sanet import Sanet
+    from stillwave.pipeline.backbones.sanet import Sanet
 
     return Sanet(config)
 

@@ -6,13 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host, zero_padding
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.fbank import Fbank
-from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
-from pipeline.config.backbone import AstConfig, FbankConfig
+from stillwave.heads.masks import on_host, zero_padding
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.fbank import Fbank
+from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.weights import (
+    load_pretrained,
+    pretrained_fingerprint,
+    random_weights,
+    read_json,
+)
+from stillwave.pipeline.config.backbone import AstConfig, FbankConfig
 
 GPU_WINDOWS_AT_ONCE = 32
 WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory

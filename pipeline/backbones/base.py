@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host
-from pipeline.backbones.numerics import hold_weights
+from stillwave.heads.masks import on_host
+from stillwave.pipeline.backbones.numerics import hold_weights
 
 
 class Frames(NamedTuple):

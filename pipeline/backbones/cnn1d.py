@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.band_filters import band_filters
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.weights import random_weights, weights_sha256
-from pipeline.config.backbones.cnn1d import Cnn1dConfig
+from stillwave.pipeline.backbones.band_filters import band_filters
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
+from stillwave.pipeline.config.backbones.cnn1d import Cnn1dConfig
 
 
 class Cnn1d(Backbone):

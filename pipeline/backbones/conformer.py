@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heads.masks import on_host, valid_mask
-from pipeline.backbones.convolutions import MaskedBatchNorm
+from stillwave.heads.masks import on_host, valid_mask
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm
 
 SUBSAMPLING = 8
 

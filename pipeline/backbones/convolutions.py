@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from heads.masks import valid_mask
+from stillwave.heads.masks import valid_mask
 
 
 def convolved(length: int, kernel_size: int, stride: int, padding: int) -> int:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
-from pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
-from pipeline.backbones.encodec_weights import load_codec
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.weights import weights_sha256
-from pipeline.config.backbone import EncodecConfig
+from stillwave.heads.masks import on_host
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
+from stillwave.pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
+from stillwave.pipeline.backbones.encodec_weights import load_codec
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.weights import weights_sha256
+from stillwave.pipeline.config.backbone import EncodecConfig
 
 VOLUME_EPSILON = 1e-8
 SEGMENTS_AT_ONCE = 4  # a CPU takes longer for each in a larger batch

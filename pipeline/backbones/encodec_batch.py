@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.masks import valid_mask
+from stillwave.heads.masks import valid_mask
 
 
 def cut(batch: Tensor, rows: Tensor, starts: Tensor, lengths: Tensor, longest: int) -> Tensor:

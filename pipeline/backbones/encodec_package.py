@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.backbones.encodec_models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
-from pipeline.backbones.weights import hub_is_offline, random_weights
-from pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
+from stillwave.pipeline.backbones.weights import hub_is_offline, random_weights
+from stillwave.pipeline.config.backbone import EncodecConfig
 
 # What the package downloads; the digits are the beginning of the file's sha256.
 PACKAGE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.backbones.encodec_models import (
+from stillwave.pipeline.backbones.encodec_models import (
     MODELS,
     SIZES,
     Codec,
@@ -10,9 +10,9 @@ from pipeline.backbones.encodec_models import (
     fold_weight_norm,
     num_codebooks,
 )
-from pipeline.backbones.encodec_package import from_package
-from pipeline.backbones.weights import load_pretrained, random_weights
-from pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.encodec_package import from_package
+from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
+from stillwave.pipeline.config.backbone import EncodecConfig
 
 
 def load_codec(config: EncodecConfig) -> Codec:

@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
-from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.mel import LogMel, MelSettings
-from pipeline.backbones.nemo import build_nemo, restore_nemo
-from pipeline.backbones.nemo_file import read_nemo, to_nemo
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.parakeet import build_parakeet, read_parakeet
-from pipeline.backbones.weights import (
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
+from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
+from stillwave.pipeline.backbones.mel import LogMel, MelSettings
+from stillwave.pipeline.backbones.nemo import build_nemo, restore_nemo
+from stillwave.pipeline.backbones.nemo_file import read_nemo, to_nemo
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.parakeet import build_parakeet, read_parakeet
+from stillwave.pipeline.backbones.weights import (
     NEMO_WEIGHTS,
     TRANSFORMERS_WEIGHTS,
     find_folder,
     random_weights,
     weights_sha256,
 )
-from pipeline.config.backbone import FastConformerConfig
-from pipeline.config.backbones.fastconformer import Implementation
+from stillwave.pipeline.config.backbone import FastConformerConfig
+from stillwave.pipeline.config.backbones.fastconformer import Implementation
 
 # Architecture, and the size of a linear layer on top. True geometry at every size; 'large' is as published.
 SIZES: dict[str, tuple[Architecture, int | None]] = {

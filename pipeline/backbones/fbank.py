@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.config.backbone import FbankConfig
 
 LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence meets it
 KALDI_LOG_FLOOR = torch.finfo(torch.float32).eps

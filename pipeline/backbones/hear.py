@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.weights import random_weights, weights_sha256
-from pipeline.config.backbone import HearConfig
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
+from stillwave.pipeline.config.backbone import HearConfig
 
 PROBE_S = 4  # seconds of silence that a module's frames are learnt from
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from heads.masks import on_host, valid_mask
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights
-from pipeline.config.backbone import MbertConfig
+from stillwave.heads.masks import on_host, valid_mask
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights
+from stillwave.pipeline.config.backbone import MbertConfig
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host, zero_padding
-from pipeline.backbones.numerics import item_moments
+from stillwave.heads.masks import on_host, zero_padding
+from stillwave.pipeline.backbones.numerics import item_moments
 
 LOG_GUARD = 2.0**-24  # added before the logarithm
 STD_GUARD = 1e-5  # added to the standard deviation

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from pipeline.backbones.mel import MelSettings
-from pipeline.backbones.nemo_file import parse_nemo_config
-from pipeline.backbones.recorded import RecordedEncoder
-from pipeline.quiet import quiet
+from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.mel import MelSettings
+from stillwave.pipeline.backbones.nemo_file import parse_nemo_config
+from stillwave.pipeline.backbones.quiet import quiet
+from stillwave.pipeline.backbones.recorded import RecordedEncoder
 
 
 class NemoEncoder(RecordedEncoder):

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from heads.masks import valid_mask
-from pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from pipeline.backbones.mel import MelSettings
-from pipeline.backbones.recorded import RecordedEncoder
-from pipeline.backbones.weights import find_folder, load_pretrained, read_json
-from pipeline.config.backbone import FastConformerConfig
+from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.mel import MelSettings
+from stillwave.pipeline.backbones.recorded import RecordedEncoder
+from stillwave.pipeline.backbones.weights import find_folder, load_pretrained, read_json
+from stillwave.pipeline.config.backbone import FastConformerConfig
 
 # Classes that are a ParakeetEncoder or have one as `encoder`, by model_type.
 CLASSES = {

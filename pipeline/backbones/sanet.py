@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.convolutions import fit_clip
-from pipeline.backbones.numerics import compute_in
-from pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
-from pipeline.backbones.weights import random_weights, weights_sha256
-from pipeline.config.backbones.sanet import SanetConfig
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.convolutions import fit_clip
+from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
+from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
+from stillwave.pipeline.config.backbones.sanet import SanetConfig
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ item does not depend on what is behind its length.
 import torch
 from torch import Tensor, nn
 
-from heads.masks import valid_mask
-from pipeline.backbones.convolutions import MaskedBatchNorm, zero_time
+from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, zero_time
 
 
 class SE1D(nn.Module):

@@ -6,12 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heads.masks import on_host, valid_mask
-from pipeline.backbones.base import Backbone, Frames
-from pipeline.backbones.layers import resolve_layers, select_layers
-from pipeline.backbones.numerics import compute_in, hold_weights, item_moments
-from pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights, read_json
-from pipeline.config.backbone import Wav2Vec2Config
+from stillwave.heads.masks import on_host, valid_mask
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
+from stillwave.pipeline.backbones.numerics import compute_in, hold_weights, item_moments
+from stillwave.pipeline.backbones.weights import (
+    load_pretrained,
+    pretrained_fingerprint,
+    random_weights,
+    read_json,
+)
+from stillwave.pipeline.config.backbone import Wav2Vec2Config
 
 WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pipeline.config.backbone import PretrainedConfig
+from stillwave.pipeline.config.backbone import PretrainedConfig
 
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.

@@ -4,16 +4,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.backbones.ast import AstConfig
-from pipeline.config.backbones.cnn1d import Cnn1dConfig
-from pipeline.config.backbones.common import CommonConfig, Layers, Precision, PretrainedConfig
-from pipeline.config.backbones.encodec import EncodecConfig
-from pipeline.config.backbones.fastconformer import FastConformerConfig
-from pipeline.config.backbones.fbank import FbankConfig
-from pipeline.config.backbones.hear import HearConfig
-from pipeline.config.backbones.mbert import MbertConfig
-from pipeline.config.backbones.sanet import SanetConfig
-from pipeline.config.backbones.wav2vec2 import Wav2Vec2Config
+from stillwave.pipeline.config.backbones.ast import AstConfig
+from stillwave.pipeline.config.backbones.cnn1d import Cnn1dConfig
+from stillwave.pipeline.config.backbones.common import CommonConfig, Layers, Precision, PretrainedConfig
+from stillwave.pipeline.config.backbones.encodec import EncodecConfig
+from stillwave.pipeline.config.backbones.fastconformer import FastConformerConfig
+from stillwave.pipeline.config.backbones.fbank import FbankConfig
+from stillwave.pipeline.config.backbones.hear import HearConfig
+from stillwave.pipeline.config.backbones.mbert import MbertConfig
+from stillwave.pipeline.config.backbones.sanet import SanetConfig
+from stillwave.pipeline.config.backbones.wav2vec2 import Wav2Vec2Config
 
 __all__ = [
     "AstConfig",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Config
+from stillwave.pipeline.config.base import Config
 
 Strides = tuple[Annotated[int, Field(ge=1)], ...]
 

@@ -4,9 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Config
-from pipeline.config.heads import FusionHead, Head, PooledHead, SegmentHead
-from pipeline.config.train import Augment, EarlyStopping, Finetune, Group, Losses, Personalise, Train, Views
+from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.heads import FusionHead, Head, PooledHead, SegmentHead
+from stillwave.pipeline.config.train import (
+    Augment,
+    EarlyStopping,
+    Finetune,
+    Group,
+    Losses,
+    Personalise,
+    Train,
+    Views,
+)
 
 __all__ = [
     "Augment", "EarlyStopping", "Finetune", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Personalise",

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Config
-from pipeline.config.views import WaveformEffects
+from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.views import WaveformEffects
 
 
 class Augment(Config):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Config
+from stillwave.pipeline.config.base import Config
 
 
 class Effect(Config):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpora import crema_d, demo, emodb, folder, fsdd, ravdess, table, urdu
-from pipeline.corpora.base import Imported
+from stillwave.pipeline.corpora import crema_d, demo, emodb, folder, fsdd, ravdess, table, urdu
+from stillwave.pipeline.corpora.base import Imported
 
 # Each takes its own config class and the root; `kind` in the config has already decided which.
 IMPORTERS: dict[str, Callable[[Any, Path], Imported]] = {

@@ -6,8 +6,8 @@ File names: `{actor}_{sentence}_{emotion}_{intensity}.wav`, for example 1001_DFA
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import CremaD
-from pipeline.corpora.base import Imported, Row, read_named
+from stillwave.pipeline.config.corpus import CremaD
+from stillwave.pipeline.corpora.base import Imported, Row, read_named
 
 EMOTIONS = {
     "ANG": "angry",

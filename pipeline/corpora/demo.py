@@ -17,13 +17,13 @@ import numpy.typing as npt
 import soundfile
 from filelock import FileLock
 
-from pipeline.audio import resample
-from pipeline.config.corpus import Demo
-from pipeline.corpora.base import Imported
-from pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
-from pipeline.corpora.espeak import Utterance, synthesize
-from pipeline.corpora.table import read_table
-from pipeline.manifest import write_if_changed
+from stillwave.pipeline.audio.decode import resample
+from stillwave.pipeline.config.corpus import Demo
+from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
+from stillwave.pipeline.corpora.espeak import Utterance, synthesize
+from stillwave.pipeline.corpora.manifest import write_if_changed
+from stillwave.pipeline.corpora.table import read_table
 
 VERSION = 1  # raise it when a change alters the audio: a corpus of another version is made anew
 SAMPLE_RATE = 16_000  # Hz

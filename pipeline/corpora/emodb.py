@@ -6,8 +6,8 @@ File names: characters 1-2 speaker, 3-5 sentence, 6 emotion (the initial of its 
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import EmoDB
-from pipeline.corpora.base import Imported, Row, read_named
+from stillwave.pipeline.config.corpus import EmoDB
+from stillwave.pipeline.corpora.base import Imported, Row, read_named
 
 EMOTIONS = {
     "N": "neutral",

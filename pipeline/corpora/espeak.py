@@ -40,7 +40,7 @@ def synthesize(utterances: Sequence[Utterance]) -> tuple[list[bytes], int]:
 
     Raises RuntimeError with espeak-ng's words when it cannot, and ValueError where it is not installed.
     """
-    from pipeline.packages import needed  # here, for the child may not find it
+    from stillwave.pipeline.config.packages import needed  # here, for the child may not find it
 
     with needed("the demo corpus", "espeakng-loader"):
         import espeakng_loader  # noqa: F401 - by the child

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import Folder
-from pipeline.corpora.base import Imported, Rejected, Row, audio_files
+from stillwave.pipeline.config.corpus import Folder
+from stillwave.pipeline.corpora.base import Imported, Rejected, Row, audio_files
 
 
 def read(config: Folder, root: Path) -> Imported:

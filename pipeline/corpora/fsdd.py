@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import FSDD
-from pipeline.corpora.base import Imported, Row, read_named
+from stillwave.pipeline.config.corpus import FSDD
+from stillwave.pipeline.corpora.base import Imported, Row, read_named
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _NAME = re.compile(r"(\d)_([A-Za-z]+)_(\d+)")

@@ -7,8 +7,8 @@ File names: seven two-digit fields, modality-channel-emotion-intensity-statement
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import RAVDESS
-from pipeline.corpora.base import Imported, Row, read_named
+from stillwave.pipeline.config.corpus import RAVDESS
+from stillwave.pipeline.corpora.base import Imported, Row, read_named
 
 CHANNELS = {"01": "speech", "02": "song"}
 EMOTIONS = {

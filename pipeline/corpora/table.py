@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.corpus import Table
-from pipeline.corpora.base import Imported, Rejected, Row
+from stillwave.pipeline.config.corpus import Table
+from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 
 
 def read(config: Table, root: Path) -> Imported:

@@ -7,8 +7,8 @@ File names: `SGX_FXX_EYY.wav`. S speaker, G gender (M or F), X the speaker's num
 import re
 from pathlib import Path
 
-from pipeline.config.corpus import Urdu
-from pipeline.corpora.base import Imported, Row, read_named
+from stillwave.pipeline.config.corpus import Urdu
+from stillwave.pipeline.corpora.base import Imported, Row, read_named
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 GENDERS = {"M": "male", "F": "female"}

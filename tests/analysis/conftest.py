@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import fonts
+from stillwave.pipeline.evaluate import fonts
 from tests.analysis.browser import start_chromium
 from tests.analysis.folders import rows_of, write_analysis
 

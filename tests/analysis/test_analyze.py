@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from analysis import analyze as module
-from analysis.analyze import analyze, standardised
-from analysis.embeddings import pool_store
-from analysis.notes import fitted, on_label
-from cache import EmbeddingStore, Spec
-from pipeline.cli import app
-from pipeline.config.analysis import Analysis, Dbscan, Hdbscan, Kmeans, Neighbours, Tsne, Umap
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config, parse_config
-from pipeline.config.recipe import Recipe
-from pipeline.extract import extract
-from pipeline.manifest import read_manifest
-from pipeline.train import train
+from stillwave.analysis import analyze as module
+from stillwave.analysis.analyze import analyze, standardised
+from stillwave.analysis.embeddings import pool_store
+from stillwave.analysis.notes import fitted, on_label
+from stillwave.cache import EmbeddingStore, Spec
+from stillwave.pipeline.cli import app
+from stillwave.pipeline.config.analysis import Analysis, Dbscan, Hdbscan, Kmeans, Neighbours, Tsne, Umap
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.train.stage import train
 from tests.fakes import rows_with_views, write_store
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import silhouette_samples
 
-from analysis import clusters
-from analysis.clusters import cluster_report, dbscan, hdbscan, kmeans
+from stillwave.analysis import clusters
+from stillwave.analysis.clusters import cluster_report, dbscan, hdbscan, kmeans
 
 SIZES = (20, 35, 10)
 

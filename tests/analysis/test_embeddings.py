@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analysis import embeddings
-from analysis.embeddings import POOLINGS, merge, moments, pool_layers, pool_store
-from cache import EmbeddingStore, Item, Row, Spec, StoreWriter, write_unit
-from heads.global_pooling import GlobalPooling, deviation
+from stillwave.analysis import embeddings
+from stillwave.analysis.embeddings import POOLINGS, merge, moments, pool_layers, pool_store
+from stillwave.cache import EmbeddingStore, Item, Row, Spec, StoreWriter, write_unit
+from stillwave.heads.global_pooling import GlobalPooling, deviation
 from tests.fakes import FINGERPRINT, row, write_store
 
 SPECS = {

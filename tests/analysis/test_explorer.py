@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from analysis import recordings
-from analysis.explorer import write_explorer
+from stillwave.analysis import recordings
+from stillwave.analysis.explorer import write_explorer
 from tests.analysis.folders import rows_of, write_analysis
 from tests.fakes import write_wave
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from analysis import pictures
-from analysis.explorer import write_explorer
+from stillwave.analysis import pictures
+from stillwave.analysis.explorer import write_explorer
 from tests.analysis.browser import Page, near
 from tests.analysis.folders import rows_of, write_analysis
 from tests.fakes import write_wave

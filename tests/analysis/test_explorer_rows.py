@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.explorer_rows import Columns
+from stillwave.analysis.explorer_rows import Columns
 
 
 def test_a_class_has_the_same_code_as_a_label_and_as_a_prediction() -> None:

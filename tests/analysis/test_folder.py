@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.folder import building
+from stillwave.analysis.folder import building
 
 
 def write(part: Path, *names: str) -> None:

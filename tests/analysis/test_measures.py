@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis import measures
-from pipeline.config.analysis import Analysis, Neighbours, Probe
+from stillwave.analysis import measures
+from stillwave.pipeline.config.analysis import Analysis, Neighbours, Probe
 
 PER = 8
 

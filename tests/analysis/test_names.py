@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.names import LONGEST, distinct, natural, shortened
+from stillwave.analysis.names import LONGEST, distinct, natural, shortened
 
 
 def test_numbers_in_names_are_in_the_order_of_numbers() -> None:

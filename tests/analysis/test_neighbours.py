@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analysis import neighbours
-from analysis.neighbours import Metric, chance, nearest, nearest_and_apart, precision_at
+from stillwave.analysis import neighbours
+from stillwave.analysis.neighbours import Metric, chance, nearest, nearest_and_apart, precision_at
 
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 

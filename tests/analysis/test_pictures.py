@@ -14,10 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from analysis.pictures import MARKERS, MOST, OTHER, PALE, by_category, by_value, foremost, save
-from analysis.profiles import dimensions_figure, layers_figure
-from pipeline import fonts
-from pipeline.plots import PALETTE
+from stillwave.analysis.pictures import MARKERS, MOST, OTHER, PALE, by_category, by_value, foremost, save
+from stillwave.analysis.profiles import dimensions_figure, layers_figure
+from stillwave.pipeline.evaluate import fonts
+from stillwave.pipeline.evaluate.plots import PALETTE
 
 AXES = ("t-SNE 1", "t-SNE 2")
 ODD = ["<script>alert(1)</script>", "_hidden", "$x^2$", "$unclosed", r"\frac{", "a & b", "%s {0}", ""]

@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from analysis import probes
-from analysis.probes import probe
+from stillwave.analysis import probes
+from stillwave.analysis.probes import probe
 
 Names = NDArray[Any]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.projections import pca, tsne, umap
-from pipeline.config.analysis import Tsne, Umap
+from stillwave.analysis.projections import pca, tsne, umap
+from stillwave.pipeline.config.analysis import Tsne, Umap
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,26 +16,26 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.report import PAGE, write_page
-from analysis.report_facts import configuration, kept_epoch
-from analysis.report_runs import read_shown
-from pipeline import environment
-from pipeline.cli import main
-from pipeline.compare import compare
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import parse_config
-from pipeline.config.recipe import Recipe
-from pipeline.config.train import EarlyStopping
-from pipeline.evaluate import evaluate, rows_digest
-from pipeline.extract import extract
-from pipeline.fit import fit
-from pipeline.inference import predict
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
-from pipeline.report import full_report
-from pipeline.train import train
+from stillwave.analysis.report import PAGE, write_page
+from stillwave.analysis.report_facts import configuration, kept_epoch
+from stillwave.analysis.report_runs import read_shown
+from stillwave.pipeline.cli import main
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.config.train import EarlyStopping
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.evaluate.compare import compare
+from stillwave.pipeline.evaluate.report import full_report
+from stillwave.pipeline.evaluate.stage import evaluate, rows_digest
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.runs import environment
+from stillwave.pipeline.runs.inference import predict
+from stillwave.pipeline.train.fit import fit
+from stillwave.pipeline.train.stage import train
 from tests.fakes import speech_config, write_speech
-from tests.pipeline.test_fit import ToyFeatures, head, settings
+from tests.pipeline.train.test_fit import ToyFeatures, head, settings
 
 LOW, HIGH, MIDDLE = "<script>alert(1)</script>", "a $ and a $", 'x" onload="alert(2)'
 SPEAKER = "<img src=x onerror=alert(3)>"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.rows import (
+from stillwave.analysis.rows import (
     MAX_CLASSES,
     label_candidates,
     label_column,
@@ -16,16 +16,16 @@ from analysis.rows import (
     rows_of,
     with_predictions,
 )
-from cache import EmbeddingStore
-from pipeline.config.analysis import Analysis
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import load_config, parse_config
-from pipeline.config.recipe import Recipe
-from pipeline.extract import extract
-from pipeline.live_data import data_of_run
-from pipeline.manifest import read_manifest
-from pipeline.predictions import predict_folds
-from pipeline.train import train
+from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.config.analysis import Analysis
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.runs.live_data import data_of_run
+from stillwave.pipeline.runs.predictions import predict_folds
+from stillwave.pipeline.train.stage import train
 from tests.fakes import row, rows_with_views, write_store
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -218,7 +218,7 @@ def test_a_row_of_an_unknown_class_is_correct_when_it_is_rejected(trained: Path,
 
 
 def read_config(run: Path) -> Any:
-    from pipeline.head import read_run
+    from stillwave.pipeline.runs.head import read_run
 
     return read_run(run)
 

@@ -13,11 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks.gpu_wheels import BUILT, IMAGE, WHEELS
-from pipeline.version import VERSION
+from stillwave.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 OURS = (
-    "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml", "tests",
+    "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml", "src",
+    "tests",
 )  # fmt: skip
 OF_3_11 = ("importlib-metadata", "lazy-importer", "zipp")  # what dask needs before Python 3.12
 # Asks for all the models that the backbones' GPU tests write themselves.
@@ -45,7 +46,7 @@ class Machine:
                     (site / name).symlink_to(str(package.locate_file(name)))
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        environment = os.environ | {"PYTHONPATH": str(self.checkout), "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"PYTHONPATH": str(self.checkout / "src"), "HF_HUB_OFFLINE": "1"}
         command = [self.python, *arguments]
         return subprocess.run(command, cwd=self.checkout, env=environment, capture_output=True, text=True)
 
@@ -76,12 +77,12 @@ def needs(name: str) -> set[str]:
 
 
 def test_only_what_the_lists_name_is_there(machine: Machine) -> None:
-    assert machine.run("-c", "import torch, zarr, distributed, pipeline").returncode == 0
+    assert machine.run("-c", "import torch, zarr, distributed, stillwave").returncode == 0
     for name in ("dvclive", "bokeh", "umap", "python_stretch", "espeakng_loader"):
         assert f"No module named '{name}'" in machine.run("-c", f"import {name}").stderr
     asked = machine.run("-c", "from importlib.metadata import version; version('stillwave')")
     assert "PackageNotFoundError" in asked.stderr
-    assert machine.run("-m", "pipeline.cli", "--version").stdout.strip() == VERSION
+    assert machine.run("-m", "stillwave", "--version").stdout.strip() == VERSION
 
 
 def test_the_models_of_the_gpu_tests_need_no_more(machine: Machine) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from cache import Row, Spec, StoreError, StoreLocked, StoreWriter, locks, write_unit
+from stillwave.cache import Row, Spec, StoreError, StoreLocked, StoreWriter, locks, write_unit
 from tests.fakes import FINGERPRINT, SPEC, unit_frames
 
 

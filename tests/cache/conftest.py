@@ -22,6 +22,6 @@ def remote(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of seconds. S3 tells times in whole seconds: an age may be one second too high."""
-    monkeypatch.setattr("cache.locks.REFRESH_S", 0.2)
-    monkeypatch.setattr("cache.locks.EXPIRE_S", 2.0)
-    monkeypatch.setattr("cache.locks.SETTLE_S", 0.05)
+    monkeypatch.setattr("stillwave.cache.locks.REFRESH_S", 0.2)
+    monkeypatch.setattr("stillwave.cache.locks.EXPIRE_S", 2.0)
+    monkeypatch.setattr("stillwave.cache.locks.SETTLE_S", 0.05)

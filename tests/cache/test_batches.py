@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.batches import length_bucketed, pad
+from stillwave.cache.batches import length_bucketed, pad
 
 
 @given(

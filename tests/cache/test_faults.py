@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cache import IncompleteStore, Spec, StoreError, StoreWriter
-from cache.store import EmbeddingStore
+from stillwave.cache import IncompleteStore, Spec, StoreError, StoreWriter
+from stillwave.cache.store import EmbeddingStore
 from tests.cache.children import write_in_a_small_space
 from tests.fakes import FINGERPRINT, SPEC, files_of, row, write_store
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.layout import Item, Spec, plan_units
+from stillwave.cache.layout import Item, Spec, plan_units
 
 lengths_lists = st.lists(st.integers(1, 60), max_size=40)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cache import EmbeddingStore, StoreLocked, StoreWriter, locks, write_unit
-from cache.locks import Lease
-from cache.remote import RemotePrefix
-from cache.storage import open_storage
+from stillwave.cache import EmbeddingStore, StoreLocked, StoreWriter, locks, write_unit
+from stillwave.cache.locks import Lease
+from stillwave.cache.places import open_storage
+from stillwave.cache.remote import RemotePrefix
 from tests.fakes import FINGERPRINT, SPEC, row, unit_frames, write_store
 
 ROWS = [row("a", 5), row("b", 20)]
@@ -116,7 +116,7 @@ def test_a_lease_that_cannot_be_renewed_stops_its_holder(
     lease = Lease(open_storage(f"{remote}/a.zarr"))
     lease.acquire()
     with monkeypatch.context() as patch:
-        patch.setattr("cache.remote.RemotePrefix._name", lambda *_: 1 / 0)  # the network is gone
+        patch.setattr("stillwave.cache.remote.RemotePrefix._name", lambda *_: 1 / 0)  # the network is gone
         time.sleep(0.6)
     with pytest.raises(StoreLocked, match=r"could not be renewed for 0 s.*run the same command again"):
         lease.check()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cache import (
+from stillwave.cache import (
     EmbeddingStore,
     FingerprintMismatch,
     IncompleteStore,
@@ -27,10 +27,10 @@ from cache import (
     ranges,
     write_unit,
 )
-from cache.compact import compact
-from cache.remote import RemotePrefix
-from cache.storage import open_storage
-from cache.verify import repair, verify
+from stillwave.cache.compact import compact
+from stillwave.cache.places import open_storage
+from stillwave.cache.remote import RemotePrefix
+from stillwave.cache.verify import repair, verify
 from tests.cache.children import extract_slowly
 from tests.cache.test_store import SPECS
 from tests.fakes import (
@@ -167,7 +167,7 @@ def test_neighbouring_rows_share_a_request(remote: str, monkeypatch: pytest.Monk
     requests.clear()
     store.resident()
     assert len(requests) >= len(store)
-    monkeypatch.setattr("cache.store.MAX_GROUP_BYTES", 100)
+    monkeypatch.setattr("stillwave.cache.store.MAX_GROUP_BYTES", 100)
     assert_holds(url, rows)
 
 

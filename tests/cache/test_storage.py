@@ -5,9 +5,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from cache import EmbeddingStore, StoreError
-from cache.remote import RemotePrefix
-from cache.storage import LocalFolder, open_storage, split
+from stillwave.cache import EmbeddingStore, StoreError
+from stillwave.cache.places import open_storage, split
+from stillwave.cache.remote import RemotePrefix
+from stillwave.cache.storage import LocalFolder
 
 
 def test_what_is_put_is_read_back_whole_or_in_ranges(place: str) -> None:

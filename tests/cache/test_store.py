@@ -7,7 +7,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import EmbeddingStore, IncompleteStore, Spec, StoreError, StoreWriter
+from stillwave.cache import EmbeddingStore, IncompleteStore, Spec, StoreError, StoreWriter
 from tests.fakes import FINGERPRINT, SPEC, frames_of, row, write_store
 
 SPECS = {
@@ -79,7 +79,7 @@ def test_rows_by_id_and_view(tmp_path: Path) -> None:
 def test_batches_and_residents_agree_with_the_rows(tmp_path: Path, spec: Spec) -> None:
     import torch
 
-    from cache.resident import _gathered
+    from stillwave.cache.resident import _gathered
 
     write_store(tmp_path / "a.zarr", [row("a", 5), row("b", 9), row("c", 1)], spec)
     store = EmbeddingStore(tmp_path / "a.zarr")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import EmbeddingStore, IncompleteStore, NotReadable, StoreError, StoreLocked, StoreWriter
-from cache.compact import compact
-from cache.folders import beside
-from cache.verify import repair, verify
+from stillwave.cache import EmbeddingStore, IncompleteStore, NotReadable, StoreError, StoreLocked, StoreWriter
+from stillwave.cache.compact import compact
+from stillwave.cache.folders import beside
+from stillwave.cache.verify import repair, verify
 from tests.fakes import FINGERPRINT, SPEC, files_of, frames_of, row, write_store
 
 ROWS = [row(f"r{i:02d}", 1 + (7 * i) % 20) for i in range(24)]

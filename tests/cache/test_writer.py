@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache import (
+from stillwave.cache import (
     EmbeddingStore,
     FingerprintMismatch,
     Item,
@@ -23,7 +23,7 @@ from cache import (
     Unit,
     write_unit,
 )
-from cache.verify import verify
+from stillwave.cache.verify import verify
 from tests.fakes import FINGERPRINT, SPEC, files_of, frames_of, row, unit_frames, write_store
 
 ROWS = [row(f"r{i:02d}", 1 + (7 * i) % 20) for i in range(24)]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from heads.anchors import TEMPERATURE, ClassAnchorClustering
+from stillwave.heads.anchors import TEMPERATURE, ClassAnchorClustering
 
 
 def make() -> ClassAnchorClustering:

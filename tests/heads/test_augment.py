@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.augment import FrameAugment
+from stillwave.heads.augment import FrameAugment
 
 FULL = FrameAugment(
     stretch=0.2,

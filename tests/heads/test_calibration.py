@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from heads.calibration import HIGHEST, LOWEST, fit_temperature
+from stillwave.heads.calibration import HIGHEST, LOWEST, fit_temperature
 
 
 def drawn(rows: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:

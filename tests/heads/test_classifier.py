@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from heads.classifier import SegmentClassifier
-from heads.masks import valid_mask, zero_padding
+from stillwave.heads.classifier import SegmentClassifier
+from stillwave.heads.masks import valid_mask, zero_padding
 
 HEADS = {
     "plain": {},

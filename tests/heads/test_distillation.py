@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from heads.distillation import SoftTargetLoss
+from stillwave.heads.distillation import SoftTargetLoss
 
 
 def test_the_loss_is_the_divergence_at_the_temperature_times_its_square() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.classifier import SegmentClassifier
-from heads.enrolment import fit_speaker, speaker_logits, strangers
-from heads.personal import Personalised
+from stillwave.heads.classifier import SegmentClassifier
+from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
+from stillwave.heads.personal import Personalised
 
 WIDTH, CLASSES = 6, 3
 

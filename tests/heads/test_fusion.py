@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from heads.fusion import FusionLayer
+from stillwave.heads.fusion import FusionLayer
 
 
 def make() -> FusionLayer:

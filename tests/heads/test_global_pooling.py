@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d
 
-from heads.global_pooling import GlobalPooling, GlobalPoolingType
-from heads.statistics import AttentiveStatsPooling
+from stillwave.heads.global_pooling import GlobalPooling, GlobalPoolingType
+from stillwave.heads.statistics import AttentiveStatsPooling
 
 DIM, BINS = 6, 4
 LENGTHS = [9, 1, 5, 2, 12]

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.augment import FrameAugment
-from heads.classifier import SegmentClassifier
-from heads.multimodal import FusionClassifier
-from heads.objective import Objective
-from heads.open_set import SCORES
-from heads.personal import Personalised
-from heads.pooled import PooledClassifier
-from heads.pooling import SegmentAttentionPooling
+from stillwave.heads.augment import FrameAugment
+from stillwave.heads.classifier import SegmentClassifier
+from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.objective import Objective
+from stillwave.heads.open_set import SCORES
+from stillwave.heads.personal import Personalised
+from stillwave.heads.pooled import PooledClassifier
+from stillwave.heads.pooling import SegmentAttentionPooling
 from tests.devices import on_a_gpu, on_each_device
 from tests.heads.test_open_set import trained
 
@@ -118,7 +118,7 @@ def test_segments_as_long_as_they_may_be_pool_to_the_same(kind: Any, monkeypatch
     frames, lengths = inputs_of("segment", "cpu")
     with torch.no_grad():
         expected = pooling(frames, lengths)
-        monkeypatch.setattr("heads.pooling.on_host", lambda tensor: False)
+        monkeypatch.setattr("stillwave.heads.pooling.on_host", lambda tensor: False)
         torch.testing.assert_close(pooling(frames, lengths), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_stretched_frames_as_long_as_they_may_be_are_the_same(monkeypatch: pytes
     augment = FrameAugment(stretch=0.3)
     frames, lengths = inputs_of("segment", "cpu")
     expected, counts = augment(frames, lengths, torch.Generator().manual_seed(0))
-    monkeypatch.setattr("heads.augment.on_host", lambda tensor: False)
+    monkeypatch.setattr("stillwave.heads.augment.on_host", lambda tensor: False)
     values, same = augment(frames, lengths, torch.Generator().manual_seed(0))
     assert torch.equal(same, counts)
     assert values.shape[1] >= expected.shape[1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.layers import LayerMix, Standardise
+from stillwave.heads.layers import LayerMix, Standardise
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5)])

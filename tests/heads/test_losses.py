@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy, prior_bias
+from stillwave.heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy, prior_bias
 
 
 def batch(rows: int = 23, classes: int = 4) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads import neighbours
-from heads.neighbours import Neighbours
-from heads.open_set import load_scorer
-from heads.outputs import Outputs
+from stillwave.heads import neighbours
+from stillwave.heads.neighbours import Neighbours
+from stillwave.heads.open_set import load_scorer
+from stillwave.heads.outputs import Outputs
 
 
 def as_outputs(features: Tensor) -> Outputs:

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from heads.open_set import SCORES, load_scorer
-from heads.outputs import Outputs
-from heads.scores import Score
+from stillwave.heads.open_set import SCORES, load_scorer
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Score
 
 KNOWN, DIM = 3, 6
 

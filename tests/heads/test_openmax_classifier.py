@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from heads.openmax_classifier import OpenMaxClassifier
+from stillwave.heads.openmax_classifier import OpenMaxClassifier
 
 
 def make(**kwargs) -> OpenMaxClassifier:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from heads.classifier import SegmentClassifier
-from heads.multimodal import FusionClassifier
-from heads.personal import Personalised
-from heads.pooled import PooledClassifier
+from stillwave.heads.classifier import SegmentClassifier
+from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.personal import Personalised
+from stillwave.heads.pooled import PooledClassifier
 
 SEGMENT = {"channels": 16, "strides": (2,), "num_segments": 4, "num_heads": 2, "hidden": 12}
 FUSION = {"shared_dim": 8, "num_heads": 2, "fused_dim": 16, "depth": 2, "base_dim": 16, "bottleneck": 4}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.global_pooling import GlobalPoolingType
-from heads.pooled import PooledClassifier
+from stillwave.heads.global_pooling import GlobalPoolingType
+from stillwave.heads.pooled import PooledClassifier
 
 HEADS: dict[str, dict[str, Any]] = {
     **{pooling: {"pooling": pooling, "bins": 4} for pooling in get_args(GlobalPoolingType)},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.pooling import PROFILE_KNOTS, SegmentAttentionPooling, segment_bounds
+from stillwave.heads.pooling import PROFILE_KNOTS, SegmentAttentionPooling, segment_bounds
 
 TYPES = ["attention", "max", "avg", "learnable"]
 

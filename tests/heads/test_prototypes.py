@@ -2,7 +2,7 @@
 
 import torch
 
-from heads.prototypes import PrototypeMemory
+from stillwave.heads.prototypes import PrototypeMemory
 
 
 def test_distances_and_loss_equal_a_loop():

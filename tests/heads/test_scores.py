@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from heads.outputs import Outputs
-from heads.scores import Energy, MaximumLogit, MaximumProbability, Uncertainty, one_minus
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Energy, MaximumLogit, MaximumProbability, Uncertainty, one_minus
 
 LOGITS = torch.tensor([[1.0, 2.0, 4.0], [0, 0, 0], [-3, -8, -1], [90, 0, 10]], dtype=torch.float64)
 

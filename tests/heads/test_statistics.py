@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from heads.statistics import MIN_VARIANCE, AttentiveStatsPooling
+from stillwave.heads.statistics import MIN_VARIANCE, AttentiveStatsPooling
 
 
 def make() -> AttentiveStatsPooling:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads.temporal import TemporalConv
+from stillwave.heads.temporal import TemporalConv
 
 
 def naive(encoder: TemporalConv, frames: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.open_set import load_scorer
-from heads.outputs import Outputs
-from heads.vim import VirtualLogit
+from stillwave.heads.open_set import load_scorer
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.vim import VirtualLogit
 
 
 def make_layer(dim: int, classes: int = 3, bias: bool = True) -> nn.Linear:

@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
-import pipeline.train as train_module
-from cache import EmbeddingStore
-from pipeline.cli import main
-from pipeline.evaluate import evaluate
-from pipeline.head import load_head, read_run
+import stillwave.pipeline.train.stage as train_module
+from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.cli import main
+from stillwave.pipeline.evaluate.stage import evaluate
+from stillwave.pipeline.runs.head import load_head, read_run
 from tests.fakes import files_of, speech_config, write_speech, write_wave
 
 RECIPE = {
@@ -266,7 +266,7 @@ def test_mistakes_have_a_message_and_an_exit_code(
 
 HELP = """
 import sys
-import pipeline.cli
+import stillwave.pipeline.cli
 sys.argv = ["stillwave", "--help"]
 try:
     pipeline.cli.main()

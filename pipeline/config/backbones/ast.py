@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.backbones.common import PretrainedConfig
+from stillwave.pipeline.config.backbones.common import PretrainedConfig
 
 
 class AstConfig(PretrainedConfig):

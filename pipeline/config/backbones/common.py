@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Config
-from pipeline.config.views import ViewsConfig
+from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.views import ViewsConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)]

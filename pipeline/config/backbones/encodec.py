@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.backbones.common import PretrainedConfig
+from stillwave.pipeline.config.backbones.common import PretrainedConfig
 
 BANDWIDTHS = {"24khz": (1.5, 3.0, 6.0, 12.0, 24.0), "48khz": (3.0, 6.0, 12.0, 24.0)}  # kbps
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.backbones.common import PretrainedConfig
+from stillwave.pipeline.config.backbones.common import PretrainedConfig
 
 Implementation = Literal["nemo", "transformers", "custom"]
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.backbones.common import CommonConfig
+from stillwave.pipeline.config.backbones.common import CommonConfig
 
 
 class FbankConfig(CommonConfig):

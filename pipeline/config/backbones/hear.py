@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.backbones.common import CommonConfig
+from stillwave.pipeline.config.backbones.common import CommonConfig
 
 
 class HearConfig(CommonConfig):

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.backbones.common import CommonConfig, Precision
+from stillwave.pipeline.config.backbones.common import CommonConfig, Precision
 
 Width = Annotated[int, Field(ge=1)]
 

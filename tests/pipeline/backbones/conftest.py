@@ -12,15 +12,15 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.backbones.conformer import Architecture, Conformer
-from pipeline.backbones.nemo import import_nemo
-from pipeline.backbones.nemo_file import to_nemo
-from pipeline.backbones.parakeet import build_parakeet
-from pipeline.backbones.weights import random_weights
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import parse_config
-from pipeline.quiet import quiet
+from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.backbones.conformer import Architecture, Conformer
+from stillwave.pipeline.backbones.nemo import import_nemo
+from stillwave.pipeline.backbones.nemo_file import to_nemo
+from stillwave.pipeline.backbones.parakeet import build_parakeet
+from stillwave.pipeline.backbones.quiet import quiet
+from stillwave.pipeline.backbones.weights import random_weights
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import parse_config
 from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {

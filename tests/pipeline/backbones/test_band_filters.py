@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pipeline.backbones import build_backbone
-from pipeline.backbones.band_filters import HIGHEST, LOWEST_HZ, band_filters
-from pipeline.config.backbone import Cnn1dConfig
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.band_filters import HIGHEST, LOWEST_HZ, band_filters
+from stillwave.pipeline.config.backbone import Cnn1dConfig
 
 RATE = 16000
 

@@ -9,19 +9,19 @@ import torch
 import transformers
 from torch import Tensor
 
-from pipeline.backbones.conformer import (
+from stillwave.pipeline.backbones.conformer import (
     Architecture,
     Conformer,
     RelativeAttention,
     relative_positions,
     subsampled,
 )
-from pipeline.backbones.fastconformer import SIZES
-from pipeline.backbones.mel import LogMel, MelSettings, slaney_filters
-from pipeline.backbones.nemo import build_nemo
-from pipeline.backbones.nemo_file import to_nemo
-from pipeline.backbones.parakeet import build_parakeet
-from pipeline.backbones.weights import random_weights
+from stillwave.pipeline.backbones.fastconformer import SIZES
+from stillwave.pipeline.backbones.mel import LogMel, MelSettings, slaney_filters
+from stillwave.pipeline.backbones.nemo import build_nemo
+from stillwave.pipeline.backbones.nemo_file import to_nemo
+from stillwave.pipeline.backbones.parakeet import build_parakeet
+from stillwave.pipeline.backbones.weights import random_weights
 
 SMALL = Architecture(
     d_model=24, num_layers=2, num_heads=3, ff_dim=48, num_mels=40, subsampling_channels=8, conv_kernel=5

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.backbones import BACKBONES, Backbone, build_backbone
-from pipeline.config.backbone import (
+from stillwave.pipeline.backbones import BACKBONES, Backbone, build_backbone
+from stillwave.pipeline.backbones.fingerprint import fingerprint
+from stillwave.pipeline.config.backbone import (
     AstConfig,
     BackboneConfig,
     Cnn1dConfig,
@@ -27,8 +28,7 @@ from pipeline.config.backbone import (
     SanetConfig,
     Wav2Vec2Config,
 )
-from pipeline.config.base import load_config
-from pipeline.fingerprint import fingerprint
+from stillwave.pipeline.config.base import load_config
 from tests.pipeline.backbones.variants import VARIANTS, WAV2VEC2_TINY, mixed_lengths, shortest
 
 CONFIGS = {
@@ -256,9 +256,9 @@ def test_every_stage_trains(
 
 FINGERPRINTS = """
 import json, sys
-from pipeline.backbones import build_backbone
-from pipeline.config.backbone import BackboneConfig
-from pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.config.base import parse_config
 raws = json.load(sys.stdin)
 print(json.dumps([build_backbone(parse_config(raw, BackboneConfig, "test")).fingerprint() for raw in raws]))
 """
@@ -347,7 +347,7 @@ ONE_VALUE = {
 def test_fingerprint_follows_the_numbers(
     variant: str, configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.backbones import ast, mbert, wav2vec2
+    from stillwave.pipeline.backbones import ast, mbert, wav2vec2
 
     for module in (ast, mbert, wav2vec2):  # a stand-in, for the true base takes seconds to draw
         monkeypatch.setitem(module.SIZES, "base", module.SIZES["tiny"] | {"intermediate_size": 96})

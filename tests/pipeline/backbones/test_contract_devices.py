@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import pipeline.backbones
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.config.base import ConfigError
+from stillwave.pipeline import backbones
+from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.config.base import ConfigError
 from tests.devices import on_a_gpu
 from tests.pipeline.backbones.variants import VARIANTS, mixed_lengths
 
@@ -146,7 +146,7 @@ def test_the_path_of_a_gpu_gives_the_same_frames(
     batch, lengths = pad([make_item(length) for length in mixed_lengths(backbone)])
     with torch.inference_mode():
         expected, counts = backbone(batch, lengths)
-        for module in pkgutil.iter_modules(pipeline.backbones.__path__, "pipeline.backbones."):
+        for module in pkgutil.iter_modules(backbones.__path__, "stillwave.pipeline.backbones."):
             if hasattr(found := importlib.import_module(module.name), "on_host"):
                 monkeypatch.setattr(found, "on_host", lambda tensor: False)
         values, same = backbone(batch, lengths)

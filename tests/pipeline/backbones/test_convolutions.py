@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
 
 LENGTHS = torch.tensor([7, 1, 12])
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone, Frames, build_backbone, encodec
-from pipeline.config.backbone import EncodecConfig
-from pipeline.config.train import Finetune
-from pipeline.unfreeze import unfreeze
+from stillwave.pipeline.backbones import Backbone, Frames, build_backbone, encodec
+from stillwave.pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.runs.unfreeze import unfreeze
 
 CODECS = [*itertools.product(("24khz", "48khz"), ("transformers", "encodec"))]
 # Shorter than every padding, about a whole stride and a whole frame, and at 48 kHz a tail behind 149 frames.

@@ -15,12 +15,12 @@ import transformers
 import yaml
 from torch import Tensor
 
-from pipeline.audio_branch import AudioBranch
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.backbones.fastconformer import FastConformer
-from pipeline.backbones.nemo_file import NAMES, from_nemo, to_nemo
-from pipeline.config.backbone import FastConformerConfig
-from pipeline.config.backbones.fastconformer import Implementation
+from stillwave.models.audio_branch import AudioBranch
+from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.backbones.fastconformer import FastConformer
+from stillwave.pipeline.backbones.nemo_file import NAMES, from_nemo, to_nemo
+from stillwave.pipeline.config.backbone import FastConformerConfig
+from stillwave.pipeline.config.backbones.fastconformer import Implementation
 
 IMPLEMENTATIONS = get_args(Implementation)
 LENGTHS = (320, 1279, 1280, 5000, 24000, 48001)
@@ -104,8 +104,8 @@ def test_nemos_own_forward_gives_these_frames(
     relative_error: Callable[..., float],
 ) -> None:
     """What a user of NeMo gets from the model itself, without anything of ours."""
-    from pipeline.backbones.nemo import import_nemo
-    from pipeline.quiet import quiet
+    from stillwave.pipeline.backbones.nemo import import_nemo
+    from stillwave.pipeline.backbones.quiet import quiet
 
     with quiet():
         model = import_nemo().models.ASRModel.restore_from(str(nemo_file), map_location="cpu").eval()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import audio_utils
 
-from pipeline.backbones.fbank import LOG_FLOOR, Fbank, deltas
-from pipeline.config.backbone import BackboneConfig, FbankConfig
-from pipeline.config.base import ConfigError, parse_config
+from stillwave.pipeline.backbones.fbank import LOG_FLOOR, Fbank, deltas
+from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
+from stillwave.pipeline.config.base import ConfigError, parse_config
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.backbones import build_backbone
-from pipeline.backbones.hear import Hear
-from pipeline.config.backbone import FbankConfig, HearConfig
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.hear import Hear
+from stillwave.pipeline.config.backbone import FbankConfig, HearConfig
 from tests.pipeline.backbones import hear_mel
 
 MEL = "tests.pipeline.backbones.hear_mel"
@@ -55,7 +55,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
 def test_frames_are_the_modules_own(waveform: Callable[[int], Tensor], alone: Callable[..., Tensor]) -> None:
     ours = build_backbone(FbankConfig(kind="fbank"))
-    through_hear = build("pipeline.hear", model_file=str(FBANK))
+    through_hear = build("stillwave.pipeline.backbones.hear_api", model_file=str(FBANK))
     assert through_hear.dim == 240
     assert torch.equal(alone(through_hear, waveform(9000)), alone(ours, waveform(9000)))
     assert [through_hear.num_frames(n) for n in range(400, 5000)] == [

@@ -12,8 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.backbones.mbert import Mbert, WordHashTokenizer
-from pipeline.config.backbone import MbertConfig
+from stillwave.pipeline.backbones.mbert import Mbert, WordHashTokenizer
+from stillwave.pipeline.config.backbone import MbertConfig
 
 TEXT = "the cat sat on a mat, ja! Hauses Katze"
 

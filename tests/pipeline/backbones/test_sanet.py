@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.squeeze_attend_net import (
+from stillwave.models.squeeze_attend_net import (
     SE1D,
     AttentionEncoder,
     AttentivePool,
@@ -16,9 +16,9 @@ from models.squeeze_attend_net import (
     ResBlock1D,
     SqueezeAttendNet,
 )
-from pipeline.backbones import build_backbone
-from pipeline.backbones.sanet import SIZES, Sanet
-from pipeline.config.backbone import SanetConfig
+from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones.sanet import SIZES, Sanet
+from stillwave.pipeline.config.backbone import SanetConfig
 
 
 def build(**changes: Any) -> Sanet:

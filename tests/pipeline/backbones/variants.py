@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones import Backbone
+from stillwave.pipeline.backbones import Backbone
 
 WAV2VEC2_TINY = Path(__file__).parents[3] / "configs" / "backbones" / "wav2vec2_tiny.yaml"
+HEAR_API = "stillwave.pipeline.backbones.hear_api"
 TINY = {"weights": "random", "size": "tiny"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "fbank": {"kind": "fbank"},
@@ -37,8 +38,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "embedding": "quantized",
         "bandwidth": 24,
     },
-    "hear": {"kind": "hear", "module": "pipeline.hear"},
-    "hear-trainable": {"kind": "hear", "module": "pipeline.hear", "model_file": str(WAV2VEC2_TINY)},
+    "hear": {"kind": "hear", "module": HEAR_API},
+    "hear-trainable": {
+        "kind": "hear",
+        "module": HEAR_API,
+        "model_file": str(WAV2VEC2_TINY),
+    },
     "hear-mel": {"kind": "hear", "module": "tests.pipeline.backbones.hear_mel"},
     "fastconformer-tiny": {"kind": "fastconformer", **TINY},
     "fastconformer-custom-all": {"kind": "fastconformer", "weights": "small.nemo", "layers": "all"},

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.audio import decode
-from pipeline.config.corpus import Demo
-from pipeline.corpora import demo
-from pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
-from pipeline.corpora.espeak import Utterance, synthesize
+from stillwave.pipeline.audio.decode import decode
+from stillwave.pipeline.config.corpus import Demo
+from stillwave.pipeline.corpora import demo
+from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
+from stillwave.pipeline.corpora.espeak import Utterance, synthesize
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.corpus import RAVDESS, EmoDB, Urdu
-from pipeline.corpora import crema_d, emodb, fsdd, ravdess, urdu
-from pipeline.corpora.base import Row
+from stillwave.pipeline.config.corpus import RAVDESS, EmoDB, Urdu
+from stillwave.pipeline.corpora import crema_d, emodb, fsdd, ravdess, urdu
+from stillwave.pipeline.corpora.base import Row
 
 
 def touch(root: Path, *names: str) -> None:

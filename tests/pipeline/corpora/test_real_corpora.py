@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.base import load_config
-from pipeline.config.corpus import CorpusConfig
-from pipeline.manifest import read_manifest
-from pipeline.prepare import prepare
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config.base import ConfigError, parse_config
-from pipeline.config.corpus import CorpusConfig, Folder, Table
-from pipeline.corpora import folder, table
+from stillwave.pipeline.config.base import ConfigError, parse_config
+from stillwave.pipeline.config.corpus import CorpusConfig, Folder, Table
+from stillwave.pipeline.corpora import folder, table
 
 RECORDS = [
     {"file_path": "a/one.wav", "word": "NA", "speaker": 1},

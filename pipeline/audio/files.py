@@ -1,0 +1,36 @@
+"""Single files at a local path or a URL that fsspec knows: their bytes, and putting them in place whole."""
+
+from pathlib import Path
+
+from stillwave.cache.places import is_url, split
+
+__all__ = ["absolute", "beside", "is_url", "read_file", "write_if_changed"]
+
+
+def read_file(path: str | Path) -> bytes:
+    """All bytes of a file. OSError when it cannot be read; ValueError when its server does not answer."""
+    storage, name = split(path)
+    return storage.read(name)
+
+
+def write_if_changed(path: str | Path, data: bytes) -> bool:
+    """Put `data` at `path` in one step, unless it is there already; returns whether it was written."""
+    storage, name = split(path)
+    try:
+        if storage.read(name) == data:
+            return False
+    except FileNotFoundError:
+        pass
+    storage.put(name, data)
+    return True
+
+
+def beside(path: str | Path, name: str) -> str:
+    """The file called `name` in the folder, or under the URL, that `path` lies in."""
+    folder, slash, _ = str(path).rpartition("/")
+    return f"{folder}{slash}{name}"
+
+
+def absolute(path: str | Path) -> str:
+    """The path as other processes, with working folders of their own, find it; a URL as it is."""
+    return str(path) if is_url(path) else str(Path(path).absolute())

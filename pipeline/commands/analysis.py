@@ -1,0 +1,84 @@
+"""The commands that look at what is there: analyze, explore, report."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stillwave.pipeline.commands.options import Device, Overrides
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.packages import needed
+
+
+def analyze(
+    store: Annotated[str, typer.Argument(help="An embedding store, for example data/embeddings/fbank.zarr.")],
+    out: Annotated[Path, typer.Option(help="Analysis folder to write.")],
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="Its manifest; default: that of RUN, else manifest.parquet above the stores' folder."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A run whose predictions, out of fold, are shown as well.")
+    ] = None,
+    embeddings: Annotated[
+        str | None, typer.Option(help="The folder of the run's stores, if it was moved since.")
+    ] = None,
+    config: Annotated[Path, typer.Option(help="What is measured and drawn, and how.")] = Path(
+        "configs/analysis/default.yaml"
+    ),
+    device: Device = "auto",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Look at a store: one vector per row, projections, clusters, neighbours, probes; tables and pictures."""
+    from stillwave.analysis.analyze import analyze
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.analysis import Analysis
+
+    settings = load_config(config, Analysis, overrides)
+    with console.Watch() as watch:
+        facts = analyze(
+            store,
+            out,
+            settings,
+            manifest=manifest,
+            run=run,
+            embeddings=embeddings,
+            device=device,
+            progress=watch.stage,
+        )
+    console.show_analysis(facts, out)
+
+
+def explore(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `analyze` wrote.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("reports/explorer.html"),
+    audio: Annotated[
+        Literal["link", "embed", "none"],
+        typer.Option(help="Play recordings where they lie, from within the page, or not at all."),
+    ] = "link",
+) -> None:
+    """One page to look around in embeddings, that works offline: points, filters, neighbours, sound."""
+    with needed("explore", "bokeh"):
+        from stillwave.analysis.explorer import write_explorer
+
+    for notice in write_explorer(folders, out, audio):
+        typer.echo(notice, err=True)
+    typer.echo(f"{out}: open it in a browser")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Runs that were evaluated, or their evaluations.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("reports/index.html"),
+    reports: Annotated[
+        Path | None,
+        typer.Option(help="Folder of their evaluations, by run's name; default: OUT's, then RUN/report."),
+    ] = None,
+) -> None:
+    """One page about runs: scores with intervals, paired tests, pictures, tables, curves, settings."""
+    with needed("report", "jinja2"):
+        from stillwave.analysis.report import write_page
+
+    write_page(runs, out, reports)
+    typer.echo(f"{out}: open it in a browser")

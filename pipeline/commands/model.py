@@ -1,0 +1,185 @@
+"""The commands that use a trained run: predict, export, enroll, rapid."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Run = Annotated[Path, typer.Option(help="Run folder that `train` or `finetune` wrote.")]
+Backbones = Annotated[
+    Path | None,
+    typer.Option(help="Folder of backbone configs, for a run that does not say what made its frames."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def predict(
+    run: Run,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="[FILE|DIR|MANIFEST]...", help="Audio, folders of it, manifests.")
+    ] = [],  # noqa: B006 - typer reads the default and makes a list of its own
+    text: Annotated[
+        str | None,
+        typer.Option(help="What is said in the one FILE, or all there is; a manifest has its own."),
+    ] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            help="Who speaks: enrolled (the name, or the file that `enroll --out` wrote), or of the training "
+            "rows of a personalised run."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a row per clip and per segment.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write instead: .csv is CSV, all else JSON lines.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Ask the model of this fold alone, not all of them together.")
+    ] = None,
+    device: Device = "auto",
+    backbones: Backbones = None,
+    segment_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Longer audio is cut into segments of this many seconds; default: 30, or the clip_s of the "
+            "run's backbone if that is less."
+        ),
+    ] = None,
+    hop_s: Annotated[
+        float | None, typer.Option(help="Seconds from one segment to the next; default: half a segment.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that go through the model together.")] = 16,
+) -> None:
+    """Label new audio, text, or both: probabilities, uncertainty, and whether it is of a known class.
+
+    Results are printed as they come. Clips that cannot be used are listed with the reason, and exit with 1
+    when the others are done.
+    """
+    from stillwave.pipeline.predict.clips import check_output, clips_of, files_of
+    from stillwave.pipeline.predict.output import Format, shower
+    from stillwave.pipeline.predict.predictor import Predictor
+    from stillwave.pipeline.predict.results import Failure
+
+    if as_json and as_csv:
+        raise ValueError("--json and --csv are two formats of the same output; give one of them")
+    clips = clips_of(sources, text=text, speaker=speaker)
+    if out is not None:
+        check_output(out, files_of(sources))
+    predictor = Predictor.load(run, fold, backbones, device, speaker, segment_s, hop_s)
+    predictor.reader.check_text(text)
+    kind: Format = "json"
+    if as_csv or (out is not None and out.suffix == ".csv" and not as_json):
+        kind = "csv"
+    elif not as_json and out is None and sys.stdout.isatty():
+        kind = "table"
+    done, failed = 0, 0
+    file = sys.stdout if out is None else out.open("w", newline="")
+    try:
+        show = shower(kind, file, predictor.classes)
+        for result in predictor.predict_many(clips, batch_size):
+            show(result)
+            done, failed = done + 1, failed + isinstance(result, Failure)
+    finally:
+        if out is not None:
+            file.close()
+    if out is not None:
+        typer.echo(f"{out}: {done - failed} clips predicted", err=True)
+    if failed:
+        typer.echo(f"{failed} of {done} clips could not be predicted", err=True)
+        raise typer.Exit(1)
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
+    kind: Annotated[Literal["onnx"], typer.Option("--format", help="The one format that there is.")] = "onnx",
+    quantize: Annotated[
+        Literal["int8"] | None, typer.Option(help="Store the weights of matrix products as 8-bit integers.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Export the model of this fold alone, not the mean of them all.")
+    ] = None,
+    part: Annotated[
+        Literal["model", "head"], typer.Option(help="From the waveform on, or from the backbone's frames.")
+    ] = "model",
+    backbones: Backbones = None,
+) -> None:
+    """Write a run as one ONNX file: waveforms in, calibrated probabilities and the open-set score out."""
+    from stillwave.pipeline.predict.export import export
+
+    file, difference = export(run, out, part=part, fold=fold, quantize=quantize, backbones=backbones)
+    typer.echo(
+        f"{file}: {file.stat().st_size / 2**20:.1f} MiB; probabilities of noise differ from the run's by "
+        f"{difference:.1e} at most"
+    )
+
+
+def enroll(
+    run: Run,
+    speaker: Annotated[str, typer.Option(help="Name of the new speaker; `predict --speaker` asks for it.")],
+    clips: Annotated[
+        Path,
+        typer.Option(help="CSV of the speaker's clips: file_path, the label that the run predicts, text."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, ending in .safetensors; default: RUN/speakers/SPEAKER.safetensors."
+        ),
+    ] = None,
+    device: Device = "auto",
+    backbones: Backbones = None,
+) -> None:
+    """Personalise a run to a new speaker from a handful of labelled clips; the run itself stays as it is."""
+    from stillwave.pipeline.predict.enroll import enroll, read_clips
+    from stillwave.pipeline.runs.head import read_run
+
+    label = read_run(run)["recipe"]["label"]
+    result = enroll(run, speaker, read_clips(clips, label), out, backbones=backbones, device=device)
+    before, after = result.accuracy_before, result.accuracy_after
+    verdict = "give two clips of a label or more, to see whether it helps"
+    if result.num_seen:
+        verdict = f"the run was trained on {result.num_seen} of them, which cannot say whether it helps"
+    if before is not None and after is not None:
+        advice = "" if after > before else ". It does not help: predict without --speaker, or give more clips"
+        verdict = (
+            f"accuracy {before:.3f} without, {after:.3f} on each of {result.num_tested} clips by a model "
+            f"enrolled with the others{advice}"
+        )
+    typer.echo(f"{result.file}: {result.num_clips} clips; {verdict}")
+
+
+def rapid(
+    table: Annotated[Path, typer.Argument(help="CSV with columns file_path, word, speaker.")],
+    out: Annotated[Path, typer.Option(help="Folder for models, results and runs.")] = Path("runs/rapid"),
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths are relative to; default: the table's.")
+    ] = None,
+    speaker_independent: Annotated[
+        bool, typer.Option("--speaker-independent", help="Test whole speakers that were not trained on.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the weights and the training.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Words from raw waveforms: train a basic model and one that knows the speakers, and compare them."""
+    from stillwave.models.rapid_trainer import RapidTrainer
+    from stillwave.pipeline.commands import console
+
+    with console.Watch() as watch:
+        trainer = RapidTrainer(
+            table,
+            out,
+            root=root,
+            speaker_independent=speaker_independent,
+            seed=seed,
+            device=device,
+            watcher=watch,
+        )
+        summary = trainer.run_rapid_training()
+    basic, personalized = (summary[name]["accuracy"] for name in ("basic_model", "personalized_model"))
+    typer.echo(
+        f"{out / 'rapid_training_summary.json'}: accuracy {basic:.3f} basic, {personalized:.3f} personalised "
+        f"({summary['improvement']:+.3f})"
+    )

@@ -1,0 +1,191 @@
+"""The commands of stage two: train, finetune, evaluate, compare; and run, which is all stages."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillwave.pipeline.commands.options import (
+    Backbones,
+    Corpus,
+    Device,
+    Manifest,
+    Overrides,
+    Rebuild,
+    Root,
+    Start,
+    Workers,
+)
+from stillwave.pipeline.config.base import load_config, overrides_of
+
+GROUPS = ("corpus", "recipe", "backbones")  # of `run`: configs that overrides name
+
+
+def train(
+    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    manifest: Manifest,
+    embeddings: Annotated[str, typer.Option(help="Folder of the stores.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    start: Start = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Run that teaches this one; of recipes with losses.distill.")
+    ] = None,
+    device: Device = "auto",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Train a recipe's head on stored frames, one model per fold; a killed run goes on where it was."""
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.recipe import Recipe
+    from stillwave.pipeline.corpora.manifest import read_manifest
+    from stillwave.pipeline.train.stage import train
+
+    config = load_config(recipe, Recipe, overrides)
+    rows = read_manifest(manifest, columns=[config.label])
+    teach = None
+    if teacher is not None:
+        from stillwave.pipeline.train.distill import Teacher
+
+        teach = partial(Teacher, teacher, rows, device=device)
+    with console.Watch() as watch:
+        watch.stage("train")
+        train(
+            config,
+            rows,
+            embeddings,
+            out,
+            manifest_path=manifest,
+            start=start,
+            teach=teach,
+            device=device,
+            progress=watch.epoch,
+        )
+    typer.echo(f"{out}: trained; `stillwave evaluate --run {out}` scores it")
+
+
+def finetune(
+    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/wav2vec2_finetune.yaml.")],
+    manifest: Manifest,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    start: Start = None,
+    backbones: Backbones = None,
+    device: Device = "auto",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Train backbone and head together, from waveforms; a killed run goes on where it was.
+
+    `accelerate launch --multi_gpu --num_processes N -m stillwave finetune ...`: several processes.
+    """
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.recipe import Recipe
+    from stillwave.pipeline.corpora.manifest import read_manifest
+    from stillwave.pipeline.train.finetune import finetune
+
+    config = load_config(recipe, Recipe, overrides)
+    models = _backbone_configs(recipe, config, backbones)
+    rows = read_manifest(manifest, columns=[config.label])
+    with console.Watch() as watch:
+        watch.stage("finetune")
+        finetune(
+            config,
+            rows,
+            models,
+            out,
+            manifest_path=manifest,
+            start=start,
+            device=device,
+            progress=watch.epoch,
+        )
+    typer.echo(f"{out}: trained; `stillwave evaluate --run {out}` scores it")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Option(help="Run folder that `train` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Report folder; default: RUN/report.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="The manifest, if it was moved since.")] = None,
+    embeddings: Annotated[str | None, typer.Option(help="The stores' folder, if it was moved since.")] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Predict every test row out of fold; write metrics, predictions and plots."""
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.evaluate.stage import evaluate, report_folder
+
+    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device)
+    console.show_metrics(metrics, report_folder(run, out, ensemble))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run or report folder that `evaluate` wrote.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are B - A.")],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare the rows that both have, instead of stopping.")
+    ] = False,
+    group: Annotated[
+        str | None, typer.Option(help="Draw all rows of a group together: a column, for example speaker.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Draws of each interval and test.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Two runs on the same rows: scores, differences with 95 % intervals, and paired tests."""
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.evaluate.compare import compare
+
+    result = compare(a, b, common=common, group=group, resamples=resamples, seed=seed)
+    console.show_comparison(result, as_json)
+
+
+def run(
+    corpus: Corpus,
+    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for manifest, stores, run and report.")],
+    root: Root = None,
+    backbones: Backbones = None,
+    rebuild: Rebuild = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """All of it without DVC: prepare, extract, train, evaluate.
+
+    Overrides name their config: -S recipe.train.seed=1, -S corpus.max_duration_s=10,
+    -S backbones.fbank.deltas=0.
+    """
+    from stillwave.pipeline.commands import console
+    from stillwave.pipeline.config.corpus import CorpusConfig
+    from stillwave.pipeline.config.recipe import Recipe
+    from stillwave.pipeline.run import run
+
+    head = load_config(recipe, Recipe, overrides_of(overrides, "recipe", GROUPS))
+    speech = load_config(corpus, CorpusConfig, overrides_of(overrides, "corpus", GROUPS))
+    models = _backbone_configs(recipe, head, backbones, overrides_of(overrides, "backbones", GROUPS))
+    with console.Watch() as watch:
+        metrics = run(
+            speech,
+            models,
+            head,
+            out,
+            root=root,
+            rebuild=rebuild,
+            device=device,
+            workers=workers,
+            watcher=watch,
+        )
+    console.show_metrics(metrics, out / "report")
+
+
+def _backbone_configs(
+    recipe: Path, config: Any, folder: Path | None, overrides: list[str] | None = None
+) -> dict[str, Any]:
+    """The configs of the recipe's backbones, by name. overrides: with the names in front."""
+    from stillwave.pipeline.config.backbone import BackboneConfig
+
+    names = list(config.stores().values())
+    files = folder or recipe.parent.parent / "backbones"
+    return {
+        name: load_config(files / f"{name}.yaml", BackboneConfig, overrides_of(overrides or [], name, names))
+        for name in names
+    }

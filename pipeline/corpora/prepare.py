@@ -1,0 +1,224 @@
+"""Stage `prepare`: a corpus to a manifest of checked, split utterances, and a quarantine of unusable ones."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import pandas as pd
+
+from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
+from stillwave.pipeline.audio.files import beside, write_if_changed
+from stillwave.pipeline.config import corpus as config_module
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import IMPORTERS, splits
+from stillwave.pipeline.corpora.base import Imported, Rejected, Row
+from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
+from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
+
+Progress = Callable[[int, int], None]  # (files done, files in all)
+
+_DECODERS = 2  # threads; libsndfile and hashing release the interpreter lock
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What `prepare` did, in counts. Nothing that was found under the root is missing from them."""
+
+    manifest: str
+    quarantine: str
+    rows: int
+    hours: float
+    speakers: int
+    labels: dict[str, int]  # rows per label
+    quarantined: dict[str, int]  # files per reason
+    excluded: dict[str, int]  # rows that the config leaves out, per label (or "song")
+    ignored: dict[str, int]  # files that are no audio, per suffix
+    changed: bool  # False when the manifest on disk already had these bytes
+
+
+def prepare(
+    config: CorpusConfig, root: Path | None, out: str | Path, progress: Progress | None = None
+) -> PrepareResult:
+    """Import, decode, filter and split the corpus of `config`; write the manifest to `out`, a path or URL.
+
+    `root` overrides `config.root`. `quarantine.csv` is written beside `out`, always, and before any failure
+    that it explains. The same input gives byte-identical files. Raises ValueError for a folder, column, class
+    or split that cannot be used, and when more than `max_bad_fraction` of the files are unusable.
+    """
+    imported = _import(config, root)
+    if not imported.rows and not imported.rejected:
+        raise ValueError(
+            f"corpus {config.kind}: the config leaves out all it found: {dict(imported.excluded)}"
+        )
+    rows, quarantined = _usable_rows(imported, config.label)
+    rows, excluded = _keep_classes(rows, config.classes, config.label)
+    decoded, bad_audio = _decode_all(rows, config, progress)
+    quarantined = sorted(quarantined + bad_audio)
+
+    quarantine_path = beside(out, "quarantine.csv")
+    write_if_changed(quarantine_path, quarantine_csv(quarantined))
+    check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
+
+    decoded.sort(key=lambda row: str(row["id"]))
+    frame = split_rows(pd.DataFrame(decoded), config)
+    changed = write_manifest(frame, out)
+    speakers = frame["speaker"].nunique() if "speaker" in frame.columns else 0
+    return PrepareResult(
+        manifest=str(out),
+        quarantine=quarantine_path,
+        rows=len(frame),
+        hours=float(frame["duration_s"].sum()) / 3600,
+        speakers=int(speakers),
+        labels=_counts(frame[config.label].tolist()),
+        quarantined=_counts(item.reason for item in quarantined),
+        excluded=dict(sorted((excluded + imported.excluded).items())),
+        ignored=dict(sorted(imported.ignored.items())),
+        changed=changed,
+    )
+
+
+def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
+    """`frame` with the `fold` or `split` column that `config.split` asks for, checked for leaks."""
+    split = config.split
+    groups = _groups(frame, split.group)
+    labels = frame[config.label].astype(str).tolist()
+    match split:
+        case config_module.Predefined():
+            if split.column not in frame.columns:
+                raise ValueError(
+                    f"predefined split: the corpus has no column {split.column!r}; "
+                    f"it has {', '.join(map(str, frame.columns))}"
+                )
+            values = [None if pd.isna(value) else str(value) for value in frame[split.column]]
+            column = "fold" if split.folds else "split"
+            sides = splits.predefined_folds(values) if split.folds else splits.predefined(values, split.names)
+        case config_module.Holdout():
+            by = labels if split.stratify else None
+            column, sides = "split", splits.holdout(groups, split.valid, split.test, split.seed, by)
+        case config_module.KFold():
+            by = labels if split.stratify else None
+            column, sides = "fold", splits.kfold(groups, split.folds, split.seed, by)
+        case config_module.LeaveOneGroupOut():
+            column, sides = "fold", splits.leave_one_group_out(groups)
+        case _:
+            assert_never(split)
+    if not split.allow_leak:
+        remedy = "Use a split that keeps each on one side, or accept it with split.allow_leak: true."
+        if split.group is not None:
+            splits.check_leak(sides.tolist(), groups, f"{split.group} group(s)", remedy)
+        first: dict[str, str] = {}  # of the files with the same bytes, the id of the first
+        twins = [
+            first.setdefault(sha256, name) if path else name  # the same words are no recording
+            for sha256, name, path in zip(frame["sha256"], frame["id"], frame["path"], strict=True)
+        ]
+        remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
+        splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
+    return frame.drop(columns=["fold", "split"], errors="ignore").assign(**{column: sides})
+
+
+def _import(config: CorpusConfig, root: Path | None) -> Imported:
+    if root is None:
+        if config.root is None:
+            raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
+        root = Path(config.root)
+    return IMPORTERS[config.kind](config, root)
+
+
+def _usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:
+    """Rows with a label and an id of their own, and the rest as quarantine lines."""
+    rejected = list(imported.rejected)
+    if imported.rows and label not in imported.rows[0]:
+        there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
+        raise ValueError(f"label: the corpus has no column {label!r}; it has {there}")
+    rows: dict[str, Row] = {}
+    for row in imported.rows:
+        name, path = str(row["id"]), str(row["path"])
+        if row[label] is None:
+            rejected.append(Rejected(name, path, "no_label", f"no value in column {label!r}"))
+        elif name in rows:
+            detail = f"id {name!r} is taken by {rows[name]['path']}"
+            rejected.append(Rejected(name, path, "duplicate_id", detail))
+        else:
+            rows[name] = row
+    lines = [Quarantined(item.id, item.path, "import", item.reason, item.detail) for item in rejected]
+    return list(rows.values()), lines
+
+
+def _keep_classes(rows: list[Row], classes: list[str] | None, label: str) -> tuple[list[Row], Counter[str]]:
+    if classes is None or not rows:
+        return rows, Counter()
+    there = Counter(str(row[label]) for row in rows)
+    if absent := [name for name in classes if name not in there]:
+        raise ValueError(
+            f"classes: no row has {label} {', '.join(map(repr, absent))}; "
+            f"the labels are {', '.join(sorted(there))}"
+        )
+    kept = [row for row in rows if row[label] in classes]
+    return kept, Counter({name: n for name, n in there.items() if name not in classes})
+
+
+def _decode_all(
+    rows: list[Row], config: CorpusConfig, progress: Progress | None
+) -> tuple[list[dict[str, object]], list[Quarantined]]:
+    """Rows with sha256, sample_rate, num_samples and duration_s, and those whose audio is bad.
+
+    A row of text alone has the sha256 of its text, and the numbers are 0.
+    """
+
+    def measure(row: Row) -> dict[str, object] | BadAudio:
+        if row["path"] == "":
+            text = hashlib.sha256(str(row["text"]).encode()).hexdigest()
+            return {"sha256": text, "sample_rate": 0, "num_samples": 0, "duration_s": 0.0}
+        try:
+            data = read_bytes(str(row["path"]))
+            waveform, sample_rate = decode(data, config.min_duration_s, config.max_duration_s)
+        except BadAudio as error:
+            return error
+        return {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "sample_rate": sample_rate,
+            "num_samples": len(waveform),
+            "duration_s": len(waveform) / sample_rate,
+        }
+
+    good: list[dict[str, object]] = []
+    bad: list[Quarantined] = []
+    pool = ThreadPoolExecutor(_DECODERS)
+    try:
+        for done, (row, result) in enumerate(zip(rows, pool.map(measure, rows), strict=True), start=1):
+            if isinstance(result, BadAudio):
+                path = str(row["path"])
+                bad.append(Quarantined(str(row["id"]), path, "decode", result.reason, result.detail))
+            else:
+                good.append({**row, **result})
+            if progress is not None:
+                progress(done, len(rows))
+    finally:
+        # After Ctrl-C, do not decode the rest of a large corpus first.
+        pool.shutdown(cancel_futures=True)
+    return good, bad
+
+
+def _groups(frame: pd.DataFrame, group: str | None) -> list[str]:
+    """What must stay together, per row: the value of column `group`, or else each row for itself."""
+    if group is None:
+        return frame["id"].tolist()
+    if group not in frame.columns:
+        raise ValueError(
+            f"split.group: the corpus has no column {group!r}; it has {', '.join(map(str, frame.columns))}. "
+            "Name one of them, or set split.group: null for a split row by row"
+        )
+    if (unknown := frame[group].isna()).any():
+        raise ValueError(
+            f"split.group: {int(unknown.sum())} of {len(frame)} rows have no {group} "
+            f"(the first is {frame['id'][unknown].iloc[0]!r}); fill it in, or set split.group: null"
+        )
+    return frame[group].astype(str).tolist()
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

@@ -1,0 +1,63 @@
+"""What a stage cannot use: listed with a reason, never dropped, and too much of it stops the stage."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stillwave.pipeline.audio.files import read_file
+
+
+class Quarantined(NamedTuple):
+    """One line of a quarantine.csv.
+
+    stage: `import` (its name or row), `decode` (the audio itself) or `extract` (its frames).
+    reason: one word of a fixed list. detail: what a person needs to mend it.
+    """
+
+    id: str
+    path: str
+    stage: str
+    reason: str
+    detail: str
+
+
+def quarantine_csv(quarantined: Sequence[Quarantined]) -> bytes:
+    """The file's bytes; a header alone when there is nothing to list."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(Quarantined._fields)
+    writer.writerows(quarantined)
+    return buffer.getvalue().encode()
+
+
+def quarantine_path(store: str | Path) -> str:
+    """Where `extract` lists the rows that a store does not have: a file beside it."""
+    return f"{store}.quarantine.csv"
+
+
+def quarantined_ids(path: str | Path) -> set[str]:
+    """The ids that a quarantine.csv lists; none when there is no such file."""
+    try:
+        text = read_file(path).decode()
+    except FileNotFoundError:
+        return set()
+    return {row["id"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+
+
+def check_bad_fraction(
+    quarantined: Sequence[Quarantined], usable: int, bound: float, path: str | Path
+) -> None:
+    """Raise ValueError when more than `bound` of all, or all, are quarantined; `path` lists them."""
+    bad, considered = len(quarantined), len(quarantined) + usable
+    if usable and bad / considered <= bound:
+        return
+    reasons = Counter(item.reason for item in quarantined)
+    named = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    first = f"; the first is {quarantined[0].id}: {quarantined[0].detail}" if quarantined else ""
+    raise ValueError(
+        f"{bad} of {considered} rows are unusable ({named}){first}. At most max_bad_fraction = {bound:.1%} "
+        f"may be, and not all. {path} lists them: mend or remove them, or raise max_bad_fraction"
+    )

@@ -1,0 +1,1 @@
+"""Stage one: a manifest to a store of frames."""

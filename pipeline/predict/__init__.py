@@ -1,0 +1,1 @@
+"""New audio and text to predictions."""

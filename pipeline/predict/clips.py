@@ -1,0 +1,187 @@
+"""What is to be predicted: clips from files, folders and manifests, and their samples."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwave.pipeline.audio.decode import BadAudio, Waveform, decode, read_bytes, resample, with_channels
+from stillwave.pipeline.audio.files import is_url
+
+MANIFEST_SUFFIX = ".parquet"
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx")
+ADVICE = "give an audio file, a folder of them or a manifest, or --text alone"
+# Full scale is 1, and mixes go a little beyond it; 16-bit integers that nobody divided reach 32768. Much
+# larger samples overflow in float32 where a backbone normalises them, and their answer is that of silence.
+LOUDEST = 1e4
+MOST_CHANNELS = 8  # of samples in memory: beyond it the axes are the other way round
+
+
+class Sound(NamedTuple):
+    """Samples (samples,) or (samples, 2), float32 in [-1, 1], and their rate in Hz."""
+
+    waveform: Waveform
+    sample_rate: int
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.waveform) / self.sample_rate
+
+    def at(self, sample_rate: int) -> Waveform:
+        """The samples at another rate."""
+        return resample(self.waveform, self.sample_rate, sample_rate)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance: audio (a file's path or URL, or samples), a text, or both.
+
+    name: what its result is called. speaker: by its name in the training rows; others are unknown speakers.
+    """
+
+    name: str
+    audio: str | Sound | None = None
+    text: str | None = None
+    speaker: str | None = None
+
+
+def clips_of(
+    sources: Sequence[str], *, text: str | None = None, speaker: str | None = None
+) -> Iterator[Clip]:
+    """The clips that `sources` name, in their order: audio files and URLs, folders of them, and manifests.
+
+    text, speaker: of all of them, whatever a manifest says; a text is that of one file, or is all there is.
+    Raises ValueError at once for a folder without audio, ManifestError for a manifest that cannot be used.
+    A file that is not there is a clip all the same, and an error when it is read.
+    """
+    if text is not None and len(sources) > 1:
+        raise ValueError(f"a text is that of one file, and there are {len(sources)}; name one of them")
+    if text is not None and not text.strip():
+        raise ValueError(f"text is {text!r}; give words, or leave it out")
+    if not sources:
+        if text is None:
+            raise ValueError(f"nothing to predict: {ADVICE}")
+        return iter([Clip("text", None, text, speaker)])
+    return chain.from_iterable([_clips(source, text, speaker) for source in sources])
+
+
+def _clips(source: str, text: str | None, speaker: str | None) -> Iterator[Clip]:
+    is_folder = not is_url(source) and Path(source).is_dir()
+    if text is not None and (is_folder or source.endswith(MANIFEST_SUFFIX)):
+        raise ValueError(f"a text is that of one file, and {source} may hold many; give them as a manifest")
+    if source.lower().endswith(TABLES):
+        raise ValueError(
+            f"{source}: neither audio nor a manifest, which is the {MANIFEST_SUFFIX} that `stillwave "
+            "prepare` writes"
+        )
+    if is_folder:
+        return _folder(Path(source), speaker)
+    if source.endswith(MANIFEST_SUFFIX):
+        return _manifest(source, speaker)
+    return iter([Clip(source, source, text, speaker)])
+
+
+def _folder(folder: Path, speaker: str | None) -> Iterator[Clip]:
+    from stillwave.pipeline.corpora.base import audio_files  # here: the importers take a second to import
+
+    next(audio_files(folder, Counter()))  # there is one, or this says so before any other is predicted
+    return (Clip(str(path), str(path), None, speaker) for path in audio_files(folder, Counter()))
+
+
+def _manifest(path: str, speaker: str | None) -> Iterator[Clip]:
+    from stillwave.pipeline.corpora.manifest import read_manifest  # here: pandas
+
+    table = read_manifest(path)
+    columns: list[Any] = [
+        table[name].tolist() if name in table else [None] * len(table) for name in ("text", "speaker")
+    ]
+    rows = zip(table["id"].tolist(), table["path"].tolist(), *columns, strict=True)
+    return (
+        Clip(id_, audio or None, words if words and words.strip() else None, speaker or who)
+        for id_, audio, words, who in rows
+    )
+
+
+def check_output(out: Path, read: Iterable[Any]) -> None:
+    """Raise ValueError where `out` is one of the files `read`, by whatever name: writing would destroy it."""
+    if not out.exists():
+        return
+    for one in read:
+        if isinstance(one, str | Path) and not is_url(one) and Path(one).exists() and out.samefile(one):
+            raise ValueError(f"--out {out} would overwrite {one}, which is read; name another file")
+
+
+def files_of(sources: Sequence[str]) -> Iterator[Any]:
+    """What predicting `sources` reads: they themselves, and the audio of each clip."""
+    yield from sources
+    for source in sources:
+        yield from (clip.audio for clip in _clips(source, None, None))
+
+
+def read_sound(audio: str | Sound, channels: int) -> Sound:
+    """The samples of a clip with `channels` channels: see `stillwave.pipeline.audio.decode.decode`.
+
+    Raises BadAudio, and ValueError for samples beyond LOUDEST.
+    """
+    sound = audio if isinstance(audio, Sound) else Sound(*decode(read_bytes(audio), channels=channels))
+    _check_loudness(sound.waveform)
+    return sound
+
+
+def check_rate(sample_rate: float | None) -> None:
+    """Raise ValueError for what is no whole number of Hz above 0."""
+    if (
+        sample_rate is None
+        or not math.isfinite(sample_rate)
+        or not sample_rate > 0
+        or sample_rate != int(sample_rate)
+    ):
+        raise ValueError(
+            f"sample_rate is {sample_rate}; samples need the rate that they were recorded at, in Hz, for "
+            "example 16000"
+        )
+
+
+def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound:
+    """Checked samples from the caller's own array or tensor, (samples,) or (samples, any channels).
+
+    Raises BadAudio for none and for NaN or infinite ones, ValueError for another shape or type of them, for
+    those beyond LOUDEST, and for a rate that is missing or not positive.
+    """
+    check_rate(sample_rate)
+    assert sample_rate is not None
+    samples = np.asarray(waveform)
+    if samples.ndim not in (1, 2):
+        raise ValueError(f"samples of shape {samples.shape}; give (samples,) or (samples, channels)")
+    if samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS:
+        raise ValueError(
+            f"samples of shape {samples.shape} have {samples.shape[1]} channels, and {MOST_CHANNELS} are the "
+            "most; give (samples, channels): transpose an array that has its channels first"
+        )
+    if samples.dtype.kind != "f":
+        raise ValueError(
+            f"samples of type {samples.dtype}; give floats in [-1, 1]: 16-bit integers divided by 32768"
+        )
+    if not samples.size:
+        raise BadAudio("zero_length", "no samples")
+    if not np.isfinite(samples).all():
+        bad = int(np.count_nonzero(~np.isfinite(samples)))
+        raise BadAudio("non_finite", f"{bad} of {samples.size} samples are NaN or infinite")
+    _check_loudness(samples)
+    values = samples.astype(np.float32).reshape(len(samples), -1)
+    return Sound(np.ascontiguousarray(with_channels(values, channels)), int(sample_rate))
+
+
+def _check_loudness(samples: NDArray[np.floating[Any]]) -> None:
+    loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, as abs would make
+    if loudest > LOUDEST:
+        raise ValueError(
+            f"samples reach {loudest:.3g}, and full scale is 1; at most {LOUDEST:g} is taken: divide 16-bit "
+            "integers by 32768; otherwise the recording is damaged"
+        )

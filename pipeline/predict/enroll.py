@@ -1,0 +1,193 @@
+"""Enrolment: a trained run learns one more speaker from a handful of labelled clips, in seconds.
+
+All is frozen but an output layer of the speaker's own, and in a personalised run the speaker's vector. Both
+start where a stranger's are, and are held near: without a vector the problem is convex.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
+from stillwave.heads.personal import Personalised
+from stillwave.pipeline.audio.decode import read_bytes
+from stillwave.pipeline.corpora.table import column_names, read_table
+from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
+from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, head_of, save_speaker, speaker_file
+from stillwave.pipeline.predict.ensemble import Ensemble
+from stillwave.pipeline.predict.reading import Item, Reader
+from stillwave.pipeline.runs.head import SEEN, read_run
+from stillwave.pipeline.runs.live import LiveModel
+
+PENALTY = 0.01  # of 0.001 to 10, on one held-out speaker of FSDD: more costs much, less gains little
+BATCH_SIZE = 16
+
+Labelled = tuple[str | Path | Clip, str]
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """file: where the speaker is kept. accuracy_before: of the run as it was, on the clips that share their
+    label with another, `num_tested`; None where no two do. accuracy_after: of each of them by a model that
+    was given the others: an estimate for new clips of the speaker. num_seen: clips that some model of the run
+    was trained on; it knows their labels, so nothing is estimated with them, and both are None.
+    """
+
+    speaker: str
+    file: str
+    num_clips: int
+    num_tested: int
+    num_seen: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+def enroll(
+    run: str | Path,
+    name: str,
+    clips: Sequence[Labelled],
+    out: str | Path | None = None,
+    *,
+    fold: int | None = None,
+    backbones: str | Path | None = None,
+    device: str = "auto",
+    penalty: float = PENALTY,
+) -> Enrolment:
+    """Personalise every model of a run to one speaker; writes RUN/speakers/<name>.safetensors, or `out`.
+
+    clips: audio files (or Clips, with text) and their labels: two at least, better two of each label. fold:
+    the one model to personalise, of a speaker held out in it; None for all. backbones: as in `load_encoders`.
+    penalty: how strongly the speaker's weights are held near the shared ones. Raises ValueError for a name
+    that is no file name or that the run knows, labels that it does not know, clips that occur twice, cannot
+    be read or give no finite features, and an `out` that is one of the files read.
+    """
+    run = Path(run)
+    classes = tuple(read_run(run)["classes"])
+    check_name(name)
+    named = [clip if isinstance(clip, Clip) else Clip(str(clip), str(clip)) for clip, _ in clips]
+    file = speaker_file(run, name) if out is None else Path(out)
+    if file.suffix != SUFFIX:
+        raise ValueError(f"--out {file}: a speaker is kept in a {SUFFIX} file; end the name so")
+    check_output(file, [*(clip.audio for clip in named), *run.glob(f"fold_*/*{SUFFIX}")])
+    labels = _check_labels(named, [label for _, label in clips], classes)
+    if not penalty > 0:
+        raise ValueError(f"penalty is {penalty}; it must be above 0, or a handful of clips says too little")
+    models = Ensemble(run, fold, backbones, device)
+    if name in models.speakers:
+        raise ValueError(f"{name!r} is a speaker whom the run was trained on, and knows; enrol another name")
+    items = _read(named, Reader(models.encoders))
+    before = after = torch.zeros(len(items), len(classes))  # probabilities, summed over the models
+    folds: dict[int, dict[str, Tensor]] = {}
+    for one in models.folds:
+        features = _features(one.model, models, items)
+        if bad := [clip.name for clip, row in zip(named, features, strict=True) if not row.isfinite().all()]:
+            raise ValueError(
+                f"{', '.join(bad)}: the features in fold {one.number} are not finite numbers; leave the "
+                "clips out, or mend them"
+            )
+        head = head_of(one.model).cpu()
+        found = fit_speaker(features, labels, head, penalty)
+        if bad := [key for key, value in found.items() if not value.isfinite().all()]:
+            raise ValueError(
+                f"the speaker's {', '.join(bad)} of fold {one.number} are not finite numbers; nothing is "
+                f"written: raise the penalty of {penalty:g}, or give other clips"
+            )
+        folds[one.number] = {key: value[-1] for key, value in found.items()}
+        shared = {key: value[None] for key, value in strangers(head).items()}
+        temperature = one.calibration.temperature or 1.0
+        before = before + (speaker_logits(features, head, shared)[0] / temperature).softmax(1)
+        # The diagonal: each clip by the one of whose clips it is not.
+        others = speaker_logits(features, head, found)[:-1].diagonal().T
+        after = after + (others / temperature).softmax(1)
+    save_speaker(file, run, name, folds)
+    tested = labels.bincount(minlength=len(classes))[labels] > 1
+
+    def accuracy(probabilities: Tensor) -> float | None:
+        right = (probabilities.argmax(1) == labels)[tested]
+        return float(right.double().mean()) if len(right) else None
+
+    num_seen = _num_seen(run, named) if fold is None else 0
+    figures = (None, None) if num_seen else (accuracy(before), accuracy(after))
+    return Enrolment(name, str(file), len(items), int(tested.sum()), num_seen, *figures)
+
+
+def _num_seen(run: Path, clips: Sequence[Clip]) -> int:
+    """Files among the clips that the run was trained on, in any fold."""
+    seen = set(json.loads((run / SEEN).read_text()))
+    files = [clip.audio for clip in clips if isinstance(clip.audio, str)]
+    return sum(hashlib.sha256(read_bytes(file)).hexdigest() in seen for file in files)
+
+
+def read_clips(table: Path, label: str) -> list[Labelled]:
+    """The clips of a CSV (TSV, Parquet, JSONL) with columns file_path and `label`, and perhaps text.
+
+    Paths are relative to the table's folder. Raises ValueError naming the table and what it lacks.
+    """
+    needs = f"a row per clip, with columns file_path and {label}, and text where the run reads it"
+    if not table.is_file():
+        raise ValueError(f"{table}: no such table of clips; make one: {needs}")
+    there = column_names(table)
+    for column in ("file_path", label):
+        if column not in there:
+            raise ValueError(
+                f"{table}: no column {column!r}; the columns are {', '.join(there)}. The table has {needs}"
+            )
+    columns = {"path": "file_path", "label": label} | ({"text": "text"} if "text" in there else {})
+    imported = read_table(table, table.parent, columns)
+    if imported.rejected:
+        raise ValueError(imported.rejected[0].detail)
+    for number, row in enumerate(imported.rows, 1):
+        if row["label"] is None:
+            raise ValueError(f"{table}: row {number} has no {label}")
+    return [
+        (Clip(str(row["path"]), row["path"], row.get("text")), str(row["label"])) for row in imported.rows
+    ]
+
+
+@torch.no_grad()
+def _features(model: Any, models: Ensemble, items: Sequence[Item]) -> Tensor:
+    """The features of each item before the speaker comes in, (items, width), on the CPU."""
+    parts = []
+    for first in range(0, len(items), BATCH_SIZE):
+        inputs = models.inputs(items[first : first + BATCH_SIZE])
+        if isinstance(model, LiveModel):
+            inputs = list(model.frames(*inputs))
+        head = head_of(model)
+        inner = head.head if isinstance(head, Personalised) else head
+        parts.append(inner.outputs(*inputs).features.float().cpu())
+    return torch.cat(parts)
+
+
+def _read(clips: Sequence[Clip], reader: Reader) -> list[Item]:
+    items = []
+    for clip in clips:
+        try:
+            sound = None if clip.audio is None else read_sound(clip.audio, reader.channels)
+            items.append(reader.item(sound, clip.text, None))
+        except ValueError as error:
+            detail = str(error) if clip.name in str(error) else f"{clip.name}: {error}"
+            raise ValueError(f"{detail}; leave the clip out, or mend it") from None
+    keys = [tuple(values.tobytes() for values in item.inputs.values()) for item in items]
+    for number, key in enumerate(keys):
+        if (first := keys.index(key)) < number:
+            raise ValueError(
+                f"{clips[number].name} and {clips[first].name} are the same recording; give each once"
+            )
+    return items
+
+
+def _check_labels(clips: Sequence[Clip], labels: Sequence[str], classes: tuple[str, ...]) -> Tensor:
+    """The numbers of the labels. Raises ValueError for too few clips and labels that are no classes."""
+    if len(clips) < 2:
+        raise ValueError(f"{len(clips)} clips; enrolment takes two at least, to test each by the others")
+    for clip, label in zip(clips, labels, strict=True):
+        if label not in classes:
+            raise ValueError(f"{clip.name}: the label {label!r} is none of the run's: {', '.join(classes)}")
+    return torch.from_numpy(np.array([classes.index(label) for label in labels], dtype=np.int64))

@@ -1,0 +1,142 @@
+"""The models of a run, warm: items in, the mean of what they say out."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillwave.cache.batches import pad
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.personal import UNKNOWN_SPEAKER
+from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.backbones.device import pick_device, to_device
+from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.predict.enrolled import Enrolled
+from stillwave.pipeline.predict.reading import Item
+from stillwave.pipeline.predict.results import Values, mean_of
+from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
+from stillwave.pipeline.runs.head import load_head, read_facts, read_run
+from stillwave.pipeline.runs.inference import autocast
+from stillwave.pipeline.runs.live import encode, load_encoders, load_live
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One model, of the fold `number`: a head, or of a fine-tuned run the whole.
+
+    speakers: those that it was trained on, in a personalised run.
+    """
+
+    number: int
+    model: Any
+    calibration: Calibration
+    speakers: tuple[str, ...]
+
+
+class Ensemble:
+    """The models of a run's folds, or of one of them, on one device.
+
+    classes: their names. encoders: what turns an item's inputs into frames, by modality. speakers: those that
+    some model knows; none where the recipe is not personalised.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        fold: int | None = None,
+        backbones: str | Path | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Load a run; backbones: a folder of YAMLs, where the run does not say what made its frames.
+
+        Raises ValueError, naming the file, for a run that cannot be used, or a fold that it does not have.
+        """
+        run, self.device = Path(run), pick_device(device)
+        configs = None if backbones is None else Path(backbones)
+        config = read_run(run)
+        self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+        self.classes = tuple(config["classes"])
+        self.live = bool(config["live"])
+        if fold is not None and fold not in config["folds"]:
+            raise ValueError(f"fold is {fold}; {run} has {', '.join(map(str, config['folds']))}")
+        numbers = config["folds"] if fold is None else [fold]
+        self.encoders = load_encoders(run, configs)
+        folds = []
+        for number in numbers:
+            # A fine-tuned run's weights are put into encoders: each model has its own.
+            model, _ = (
+                load_live(run, number, encoders=deepcopy(self.encoders))
+                if self.live
+                else load_head(run, number)
+            )
+            folder = run / f"fold_{number}"
+            speakers = read_facts(run, number).get("speakers") if self.recipe.personalise else None
+            model.to(self.device).eval().requires_grad_(False)
+            folds.append(Fold(number, model, Calibration.load(folder), tuple(speakers or ())))
+        self.folds = tuple(folds)
+        self.speakers = tuple(sorted({name for one in folds for name in one.speakers}))
+        for encoder in () if self.live else self.encoders.values():
+            encoder.to(self.device).hold_weights(_settings(encoder).precision)
+
+    def enroll(self, speaker: Enrolled) -> None:
+        """From here on every clip is taken for one of this speaker, who is the only one that is known."""
+        for fold in self.folds:
+            speaker.apply(fold.model, fold.number)
+        self.folds = tuple(replace(fold, speakers=()) for fold in self.folds)
+        self.speakers = (speaker.name,)
+
+    @torch.inference_mode()
+    def __call__(self, items: Sequence[Item]) -> list[Values]:
+        """What the models say of each item, all of them one batch: the mean over the models.
+
+        An item's answer does not depend on its batch (1e-5 in fp32). A frame of a cached run passes the
+        stored type, as it did when the heads were trained.
+        """
+        inputs = self.inputs(items)
+        table = mean_of([self._values(fold, inputs, items) for fold in self.folds])
+        return [{name: column[row] for name, column in table.items()} for row in range(len(items))]
+
+    def _values(self, fold: Fold, inputs: list[Tensor], items: Sequence[Item]) -> Values:
+        if self.recipe.personalise:
+            # A fold need not have been trained on every speaker that another knows.
+            numbers = {name: number for number, name in enumerate(fold.speakers, UNKNOWN_SPEAKER + 1)}
+            known = [numbers.get(item.speaker or "", UNKNOWN_SPEAKER) for item in items]
+            inputs = [*inputs, torch.tensor(known, dtype=torch.int64, device=self.device)]
+        with autocast(self.device, self.recipe.train.precision):
+            outputs: Outputs = fold.model.outputs(*inputs).each(lambda tensor: tensor.float().cpu())
+        calibration, score = fold.calibration, self.recipe.open_set.score
+        values = {
+            "p": calibration.probabilities(outputs),
+            "score": calibration.scorers[score](outputs).numpy(),
+            "threshold": np.full(len(items), threshold_of(self.recipe.open_set, score, calibration)),
+        }
+        if outputs.uncertainty is not None and self.recipe.losses.uncertainty:
+            values["uncertainty"] = outputs.uncertainty.double().numpy()
+        return values
+
+    def inputs(self, items: Sequence[Item]) -> list[Tensor]:
+        """What the models read of a batch, but for the speakers: values and lengths of each modality."""
+        return [tensor for name in self.encoders for tensor in self._inputs(name, items)]
+
+    def _inputs(self, name: str, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Values and lengths of one modality, as the models take them; a length of 0 where it lacks."""
+        encoder = self.encoders[name]
+        arrays = pad([item.inputs[name] for item in items])
+        values, lengths = map(torch.from_numpy, arrays)
+        values = to_device(values, self.device)  # the encoder plans by the lengths: they stay here
+        if self.live:
+            return values, lengths
+        frames = encode(encoder, values, lengths)
+        stored = getattr(torch, _settings(encoder).storage_dtype)
+        return frames.values.float().to(stored), frames.lengths
+
+
+def _settings(encoder: Backbone) -> Any:
+    """The config that every kind of backbone keeps."""
+    return encoder.config

@@ -1,0 +1,294 @@
+"""A run as one ONNX graph: waveforms, or frames, to calibrated probabilities, without Python or torch."""
+
+import json
+import tempfile
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillwave.heads.outputs import Outputs
+from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.predict.ensemble import Ensemble
+from stillwave.pipeline.predict.onnx import quantize_weights, run_graph, write_graph
+from stillwave.pipeline.runs.calibrate import threshold_of
+from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.live import at_precision
+from stillwave.version import VERSION
+
+Part = Literal["model", "head"]
+
+# Kinds that export: with any number of items in a batch, or one whole item at a time, for their arithmetic
+# goes item by item.
+BATCHED = ("fbank", "wav2vec2", "mbert", "fastconformer", "cnn1d", "sanet")
+SINGLE = ("ast",)
+OTHERS = {
+    "encodec": "its paddings depend on numbers, and its LSTM would have as many steps as at export",
+    "hear": "its model is somebody else's code",
+}
+# Scores that are arithmetic on logits and features; the others look up training rows or branch on numbers.
+SCORES = ("msp", "mls", "energy", "vim", "cac", "uncertainty")
+TOLERANCE = 1e-3  # between probabilities; rounding makes 1e-6
+EXAMPLES = 3  # items in the batch that export traces with; 1 would be taken for all there ever is
+
+
+class Exported(NamedTuple):
+    """difference: the largest between a probability of the file and of the run, on a batch of noise."""
+
+    file: Path
+    difference: float
+
+
+class Graph(nn.Module):
+    """The models of a run as one function of tensors: what `Ensemble` computes, with nothing but arithmetic.
+
+    part: `model`, from waveforms or token ids on, or `head`, from frames. single: no lengths are read, the
+    whole of the one item is valid.
+    """
+
+    def __init__(self, models: Ensemble, part: Part = "model", single: bool = False) -> None:
+        super().__init__()
+        self.single = single
+        # One set of encoders for all heads, or of a fine-tuned run one for each; of `head` none.
+        self.encoders = nn.ModuleList(_encoders(models) if part == "model" else ())
+        self.stored = [
+            None if models.live else getattr(torch, _config(encoder).storage_dtype)
+            for encoder in models.encoders.values()
+        ]
+        self.heads = nn.ModuleList(fold.model.head if models.live else fold.model for fold in models.folds)
+        self.temperatures = [fold.calibration.temperature or 1.0 for fold in models.folds]
+        name = models.recipe.open_set.score
+        self.scorers = nn.ModuleList(
+            fold.calibration.scorers[name] for fold in models.folds if name in SCORES
+        )
+        self.learnt_uncertainty = bool(models.recipe.losses.uncertainty)
+        self.num_modalities = len(models.encoders)
+        self.personal = models.recipe.personalise is not None
+        for number, fold in enumerate(models.folds):
+            # A speaker's number in this fold, by the number among those of all folds; 0 is the unknown one.
+            own = {speaker: place for place, speaker in enumerate(fold.speakers, 1)}
+            table = torch.tensor([0, *(own.get(speaker, 0) for speaker in models.speakers)])
+            self.register_buffer(f"speakers_{number}", table)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """As the names of `inputs_of` say -> by name:
+
+        probabilities (batch, classes), uncertainty (batch,), score (batch,) where the recipe's exports:
+        means over the models; logits (batch, models, classes) and features (batch, models, dim) of each.
+        """
+        if self.single:
+            waveform, *others = inputs
+            lengths = torch.ones_like(waveform[:, 0], dtype=torch.int64) * waveform.shape[1]
+            inputs = (waveform, lengths, *others)
+        read = 2 * self.num_modalities
+        frames = [self._frames(encoders, inputs[:read]) for encoders in self.encoders] or [inputs[:read]]
+        found: list[Outputs] = []
+        for number, head in enumerate(self.heads):
+            speakers = [getattr(self, f"speakers_{number}")[one] for one in inputs[read:]]
+            own = frames[number % len(frames)]
+            outputs: Outputs = head.outputs(*own, *speakers)  # type: ignore[operator]
+            found.append(outputs.each(lambda value: value.float()))
+        scaled = [
+            (outputs.logits.double() / temperature).softmax(1)
+            for outputs, temperature in zip(found, self.temperatures, strict=True)
+        ]
+        p = torch.stack(scaled).mean(0)
+        results = {"probabilities": p.float(), "uncertainty": self._uncertainty(found, p).float()}
+        if self.scorers:
+            scores = [scorer(outputs) for scorer, outputs in zip(self.scorers, found, strict=True)]
+            results["score"] = torch.stack(scores).mean(0).float()
+        results["logits"] = torch.stack([outputs.logits for outputs in found], 1)
+        results["features"] = torch.stack([outputs.features for outputs in found], 1)
+        return results
+
+    def _frames(self, encoders: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Values and lengths of each modality -> frames, rounded as a store rounds them, and lengths."""
+        parts: list[Tensor] = []
+        for number, (encoder, stored) in enumerate(zip(encoders.values(), self.stored, strict=True)):
+            values, lengths = encoder(*inputs[2 * number : 2 * number + 2])
+            parts += [values if stored is None else values.to(stored).float(), lengths]
+        return tuple(parts)
+
+    def _uncertainty(self, found: list[Outputs], p: Tensor) -> Tensor:
+        """What the heads have learnt to say, or the entropy of p as a part of the largest possible."""
+        learnt = [outputs.uncertainty for outputs in found if outputs.uncertainty is not None]
+        if learnt and self.learnt_uncertainty:
+            return torch.stack(learnt).mean(0)
+        terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        return -terms.sum(1) / float(np.log(p.shape[1]))
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    part: Part = "model",
+    fold: int | None = None,
+    quantize: Literal["int8"] | None = None,
+    backbones: str | Path | None = None,
+) -> Exported:
+    """Write a run to `out`, an .onnx file; above 2 GB the weights lie in a file beside it, `<out>.data`.
+
+    part: `model` reads waveforms or token ids; `head` frames, of any backbone. fold: the one model to export;
+    None for all, whose mean is taken as `predict` takes it. quantize: `int8` stores the weights of matrix
+    products, but those of a filter bank, as 8-bit integers. backbones: as of `predict`.
+
+    Everything is computed in fp32, whatever the precision of the run. What a caller must know is in the
+    file's metadata: see `facts_of`. Raises ValueError for a backbone that does not export, and when the file
+    does not say under onnxruntime what the run says.
+    """
+    run, out = Path(run), Path(out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"{out}: the name of an ONNX file ends in .onnx")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
+    if part == "head" and read_run(run)["live"]:
+        raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone: part model")
+    models = Ensemble(run, fold, backbones, device="cpu")
+    if part == "model":
+        for encoder in models.encoders.values():
+            check_exports(encoder)
+        for encoders in _encoders(models):
+            for encoder in encoders.values():
+                at_precision(encoder.float(), "fp32")
+    single = part == "model" and any(_config(one).kind in SINGLE for one in models.encoders.values())
+    graph = Graph(models, part, single).eval().requires_grad_(False)
+    names, arguments, dynamic = inputs_of(models, part, single)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        draft = Path(folder) / out.name
+        write_graph(graph, names, arguments, dynamic, draft, facts_of(run, models, part, single))
+        difference = _difference(graph, draft, dict(zip(names, arguments, strict=True)))
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"{out}: under onnxruntime the probabilities differ by {difference:.1e} from the run's, more "
+                f"than {TOLERANCE:.0e}; export the head alone, with --part head"
+            )
+        if quantize is not None:
+            quantize_weights(draft)
+            difference = _difference(graph, draft, dict(zip(names, arguments, strict=True)))
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # weights beside the graph come before it
+            file.replace(out.parent / file.name)
+    return Exported(out, difference)
+
+
+@torch.no_grad()
+def _difference(graph: Graph, file: Path, inputs: dict[str, Tensor]) -> float:
+    """The largest difference between a probability of the file and of torch."""
+    ours = graph(*inputs.values())["probabilities"]
+    return float((run_graph(file, inputs)["probabilities"] - ours).abs().max())
+
+
+def check_exports(encoder: Backbone) -> None:
+    """Raise ValueError for a backbone that does not export, naming why and what does."""
+    config = _config(encoder)
+    reason = None
+    if config.kind not in (*BATCHED, *SINGLE):
+        reason = OTHERS.get(config.kind, "nobody has tried it")
+    elif getattr(config, "implementation", "custom") == "nemo":
+        reason = "its model is NeMo's; set `implementation` to custom or transformers when you extract"
+    if reason is not None:
+        raise ValueError(
+            f"a backbone of kind {config.kind} cannot be exported: {reason}. Export the head alone, "
+            "with --part head, and give it the frames of `stillwave extract`"
+        )
+
+
+def inputs_of(
+    models: Ensemble, part: Part, single: bool
+) -> tuple[list[str], list[Tensor], list[dict[int, str]]]:
+    """Names of the inputs, examples of them, and the names of their dynamic axes.
+
+    Of part `model`: waveform (batch, samples) float32 at the backbone's rate and lengths (batch,) int64; a
+    single one is (1, samples) and has no lengths; tokens (batch, tokens) int64 and token_lengths. Of `head`:
+    frames (batch, frames, [layers,] dim) and lengths; with two modalities audio_frames, audio_lengths,
+    text_frames, text_lengths, where a length of 0 says that the item lacks it. Last, of a personalised run,
+    speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the metadata's speakers.
+    """
+    names: list[str] = []
+    arguments: list[Tensor] = []
+    dynamic: list[dict[int, str]] = []
+    batch = 1 if single else EXAMPLES
+    generator = torch.Generator().manual_seed(0)
+    axes = {} if single else {0: "batch"}
+    for name, encoder in models.encoders.items():
+        least = 1 if part == "head" else shortest(encoder)  # in frames, or in samples or tokens
+        text = encoder.modality == "text"
+        if part == "head":
+            prefix = "" if name == "frames" else f"{name}_"
+            layers = (encoder.num_layers,) if encoder.num_layers > 1 else ()
+            values = torch.randn(batch, 57, *layers, encoder.dim, generator=generator)
+            own, length, axis = f"{prefix}frames", f"{prefix}lengths", f"num_{prefix}frames"
+        elif text:
+            values = torch.tensor(encoder.tokenize("a b c d e f g h i j k l m n o"))[:17].expand(batch, -1)
+            own, length, axis = "tokens", "token_lengths", "num_tokens"
+        else:
+            samples = 400_007 if single else 24_007  # several windows; no multiple of a stride
+            values = 0.1 * torch.randn(batch, samples, generator=generator)
+            own, length, axis = "waveform", "lengths", "num_samples"
+        names.append(own)
+        arguments.append(values.contiguous())
+        dynamic.append(axes | {1: axis})
+        if not single:
+            longest = values.shape[1]
+            names.append(length)
+            arguments.append(torch.tensor([longest, max(longest // 2, least), longest - 1]))
+            dynamic.append({0: "batch"})
+    if models.recipe.personalise is not None:
+        names.append("speaker")
+        arguments.append(torch.zeros(batch, dtype=torch.int64))
+        dynamic.append(axes)
+    return names, arguments, dynamic
+
+
+def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str, str]:
+    """What the file's metadata says, each value JSON.
+
+    classes, folds, speakers; temperatures, one per fold, which the probabilities have in them already; score,
+    the name of the open-set score, or null where the graph has none, and threshold, above which an item is of
+    no class, or null; sample_rate (Hz) and min_samples of the waveforms, null without; clip_samples, what is
+    heard of a longer one (`predict` cuts it into such pieces), null for all; part, batch (`any` or 1),
+    recipe, stillwave.
+    """
+    recipe = models.recipe
+    name = recipe.open_set.score
+    thresholds = [threshold_of(recipe.open_set, name, fold.calibration) for fold in models.folds]
+    threshold = float(np.mean(thresholds))
+    encoders = models.encoders.values() if part == "model" else ()
+    audio = next((encoder for encoder in encoders if encoder.modality == "audio"), None)
+    config = read_run(run)
+    facts = {
+        "classes": models.classes,
+        "folds": len(models.folds),
+        "speakers": models.speakers,
+        "temperatures": [fold.calibration.temperature for fold in models.folds],
+        "score": name if name in SCORES else None,
+        "threshold": threshold if name in SCORES and np.isfinite(threshold) else None,
+        "sample_rate": audio.sample_rate if audio else None,
+        "min_samples": shortest(audio) if audio else None,
+        "clip_samples": getattr(audio, "clip_length", None),
+        "part": part,
+        "batch": 1 if single else "any",
+        "recipe": config["recipe"],
+        "stillwave": VERSION,
+    }
+    return {key: json.dumps(value) for key, value in facts.items()}
+
+
+def shortest(encoder: Backbone) -> int:
+    """The least samples or tokens that give a frame."""
+    longest = 10 * (encoder.sample_rate or 1)
+    return bisect_left(range(longest), 1, key=encoder.num_frames)
+
+
+def _config(encoder: Any) -> Any:
+    return encoder.config
+
+
+def _encoders(models: Ensemble) -> list[Any]:
+    """Modules by modality: one set, or of a fine-tuned run every model's own."""
+    if models.live:
+        return [fold.model.encoders for fold in models.folds]
+    return [nn.ModuleDict(models.encoders)]

@@ -1,0 +1,93 @@
+"""What `stillwave predict` writes, clip by clip as the answers come: JSON lines, CSV, or lines to look at."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TextIO
+
+from stillwave.pipeline.predict.results import Answer, Failure, Prediction
+
+Format = Literal["json", "csv", "table"]
+Show = Callable[[Prediction | Failure], None]
+
+FACTS = ("label", "decision", "uncertainty", "score", "threshold")  # of an answer, in this order
+WIDTHS = {"clip": 40, "time": 17, "label": 12, "p": 6, "uncertainty": 11, "decision": 12, "score": 9}
+
+
+def shower(kind: Format, file: TextIO, classes: Sequence[str]) -> Show:
+    """What writes one result to `file` at once.
+
+    json: an object per line, `clip` and `error` of what could not be predicted. csv: a row per clip, its
+    `segment` empty, and behind it one per segment, numbered from 0; `p_<class>` as in the tables of
+    `evaluate`. table: for reading, also a line per segment.
+    """
+    if kind == "json":
+        return lambda result: print(json.dumps(result.to_dict()), file=file, flush=True)
+    return _csv(file, classes) if kind == "csv" else _table(file)
+
+
+def _csv(file: TextIO, classes: Sequence[str]) -> Show:
+    names = ["clip", "segment", "start_s", "end_s", *FACTS, *(f"p_{name}" for name in classes), "error"]
+    table = csv.DictWriter(file, names, lineterminator="\n")
+    table.writeheader()
+
+    def show(result: Prediction | Failure) -> None:
+        if isinstance(result, Failure):
+            table.writerow({"clip": result.clip, "error": result.error})
+        else:
+            end_s = result.duration_s
+            spans = [("", None if end_s is None else 0.0, end_s, result), *_numbered(result)]
+            for number, start_s, end_s, answer in spans:
+                row: dict[str, Any] = {
+                    "clip": result.clip,
+                    "segment": number,
+                    "start_s": start_s,
+                    "end_s": end_s,
+                }
+                row |= {name: getattr(answer, name) for name in FACTS}
+                table.writerow(row | {f"p_{name}": p for name, p in answer.probabilities.items()})
+        file.flush()
+
+    return show
+
+
+def _numbered(result: Prediction) -> list[tuple[str, float | None, float | None, Answer]]:
+    return [(str(n), one.start_s, one.end_s, one) for n, one in enumerate(result.segments)]
+
+
+def _table(file: TextIO) -> Show:
+    from rich.console import Console  # here: other formats need none of it
+
+    console = Console(file=file, highlight=False, markup=False, soft_wrap=True)
+    console.print(_line({name: name for name in WIDTHS}), style="bold")
+
+    def show(result: Prediction | Failure) -> None:
+        if isinstance(result, Failure):
+            console.print(f"{_cut(result.clip):{WIDTHS['clip']}}  {result.error}", style="red")
+            return
+        time = "" if result.duration_s is None else f"{result.duration_s:.2f} s"
+        console.print(_answer(_cut(result.clip), time, result), style=_style(result))
+        for one in result.segments:
+            console.print(_answer("", f"{one.start_s:.2f} to {one.end_s:.2f}", one), style=_style(one))
+
+    return show
+
+
+def _answer(clip: str, time: str, answer: Answer) -> str:
+    shown = {"clip": clip, "time": time, "label": answer.label, "decision": answer.decision or "-"}
+    shown |= {"p": f"{answer.probabilities[answer.label]:.3f}", "score": f"{answer.score:.4g}"}
+    return _line(shown | {"uncertainty": f"{answer.uncertainty:.3f}"})
+
+
+def _line(shown: dict[str, str]) -> str:
+    return "  ".join(f"{shown[name]:{width}}" for name, width in WIDTHS.items()).rstrip()
+
+
+def _cut(name: str) -> str:
+    """The end of a long name, which tells files of one folder apart."""
+    width = WIDTHS["clip"]
+    return name if len(name) <= width else f"...{name[3 - width :]}"
+
+
+def _style(answer: Answer) -> str:
+    return "yellow" if answer.decision not in (None, answer.label) else ""

@@ -1,0 +1,150 @@
+"""What is fitted after a head is trained: open-set scores, the temperature, and the scores' thresholds.
+
+Scores are fitted on the training rows; temperature and thresholds on the validation rows, never on test rows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stillwave.heads.calibration import fit_temperature
+from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.open_set import SCORES, load_scorer
+from stillwave.heads.openmax import OpenMaxScore
+from stillwave.heads.outputs import Outputs
+from stillwave.heads.scores import Score
+from stillwave.pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
+from stillwave.pipeline.runs.features import Features
+from stillwave.pipeline.runs.head import innermost
+from stillwave.pipeline.runs.inference import outputs_of
+from stillwave.pipeline.runs.tensors import load_tensors, save_tensors, tensors_under
+
+FILE = "calibration.safetensors"
+DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """scorers: fitted, by name. temperature: None without validation rows.
+
+    thresholds: by score; `keep` of the validation rows lie below. Empty without validation rows.
+    """
+
+    scorers: dict[str, Score]
+    temperature: float | None
+    thresholds: dict[str, float]
+
+    def probabilities(self, outputs: Outputs, calibrated: bool = True) -> NDArray[np.float64]:
+        """(rows, classes): softmax of the logits over the temperature, if there is one."""
+        temperature = self.temperature if calibrated and self.temperature is not None else 1.0
+        values: NDArray[np.float64] = (outputs.logits.double() / temperature).softmax(1).numpy()
+        return values
+
+    def scores(self, outputs: Outputs) -> dict[str, NDArray[np.float64]]:
+        """Every score of every row, (rows,) each; higher = more outlying."""
+        return {name: scorer(outputs).numpy() for name, scorer in self.scorers.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write it to the fold's folder."""
+        tensors = {
+            f"{name}.{key}": tensor
+            for name, scorer in self.scorers.items()
+            for key, tensor in scorer.state_dict().items()
+        }
+        facts = {
+            "scorers": list(self.scorers),
+            "temperature": self.temperature,
+            "thresholds": self.thresholds,
+            "openmax": self.openmax_status(),
+        }
+        save_tensors(folder / FILE, tensors, facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Calibration":
+        """What `save` wrote. Raises ValueError naming the file when it cannot be read."""
+        tensors, facts = load_tensors(folder / FILE)
+        try:
+            scorers = {
+                name: load_scorer(name, tensors_under(f"{name}.", tensors)) for name in facts["scorers"]
+            }
+            return cls(scorers, facts["temperature"], facts["thresholds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / FILE}: not what training writes ({error}); train the run again"
+            ) from None
+
+    def openmax_status(self) -> list[str]:
+        """How OpenMax's fit of each class went; see heads/openmax.py."""
+        score = self.scorers["openmax"]
+        assert isinstance(score, OpenMaxScore)
+        return list(score.openmax.status)
+
+
+def calibrate(
+    head: Any,
+    features: Features,
+    labels: NDArray[np.int64],
+    train_rows: NDArray[np.int64],
+    valid_rows: NDArray[np.int64],
+    recipe: Recipe,
+) -> Calibration:
+    """Fit everything to a trained head, or a model that has its methods.
+
+    A fusion head's own OpenMax is filled, too.
+    """
+    precision = recipe.train.precision
+    known = outputs_of(head, features, train_rows, precision=precision)
+    target = torch.from_numpy(labels[train_rows])
+    output = nn.Linear(head.output.in_features, head.output.out_features)
+    output.load_state_dict({name: tensor.cpu() for name, tensor in head.output.state_dict().items()})
+    scorers = {
+        name: scorer.fit(known, target, output) for name, scorer in build_scorers(recipe, known).items()
+    }
+    if isinstance(inner := innermost(head), FusionClassifier):
+        fitted = scorers["openmax"]
+        assert isinstance(fitted, OpenMaxScore)
+        inner.classifier.openmax.load_state_dict(fitted.openmax.state_dict())
+    if not len(valid_rows):
+        return Calibration(scorers, None, {})
+    valid = outputs_of(head, features, valid_rows, precision=precision)
+    temperature = fit_temperature(valid.logits, torch.from_numpy(labels[valid_rows]))
+    thresholds = {
+        name: float(np.quantile(scorer(valid).numpy(), recipe.open_set.keep, method="inverted_cdf"))
+        for name, scorer in scorers.items()
+    }
+    return Calibration(scorers, temperature, thresholds)
+
+
+def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
+    """The scores that the head's outputs and losses allow, not fitted yet."""
+    options = _options(recipe.open_set)
+    learnt = outputs.uncertainty is not None and recipe.losses.uncertainty
+    lacking = set() if learnt else {"uncertainty"}
+    if not recipe.losses.cac and recipe.open_set.score != "cac":
+        lacking.add("cac")  # distances mean little in logits that were not trained for them
+    return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}
+
+
+def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float:
+    """Above it a row is unknown; NaN when there is none. ValueError for `tuned` without validation rows."""
+    if isinstance(config.threshold, float):
+        return config.threshold
+    if config.threshold is None and score in PROBABILITY_SCORES:
+        return DEFAULT_THRESHOLD
+    if config.threshold == "tuned" and not calibration.thresholds:
+        raise ValueError(
+            "open_set.threshold: tuned needs validation rows; set train.valid_fraction, or give a number"
+        )
+    return calibration.thresholds.get(score, float("nan"))
+
+
+def _options(config: OpenSet) -> dict[str, dict[str, object]]:
+    return {
+        "openmax": {"tail_size": config.tail_size, "alpha": config.alpha, "distance": config.distance},
+        "knn": {"k": config.neighbours},
+    }

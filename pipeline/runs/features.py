@@ -1,0 +1,129 @@
+"""Frames for the training loop, which does not ask where they come from."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stillwave.cache import EmbeddingStore
+from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones.base import Frames
+from stillwave.pipeline.backbones.device import to_device
+
+RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
+ABSENT = -1  # in place of a store's row: this modality is not there
+
+
+class Features(Protocol):
+    """Rows of a data set as a model takes them. `lengths` is (rows,), what batches are sorted by."""
+
+    lengths: NDArray[np.int64]
+    device: torch.device
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Of each modality in turn: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
+
+        Lengths that only a live backbone reads stay on the host, where it plans by them.
+        """
+        ...
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Features":
+        """The rows as they are trained on in an epoch: waveforms may be changed in each. lengths stay."""
+        ...
+
+
+class Part(Features, Protocol):
+    """One modality of the rows.
+
+    frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
+    others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
+    backbone, JSON-ready, where they are known.
+    """
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def content(self) -> list[str]: ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...
+
+    @property
+    def settings(self) -> dict[str, Any] | None: ...
+
+
+class CachedFeatures:
+    """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
+
+    A row of ABSENT has no frames: its length is 0.
+    """
+
+    def __init__(self, store: EmbeddingStore, rows: NDArray[np.int64], device: torch.device) -> None:
+        self.store, self.rows, self.device = store, rows, device
+        present = rows != ABSENT
+        self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
+        self.frame_shape = store.spec.frame_shape
+        self.fingerprint, self.settings = store.fingerprint, store.made_with
+        keys = store.content_key.tolist()
+        self.content = ["" if row == ABSENT else keys[row] for row in rows.tolist()]
+        # Each row once: the text of a recording stands beside every view of it.
+        kept, place = np.unique(rows[present], return_inverse=True)
+        fits = int(store.lengths[kept].sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
+        self._resident = store.resident(str(device), kept) if fits else None
+        self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
+        self._place[present] = place
+        self._all_present = bool(present.all())
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
+        return self  # what is stored stays; views are rows of their own
+
+    def batch(self, rows: NDArray[np.int64]) -> Frames:
+        if self._all_present:
+            return self._read(rows)
+        there = np.flatnonzero(self.rows[rows] != ABSENT)
+        dtype = torch.float16 if self.store.spec.dtype == "float16" else torch.float32
+        if not len(there):
+            values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
+            return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
+        found = self._read(rows[there])
+        index = torch.from_numpy(there).to(self.device, non_blocking=True)
+        values = found.values.new_zeros(len(rows), *found.values.shape[1:])
+        lengths = found.lengths.new_zeros(len(rows))
+        return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+
+    def _read(self, rows: NDArray[np.int64]) -> Frames:
+        if self._resident is not None:
+            return Frames(*self._resident.batch(torch.from_numpy(self._place[rows])))
+        values, lengths = map(torch.from_numpy, self.store.batch(self.rows[rows]))
+        return Frames(to_device(values, self.device), lengths.to(self.device, non_blocking=True))
+
+
+class JoinedFeatures:
+    """The same rows in several modalities, each of which may lack some of them."""
+
+    def __init__(self, parts: Sequence[Features]) -> None:
+        self.parts = tuple(parts)
+        self.device = parts[0].device
+        self.lengths = np.sum([part.lengths for part in parts], axis=0)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        return tuple(tensor for part in self.parts for tensor in part.batch(rows))
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "JoinedFeatures":
+        return JoinedFeatures([part.of_epoch(epoch, seed) for part in self.parts])
+
+
+def joined(parts: Sequence[Part]) -> Features:
+    """The features of all parts together; one part alone is its own."""
+    return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
+
+
+def valid_frames(features: Features, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
+    """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on."""
+    for start in range(0, len(rows), batch_size):
+        values, lengths = features.batch(rows[start : start + batch_size])
+        yield values[valid_mask(lengths, values.shape[1])]

@@ -1,0 +1,81 @@
+"""Which rows of a recipe's data train, validate and test, fold by fold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.splits import holdout
+from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of one fold; no row stands in two of the three."""
+
+    number: int
+    train: Rows
+    valid: Rows
+    test: Rows
+
+
+def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
+    """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
+
+    Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
+    Rows of unknown classes are tested, and in no training or validation rows.
+    """
+    folds = _all_folds(data, recipe)
+    for fold in folds:
+        if not len(fold.train) or not any(len(other.test) for other in folds):
+            empty = "training" if not len(fold.train) else "test"
+            raise ValueError(
+                f"fold {fold.number} has no {empty} rows; split the corpus again with `stillwave prepare`"
+            )
+        if absent := set(range(len(data.classes))) - set(data.labels[fold.train].tolist()):
+            names = [data.classes[i] for i in sorted(absent)]
+            raise ValueError(
+                f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
+                "or split the corpus otherwise"
+            )
+        for name, part in data.parts.items():
+            if not part.lengths[fold.train].any():
+                raise ValueError(
+                    f"fold {fold.number} has no training rows with {name}, and would predict rows that have "
+                    f"it by layers that were never trained; take {name} out of `modalities`"
+                )
+    if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
+        raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")
+    return folds
+
+
+def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
+    known = data.labels[: len(data.manifest)] != UNKNOWN
+    if "split" in data.manifest.columns:
+        side = data.manifest["split"].to_numpy()
+        train, valid = np.flatnonzero((side == "train") & known), np.flatnonzero((side == "valid") & known)
+        if not len(valid):
+            train, valid = _hold_out(data, train, recipe, 0)
+        return [Fold(0, train, valid, np.flatnonzero(side == "test"))]
+    numbers = data.manifest["fold"].to_numpy()
+    folds = []
+    for number in np.unique(numbers).tolist():
+        train, valid = _hold_out(data, np.flatnonzero((numbers != number) & known), recipe, number)
+        folds.append(Fold(int(number), train, valid, np.flatnonzero(numbers == number)))
+    return folds
+
+
+def _hold_out(data: Data, rows: Rows, recipe: Recipe, fold: int) -> tuple[Rows, Rows]:
+    fraction, group = recipe.train.valid_fraction, recipe.train.group
+    if fraction == 0:
+        return rows, np.array([], dtype=np.int64)
+    part = data.manifest.iloc[rows]
+    groups = part["id"] if group is None else part.get(group)
+    if groups is None or groups.isna().any():
+        raise ValueError(
+            f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} for every row; "
+            "set train.group: null to hold out single rows"
+        )
+    labels = [data.classes[i] for i in data.labels[rows]]
+    sides = holdout(groups.tolist(), 0.0, fraction, recipe.train.seed + fold, labels)
+    return rows[sides == "train"], rows[sides == "test"]

@@ -1,0 +1,110 @@
+"""Tables of predictions: every row by models that have not seen it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stillwave.heads.outputs import Outputs
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
+from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
+from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
+from stillwave.pipeline.runs.features import Features
+from stillwave.pipeline.runs.folds import folds_of
+from stillwave.pipeline.runs.head import load_head, read_facts
+from stillwave.pipeline.runs.inference import outputs_of
+from stillwave.pipeline.runs.live import load_live
+from stillwave.pipeline.runs.speakers import numbered
+from stillwave.pipeline.runs.waveforms import LiveFeatures
+from stillwave.pipeline.scores.classification import argmax_names
+
+
+def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
+    """Out-of-fold predictions, sorted by id.
+
+    id, fold, speaker, language; label, known (its class was trained); predicted (a known class), p_<class>
+    (calibrated where there were validation rows; raw_<class> before that); score_<name>, every open-set
+    score, higher = more outlying, and tuned_<name>, its threshold from validation rows; score, threshold, the
+    recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing where
+    there is no threshold.
+    """
+    parts = []
+    for fold in folds_of(data, recipe):
+        if len(fold.test):
+            values = fold_values(run, fold.number, recipe, data, fold.test)
+            parts.append(_table(values, data, fold.test, recipe).assign(fold=fold.number))
+    return _in_order(pd.concat(parts, ignore_index=True))
+
+
+def predict_ensemble(run: Path, folds: list[int], recipe: Recipe, data: Data, rows: Rows) -> pd.DataFrame:
+    """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
+    each = [fold_values(run, fold, recipe, data, rows) for fold in folds]
+    mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
+    return _in_order(_table(mean, data, rows, recipe).assign(fold=-1))
+
+
+def fold_values(
+    run: Path, fold: int, recipe: Recipe, data: Data, rows: Rows
+) -> dict[str, NDArray[np.float64]]:
+    """What one model says of rows, by name: `p`, `raw` (rows, classes), scores and thresholds (rows,).
+
+    Where the recipe tests on views, each value is the mean over the views of a row.
+    """
+    model, features = _model(run, fold, data)
+    calibration = Calibration.load(run / f"fold_{fold}")
+    views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
+    outputs = outputs_of(model, features, np.concatenate(views), precision=recipe.train.precision)
+    starts = np.cumsum([0, *(len(part) for part in views[:-1])])
+    counts = np.array([len(part) for part in views])
+    values = _values(outputs, calibration, recipe.open_set)
+    return {
+        name: np.add.reduceat(value, starts, axis=0) / counts.reshape(-1, *(1,) * (value.ndim - 1))
+        for name, value in values.items()
+    }
+
+
+def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
+    """One model of a run on the device of the data, and the features as it takes them."""
+    speakers = read_facts(run, fold).get("speakers")
+    features = numbered(data, speakers) if speakers else data.features
+    live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
+    encoders = {name: part.backbone for name, part in live.items()}
+    model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]
+    return model.to(data.features.device), features
+
+
+def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:
+    values = {
+        "p": calibration.probabilities(outputs),
+        "raw": calibration.probabilities(outputs, calibrated=False),
+    }
+    values |= {f"score_{name}": value for name, value in calibration.scores(outputs).items()}
+    for name, threshold in calibration.thresholds.items():
+        values[f"tuned_{name}"] = np.full(len(outputs.logits), threshold)
+    threshold = threshold_of(config, config.score, calibration)
+    values["threshold"] = np.full(len(outputs.logits), threshold)
+    return values
+
+
+def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recipe: Recipe) -> pd.DataFrame:
+    part = data.manifest.iloc[rows]
+    table = part[[name for name in ("id", "speaker", "language") if name in part]].reset_index(drop=True)
+    table["label"] = part[recipe.label].to_numpy()
+    table["known"] = data.labels[rows] != UNKNOWN
+    table["predicted"] = argmax_names(values["p"], data.classes)
+    columns: dict[str, Any] = {}
+    for prefix in ("p", "raw"):
+        columns |= {f"{prefix}_{name}": values[prefix][:, i] for i, name in enumerate(data.classes)}
+    columns |= {name: value for name, value in values.items() if value.ndim == 1}
+    columns["score"] = values[f"score_{recipe.open_set.score}"]
+    table = pd.concat([table, pd.DataFrame(columns)], axis=1)
+    decision = table["predicted"].where(table["score"] <= table["threshold"], UNKNOWN_NAME)
+    table["decision"] = decision.where(table["threshold"].notna(), None)
+    return table
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    first = ["id", "fold"]
+    return table[[*first, *table.columns.drop(first)]].sort_values("id", ignore_index=True)

@@ -1,0 +1,50 @@
+"""Numbers of speakers for personalised heads: 0 is the unknown one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from stillwave.heads.personal import UNKNOWN_SPEAKER
+from stillwave.pipeline.runs.data import Data, Rows
+from stillwave.pipeline.runs.features import Features
+
+
+def training_speakers(data: Data, train: Rows) -> list[str]:
+    """The speakers of these rows, sorted: number i + 1 is the i-th. Raises ValueError when there are none."""
+    names = data.manifest.get("speaker")
+    found = sorted(set(names.iloc[train].dropna().astype(str))) if names is not None else []
+    if not found:
+        raise ValueError(
+            "`personalise` needs the speakers of the training rows, and the manifest's column `speaker` has "
+            "none; map it in the corpus config, or take `personalise` out"
+        )
+    return found
+
+
+def numbered(data: Data, speakers: Sequence[str]) -> Features:
+    """The features of `data`, and with each row the number of its speaker in `speakers`."""
+    numbers = {name: number for number, name in enumerate(speakers, UNKNOWN_SPEAKER + 1)}
+    names = data.manifest.get("speaker", pd.Series(None, index=data.manifest.index, dtype=object))
+    of_row = [numbers.get(str(name), UNKNOWN_SPEAKER) for name in names]
+    every = np.full(len(data.labels), UNKNOWN_SPEAKER, dtype=np.int64)
+    for number, rows in zip(of_row, data.views, strict=True):
+        every[rows] = number
+    return WithSpeakers(data.features, every)
+
+
+class WithSpeakers:
+    """Features that end with the numbers of the speakers, (batch,) int64."""
+
+    def __init__(self, features: Features, numbers: Rows) -> None:
+        self.features, self.numbers = features, numbers
+        self.lengths, self.device = features.lengths, features.device
+
+    def batch(self, rows: Rows) -> tuple[Tensor, ...]:
+        numbers = torch.from_numpy(self.numbers[rows]).to(self.device, non_blocking=True)
+        return (*self.features.batch(rows), numbers)
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "WithSpeakers":
+        return WithSpeakers(self.features.of_epoch(epoch, seed), self.numbers)

@@ -1,0 +1,1 @@
+"""Stage two: features to a run."""

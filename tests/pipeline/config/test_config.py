@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from stillwave.pipeline.config.analysis import Analysis
+from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
+from stillwave.pipeline.config.base import ConfigError, apply_overrides, load_config, overrides_of
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.config.recipe import Recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+KINDS = {"analysis": Analysis, "backbones": BackboneConfig, "corpora": CorpusConfig, "recipes": Recipe}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_every_config_of_the_project_is_valid(path: Path) -> None:
+    config = load_config(path, KINDS[path.parent.name])
+    if isinstance(config, Recipe):
+        for name in config.backbones:
+            assert (CONFIGS / "backbones" / f"{name}.yaml").exists()
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "c.yaml").write_text(text)
+    return tmp_path / "c.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: fbank\nnum_mel: 40", r"c.yaml: `num_mel`: Extra inputs are not permitted \(got 40\)"),
+        ("kind: fbank\nnum_mels: many", r"`num_mels`: Input should be a valid integer.*\(got 'many'\)"),
+        ("kind: fbnk", r"c.yaml: .*.*'fbank'.*'wav2vec2'"),
+        ("kind: [", "not valid YAML"),
+        ("- kind", "expected a mapping"),
+    ],
+)
+def test_a_mistake_is_named_with_file_field_and_value(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text), BackboneConfig)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "no.yaml", BackboneConfig)
+
+
+def test_overrides_are_validated_like_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "kind: fbank")
+    config = load_config(path, BackboneConfig, ["deltas=0", "low_hz=60"])
+    assert isinstance(config, FbankConfig)
+    assert (config.deltas, config.low_hz) == (0, 60.0)
+    with pytest.raises(ConfigError, match=r"`deltas`.*\(got 7\)"):
+        load_config(path, BackboneConfig, ["deltas=7"])
+
+
+def test_overrides_reach_into_groups_and_leave_the_original_alone() -> None:
+    raw = {"train": {"epochs": 3}, "kind": "x"}
+    result = apply_overrides(raw, ["train.epochs=5", "train.stop.patience=2", "names=[a, b]"])
+    assert result == {"train": {"epochs": 5, "stop": {"patience": 2}}, "kind": "x", "names": ["a", "b"]}
+    assert raw == {"train": {"epochs": 3}, "kind": "x"}
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3", "kind.x=3"])
+def test_an_override_that_cannot_be_applied_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="-S"):
+        apply_overrides({"kind": "fbank"}, [text])
+
+
+def test_overrides_of_a_run_are_split_by_config() -> None:
+    given = ["recipe.train.epochs=1", "corpus.seed=2"]
+    assert overrides_of(given, "recipe", ("recipe", "corpus")) == ["train.epochs=1"]
+    with pytest.raises(ConfigError, match=r"say which config it is for: recipe\., corpus\."):
+        overrides_of(["train.epochs=1"], "recipe", ("recipe", "corpus"))
+
+
+def test_configs_are_immutable() -> None:
+    config = FbankConfig(kind="fbank")
+    with pytest.raises(ValueError, match="frozen"):
+        config.deltas = 1  # type: ignore[misc]
+
+
+def test_the_default_analysis_is_what_the_fields_default_to() -> None:
+    assert load_config(CONFIGS / "analysis/default.yaml", Analysis) == Analysis()
+    with pytest.raises(ConfigError, match=r"precision_at \(20,\) is over more neighbours than k 10: raise k"):
+        load_config(CONFIGS / "analysis/default.yaml", Analysis, ["neighbours.precision_at=[1, 20]"])

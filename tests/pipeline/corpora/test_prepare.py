@@ -1,0 +1,242 @@
+"""The stage as a whole: a corpus in, a manifest and a quarantine out, nothing dropped without a word."""
+
+import csv
+import hashlib
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stillwave.pipeline.audio.files import read_file
+from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "corpora"
+
+
+def config(**fields: object) -> CorpusConfig:
+    split = {"kind": "kfold", "folds": 2}
+    speaker = r"(\w+)_\d+\.\w+$"
+    parsed: CorpusConfig = parse_config(
+        {"kind": "folder", "speaker": speaker, "split": split, **fields}, CorpusConfig, "test"
+    )
+    return parsed
+
+
+def write_tone(path: Path, seed: int, seconds: float = 0.2, rate: int = 8000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))
+    soundfile.write(path, samples.astype(np.float32), rate, subtype="PCM_16")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Twelve clips: labels happy, sad, bored; speakers ann, bob; two takes each."""
+    root = tmp_path / "corpus"
+    names = [
+        (label, who, take) for label in ("happy", "sad", "bored") for who in ("ann", "bob") for take in (1, 2)
+    ]
+    for seed, (label, who, take) in enumerate(names):
+        write_tone(root / label / f"{who}_{take}.wav", seed)
+    return root
+
+
+def quarantine(out: Path) -> list[dict[str, str]]:
+    with (out.parent / "quarantine.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_manifest_says_what_the_files_say(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data" / "manifest.parquet"
+    seen: list[tuple[int, int]] = []
+    result = prepare(config(), corpus, out, progress=lambda done, total: seen.append((done, total)))
+    frame = read_manifest(out, columns=["emotion", "speaker", "fold"])
+    assert seen == [(number, 12) for number in range(1, 13)]
+    assert frame["id"].tolist() == sorted(frame["id"])
+    row = frame.set_index("id").loc["sad/bob_1"]
+    assert (row["emotion"], row["speaker"], row["sample_rate"], row["num_samples"]) == (
+        "sad",
+        "bob",
+        8000,
+        1600,
+    )
+    assert row["duration_s"] == 0.2
+    assert row["path"] == (corpus / "sad" / "bob_1.wav").as_posix()
+    assert row["sha256"] == hashlib.sha256((corpus / "sad" / "bob_1.wav").read_bytes()).hexdigest()
+    assert frame.groupby("speaker")["fold"].nunique().tolist() == [1, 1]
+    assert (result.rows, result.speakers, result.quarantined, result.excluded) == (12, 2, {}, {})
+    assert result.labels == {"bored": 4, "happy": 4, "sad": 4}
+    assert result.hours == pytest.approx(12 * 0.2 / 3600)
+    assert quarantine(out) == []
+
+
+def test_a_relative_root_stays_relative(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(config(root="corpus"), None, Path("manifest.parquet"))
+    assert read_manifest("manifest.parquet")["path"][0] == "corpus/bored/ann_1.wav"
+
+
+def test_the_same_input_leaves_the_outputs_untouched(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "manifest.parquet"
+    files = out, tmp_path / "quarantine.csv"
+    assert prepare(config(), corpus, out).changed
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
+    assert not prepare(config(), corpus, out).changed
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == before
+    write_tone(corpus / "sad" / "bob_1.wav", seed=99)
+    assert prepare(config(), corpus, out).changed
+
+
+def test_the_manifest_may_lie_at_a_url(corpus: Path, tmp_path: Path) -> None:
+    url = f"memory://{uuid.uuid4().hex}/manifest.parquet"
+    result = prepare(config(), corpus, url)
+    prepare(config(), corpus, tmp_path / "manifest.parquet")
+    assert read_file(url) == (tmp_path / "manifest.parquet").read_bytes()
+    assert (result.manifest, result.quarantine) == (url, url.replace("manifest.parquet", "quarantine.csv"))
+    assert read_file(result.quarantine) == (tmp_path / "quarantine.csv").read_bytes()
+    assert not prepare(config(), corpus, url).changed
+
+
+def test_classes_are_filtered_and_the_rest_is_counted(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "manifest.parquet"
+    result = prepare(config(classes=["sad", "happy"]), corpus, out)
+    assert result.excluded == {"bored": 4}
+    assert set(read_manifest(out)["emotion"]) == {"sad", "happy"}
+    with pytest.raises(ValueError, match=r"no row has emotion 'hapy'; the labels are bored, happy, sad"):
+        prepare(config(classes=["sad", "hapy"]), corpus, out)
+
+
+def test_each_unusable_file_is_quarantined_with_its_reason(corpus: Path, tmp_path: Path) -> None:
+    folder = corpus / "sad"
+    (folder / "ann_10.wav").write_bytes(b"")
+    (folder / "ann_11.wav").write_bytes(b"not a sound")
+    (folder / "ann_12.wav").write_bytes((folder / "ann_1.wav").read_bytes()[:-100])
+    soundfile.write(folder / "ann_13.wav", np.full(800, np.nan, np.float32), 8000, subtype="FLOAT")
+    soundfile.write(folder / "ann_14.wav", np.zeros(0, np.float32), 8000)
+    write_tone(folder / "ann_15.wav", seed=50, seconds=0.01)
+    write_tone(folder / "ann_16.wav", seed=51, seconds=2.0)
+    (folder / "ann_17.wav").symlink_to(folder / "gone")
+    write_tone(folder / "nameless.wav", seed=52)
+    write_tone(folder / "ann_1.flac", seed=53)
+    (folder / "notes.txt").write_text("ignored")
+    limits = {"min_duration_s": 0.05, "max_duration_s": 1.0}
+
+    out = tmp_path / "manifest.parquet"
+    with pytest.raises(
+        ValueError, match=r"10 of 22 rows are unusable \(1 duplicate_id, 1 empty.*max_bad_fraction = 10\.0%"
+    ):
+        prepare(config(**limits, max_bad_fraction=0.1), corpus, out)
+    assert not out.exists()
+    expected = {
+        "ann_10": ("decode", "empty"),
+        "ann_11": ("decode", "not_audio"),
+        "ann_12": ("decode", "truncated"),
+        "ann_13": ("decode", "non_finite"),
+        "ann_14": ("decode", "zero_length"),
+        "ann_15": ("decode", "too_short"),
+        "ann_16": ("decode", "too_long"),
+        "ann_17": ("decode", "missing"),
+        "nameless": ("import", "unrecognised_name"),
+        "ann_1": ("import", "duplicate_id"),
+    }
+    lines = quarantine(out)
+    assert {line["id"]: (line["stage"], line["reason"]) for line in lines} == {
+        f"sad/{name}": reason for name, reason in expected.items()
+    }
+    assert all(line["path"].startswith(corpus.as_posix()) and line["detail"] for line in lines)
+
+    result = prepare(config(**limits, max_bad_fraction=0.5), corpus, out)
+    assert result.rows == 12
+    assert sum(result.quarantined.values()) == 10
+    assert result.ignored == {".txt": 1}
+
+
+def test_the_bound_itself_is_allowed_and_no_usable_file_never_is(corpus: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        (corpus / "sad" / f"ann_{number + 20}.wav").write_bytes(b"")
+    assert prepare(config(max_bad_fraction=0.25), corpus, tmp_path / "m.parquet").rows == 12
+    for path in corpus.rglob("*.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"16 of 16 rows are unusable \(16 empty\).*quarantine\.csv lists them"
+    ):
+        prepare(config(max_bad_fraction=1.0), corpus, tmp_path / "m.parquet")
+
+
+def test_a_split_by_an_unknown_speaker_is_refused(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.parquet"
+    with pytest.raises(ValueError, match=r"has no column 'speaker'; .*set split\.group: null"):
+        prepare(config(speaker=None), corpus, out)
+    rows_apart = {"kind": "kfold", "folds": 4, "group": None}
+    assert prepare(config(speaker=None, split=rows_apart), corpus, out).speakers == 0
+    assert read_manifest(out)["fold"].value_counts().tolist() == [3, 3, 3, 3]
+
+
+def test_the_same_recording_on_both_sides_is_a_leak(corpus: Path, tmp_path: Path) -> None:
+    twin = corpus / "happy" / "bob_9.wav"
+    twin.write_bytes((corpus / "happy" / "ann_1.wav").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"leaks 1 duplicated recording\(s\): happy/ann_1 \(.*allow_leak: true"
+    ):
+        prepare(config(), corpus, tmp_path / "m.parquet")
+    split = {"kind": "kfold", "folds": 2, "allow_leak": True}
+    assert prepare(config(split=split), corpus, tmp_path / "m.parquet").rows == 13
+
+
+def table(corpus: Path, sides: Sequence[str]) -> dict[str, object]:
+    files = sorted(corpus.rglob("*.wav"))
+    lines = [
+        f"{file.relative_to(corpus)},{file.parent.name},{file.stem[:3]},{side}"
+        for file, side in zip(files, sides, strict=True)
+    ]
+    (corpus / "list.csv").write_text("\n".join(["file_path,word,speaker,side", *lines]))
+    columns = {"path": "file_path", "word": "word", "speaker": "speaker", "side": "side"}
+    return {"kind": "table", "table": "list.csv", "columns": columns, "label": "word"}
+
+
+def test_a_predefined_split_that_leaks_speakers_is_refused_unless_asked_for(
+    corpus: Path, tmp_path: Path
+) -> None:
+    fields = table(corpus, ["train", "test"] * 6)
+    out = tmp_path / "m.parquet"
+    split = {"kind": "predefined", "column": "side"}
+    with pytest.raises(
+        ValueError, match=r"leaks 2 speaker group\(s\): ann \(test: 3 rows, train: 3 rows\); bob"
+    ):
+        prepare(parse_config({**fields, "split": split}, CorpusConfig, "t"), corpus, out)
+    prepare(parse_config({**fields, "split": {**split, "allow_leak": True}}, CorpusConfig, "t"), corpus, out)
+    assert read_manifest(out)["split"].tolist() == ["train", "test"] * 6
+
+
+def test_predefined_names_and_folds(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.parquet"
+    fields = table(corpus, ["0", "0", "1", "1"] * 3)  # files are sorted: ann, ann, bob, bob
+    names = {"kind": "predefined", "column": "side", "names": {"0": "train", "1": "test"}}
+    prepare(parse_config({**fields, "split": names}, CorpusConfig, "t"), corpus, out)
+    assert read_manifest(out)["split"].tolist() == ["train", "train", "test", "test"] * 3
+    folds = {"kind": "predefined", "column": "side", "folds": True}
+    prepare(parse_config({**fields, "split": folds}, CorpusConfig, "t"), corpus, out)
+    assert read_manifest(out)["fold"].tolist() == [0, 0, 1, 1] * 3
+
+
+def test_a_missing_root_says_where_to_give_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"corpus folder: where is it\? Give --root DIR"):
+        prepare(config(), None, tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"nowhere: no such folder"):
+        prepare(config(), tmp_path / "nowhere", tmp_path / "m.parquet")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ValueError, match=r"void: no audio files below it"):
+        prepare(config(), tmp_path / "void", tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_corpus_config_loads(path: Path) -> None:
+    loaded: CorpusConfig = load_config(path, CorpusConfig)
+    assert loaded.kind in path.stem or loaded.kind == "table"
