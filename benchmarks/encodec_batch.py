@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 import stillwave.pipeline.backbones.encodec as encodec
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.device import pick_device
-from stillwave.pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.encodec import EncodecConfig
 
 ENCODE = Callable[[list[Tensor]], list[Tensor]]  # clips to the frames of each
 

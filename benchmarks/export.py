@@ -25,7 +25,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from stillwave.pipeline.config.backbones.wav2vec2 import Wav2Vec2Config
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.config.corpus import KFold, Table
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest

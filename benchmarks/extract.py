@@ -41,9 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stillwave.cache import Spec
 from stillwave.cache.batches import pad
 from stillwave.cache.layout import plan_units
-from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones import BackboneConfig, build_backbone, load_backbone
 from stillwave.pipeline.backbones.device import pick_device
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
@@ -72,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     overrides = ["weights=random", f"precision={arguments.precision}", *arguments.overrides]
     overrides.append(f"max_batch_frames={arguments.batch_frames}")
-    config = load_config(arguments.backbone, BackboneConfig, overrides)
+    config = load_backbone(arguments.backbone, overrides)
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(config, device, speech(arguments.files, Path(folder)), Path(folder))

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config, parse_config
 from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
@@ -46,7 +46,7 @@ def main() -> None:
     split = ["split.kind=kfold", f"split.folds={arguments.folds}"]
     corpus = load_config(CONFIGS / "corpora/fsdd.yaml", CorpusConfig, split)
     name = arguments.backbone
-    backbones = {name: load_config(CONFIGS / f"backbones/{name}.yaml", BackboneConfig)}
+    backbones = {name: load_backbone(CONFIGS / f"backbones/{name}.yaml")}
     figures: dict[str, list[float]] = {"frozen": [], "tuned": []}
     seconds: dict[str, list[float]] = {"frozen": [], "tuned": []}
     with tempfile.TemporaryDirectory() as temporary:

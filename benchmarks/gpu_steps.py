@@ -21,7 +21,9 @@ from predict import corpus, made, warm
 from retrain import compare
 from synthetic import synthetic
 
-from stillwave.pipeline.config.backbone import BackboneConfig, SanetConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones import load_backbone
+from stillwave.pipeline.backbones.sanet import SanetConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
@@ -74,7 +76,7 @@ class Steps:
         precision = "fp32" if self.quick else "bf16"  # which CPUs are slow in
         settings = ["weights=random", f"precision={precision}", *overrides]
         settings += ["size=tiny"] if self.quick else []
-        config = load_config(CONFIGS / "backbones" / f"{name}.yaml", BackboneConfig, settings)
+        config = load_backbone(CONFIGS / "backbones" / f"{name}.yaml", settings)
         bench = Bench(config, self.device, self.speech()[:files], self.own(name))
         return bench.run(0 if self.quick else 1, ["workers"])
 

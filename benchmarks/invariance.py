@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones import Backbone, build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import Backbone, build_backbone, parse_backbone
 
 RANDOM = {"weights": "random"}
 MODELS: dict[str, dict[str, Any]] = {
@@ -69,7 +67,7 @@ def main() -> None:
 
 def measure(raw: dict[str, Any]) -> dict[str, Any]:
     """Size, rate, and both errors of one backbone."""
-    model = build_backbone(parse_config(raw, BackboneConfig, "benchmark"))
+    model = build_backbone(parse_backbone(raw, "benchmark", trusted=True))
     items = [noise(model, length) for length in mixed_lengths(model)]
     lengths = torch.tensor([len(item) for item in items])
     with torch.inference_mode():
@@ -81,7 +79,7 @@ def measure(raw: dict[str, Any]) -> dict[str, Any]:
         ]
         cosine: float | str = "fp32 only"
         if raw["kind"] != "fbank":
-            half = build_backbone(parse_config({**raw, "precision": "bf16"}, BackboneConfig, "benchmark"))
+            half = build_backbone(parse_backbone({**raw, "precision": "bf16"}, "benchmark", trusted=True))
             a, b = frames_of(half, items[-1]), alone[-1]
             cosine = round(float(nn.functional.cosine_similarity(a, b, dim=-1).min()), 5)
     audio = model.modality == "audio"

@@ -68,13 +68,12 @@ def peak(folder: Path, backbone: Path, rows: int) -> float:
 
 
 def child(folder: Path, backbone: Path, rows: int) -> None:
-    from stillwave.pipeline.config.backbone import BackboneConfig
-    from stillwave.pipeline.config.base import load_config
+    from stillwave.pipeline.backbones import load_backbone
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.extract.stage import extract
 
     manifest = read_manifest(folder / "manifest.parquet")[:rows]
-    extract(load_config(backbone, BackboneConfig), manifest, folder / f"{rows}.zarr")
+    extract(load_backbone(backbone), manifest, folder / f"{rows}.zarr")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from stillwave.cache.batches import pad
-from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.backbones import Backbone, BackboneConfig, build_backbone
 from stillwave.pipeline.backbones.wav2vec2 import SIZES
 from stillwave.pipeline.backbones.weights import random_weights
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.extract.rows import Source, load
 
 

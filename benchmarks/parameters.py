@@ -23,7 +23,10 @@ from stillwave.models.personalized_model import PersonalizedModel
 from stillwave.models.simple_audio_classifier import SimpleAudioClassifier
 from stillwave.models.squeeze_attend_net import SqueezeAttendNet
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import AstConfig, EncodecConfig, MbertConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones.ast import AstConfig
+from stillwave.pipeline.backbones.encodec import EncodecConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 
 NOT_STATED = "not stated"
 DIMS = {"audio": 768, "text": 768}

@@ -26,7 +26,8 @@ import numpy as np
 import soundfile
 import torch
 
-from stillwave.pipeline.config.backbone import FbankConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.config.corpus import KFold, Table
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest

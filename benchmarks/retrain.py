@@ -35,9 +35,8 @@ from stillwave.cache import EmbeddingStore
 from stillwave.cache.batches import length_bucketed, pad
 from stillwave.cache.resident import Resident
 from stillwave.heads.augment import FrameAugment
-from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones import build_backbone, load_backbone
 from stillwave.pipeline.backbones.device import pick_device
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.extract.engine import MAX_BATCH_ROWS, Engine
@@ -102,7 +101,7 @@ class Frozen:
     ) -> None:
         self.device = device
         path = CONFIGS / "backbones" / f"{name}.yaml"
-        config = load_config(path, BackboneConfig, ["weights=random", *overrides])
+        config = load_backbone(path, ["weights=random", *overrides])
         extract(config, manifest, folder / f"{name}.zarr", device=str(device))
         self.store = EmbeddingStore(folder / f"{name}.zarr")
         self.rows = self.store.rows(manifest["id"])

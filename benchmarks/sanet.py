@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
@@ -67,7 +67,7 @@ def measure(name: str, base: bool, speakers: bool, root: Path, out: Path) -> dic
     side = SIDES[name]
     corpus = load_config(CONFIGS / f"corpora/{name}.yaml", CorpusConfig, [] if speakers else side["split"])
     width = [] if base else NARROW
-    backbone = load_config(CONFIGS / "backbones/sanet.yaml", BackboneConfig, side["backbone"] + width)
+    backbone = load_backbone(CONFIGS / "backbones/sanet.yaml", side["backbone"] + width)
     recipe = load_config(CONFIGS / "recipes/sanet.yaml", Recipe, side["recipe"])
     started = time.monotonic()
     metrics = run(corpus, {"sanet": backbone}, recipe, out, root=root)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
@@ -70,8 +70,7 @@ def run_once(name: str, recipe: str, overrides: list[str], root: Path, out: Path
     corpus = load_config(CONFIGS / "corpora" / f"{name}.yaml", CorpusConfig)
     head = load_config(CONFIGS / "recipes" / f"{recipe}.yaml", Recipe, overrides)
     backbones = {
-        store: load_config(CONFIGS / "backbones" / f"{store}.yaml", BackboneConfig)
-        for store in head.stores().values()
+        store: load_backbone(CONFIGS / "backbones" / f"{store}.yaml") for store in head.stores().values()
     }
     return run(corpus, backbones, head, out, root=root)
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import FSDD, Holdout
 from stillwave.pipeline.config.recipe import Recipe
@@ -119,7 +119,7 @@ def run_once(
     recipe: Recipe = load_config(file, Recipe, seeded + overrides)
     (store,) = recipe.stores().values()
     weights = [f"seed={seed}"] if recipe.finetune is not None else []
-    backbone = load_config(CONFIGS / "backbones" / f"{store}.yaml", BackboneConfig, weights)
+    backbone = load_backbone(CONFIGS / "backbones" / f"{store}.yaml", weights)
     rows = read_manifest(manifest, columns=["word", "speaker"])
     if recipe.finetune is not None:
         finetune(recipe, rows, {store: backbone}, out, manifest_path=manifest, start=start)

@@ -8,10 +8,14 @@ from torch import Tensor, nn
 
 from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
 from stillwave.pipeline.backbones.conformer import Architecture, Conformer
-from stillwave.pipeline.backbones.fastconformer import FastConformer, Parts, assemble
+from stillwave.pipeline.backbones.fastconformer import (
+    FastConformer,
+    FastConformerConfig,
+    Implementation,
+    Parts,
+    assemble,
+)
 from stillwave.pipeline.backbones.mel import LogMel, MelSettings
-from stillwave.pipeline.config.backbone import FastConformerConfig
-from stillwave.pipeline.config.backbones.fastconformer import Implementation
 from stillwave.pipeline.config.base import Config
 
 __all__ = ["AudioBranch", "AudioBranchConfig", "SegmentAttentionPooling"]

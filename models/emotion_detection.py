@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from stillwave.heads.global_pooling import attention, deviation, maximum, mean
 from stillwave.heads.pooled import PooledClassifier
-from stillwave.pipeline.backbones.encodec import Encodec
-from stillwave.pipeline.backbones.encodec_weights import load_codec
-from stillwave.pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.encodec import Encodec, EncodecConfig, load_codec
 
 Method = Literal["mean", "max", "attention"]
 

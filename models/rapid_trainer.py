@@ -12,8 +12,7 @@ from typing import Any
 
 from stillwave.models.word_table import COLUMNS, check_table, check_words, warn_of_untested
 from stillwave.pipeline.audio.files import write_if_changed
-from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import build_backbone, load_backbone
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import Holdout, Table
 from stillwave.pipeline.config.recipe import Recipe
@@ -156,7 +155,7 @@ class RapidTrainer:
 
     def _backbone(self, name: str) -> Any:
         file = self.configs / "backbones" / f"{name}.yaml"
-        return load_config(file, BackboneConfig, [f"seed={self.seed}"])
+        return load_backbone(file, [f"seed={self.seed}"])
 
     def _train(self, name: str, start: Path | None, epochs: int | None, lr: float | None) -> dict[str, Any]:
         overrides: tuple[str, ...] = ()

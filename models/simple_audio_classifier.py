@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stillwave.heads.pooled import PooledClassifier
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import Cnn1dConfig
+from stillwave.pipeline.backbones.cnn1d import Cnn1dConfig
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.runs.live import LiveModel
 

@@ -86,12 +86,12 @@ def extract(
 
     MANIFEST and OUT may be URLs that fsspec knows, such as s3://bucket/name.zarr.
     """
+    from stillwave.pipeline.backbones import load_backbone
     from stillwave.pipeline.commands import console
-    from stillwave.pipeline.config.backbone import BackboneConfig
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.extract.stage import extract
 
-    config = load_config(backbone, BackboneConfig, overrides)
+    config = load_backbone(backbone, overrides)
     with console.Watch() as watch:
         watch.stage(f"extract {backbone.stem}")
         rows = read_manifest(manifest)

@@ -1,83 +1,92 @@
-"""Backbones: items in, frames out. `build_backbone` is the way in; each kind is one module here."""
+"""Backbones: items in, frames out. Each kind is one module here, its config beside it.
 
-from collections.abc import Callable
+`load_backbone` reads a config, `build_backbone` makes the backbone of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones.config import BackboneConfig, CustomConfig, PretrainedConfig
+from stillwave.pipeline.backbones.weights import at_hand
+from stillwave.pipeline.config.base import ConfigError, parse_config, read_config
+from stillwave.pipeline.config.classes import imported
 
-__all__ = ["BACKBONES", "Backbone", "Frames", "build_backbone"]
+__all__ = [
+    "BACKBONES", "Backbone", "BackboneConfig", "Frames", "build_backbone", "load_backbone", "parse_backbone",
+]  # fmt: skip
 
-
-def _fbank(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.fbank import Fbank
-
-    return Fbank(config)
-
-
-def _wav2vec2(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2
-
-    return Wav2Vec2(config)
-
-
-def _ast(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.ast import Ast
-
-    return Ast(config)
-
-
-def _encodec(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.encodec import Encodec
-
-    return Encodec(config)
-
-
-def _hear(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.hear import Hear
-
-    return Hear(config)
-
-
-def _fastconformer(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.fastconformer import FastConformer
-
-    return FastConformer(config)
-
-
-def _mbert(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.mbert import Mbert
-
-    return Mbert(config)
-
-
-def _cnn1d(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.cnn1d import Cnn1d
-
-    return Cnn1d(config)
-
-
-def _sanet(config: Any) -> Backbone:
-    from stillwave.pipeline.backbones.sanet import Sanet
-
-    return Sanet(config)
-
-
-# Imports sit in the functions: transformers takes seconds, and fbank needs none of it.
-BACKBONES: dict[str, Callable[[Any], Backbone]] = {
-    "fbank": _fbank,
-    "wav2vec2": _wav2vec2,
-    "ast": _ast,
-    "hear": _hear,
-    "encodec": _encodec,
-    "fastconformer": _fastconformer,
-    "mbert": _mbert,
-    "cnn1d": _cnn1d,
-    "sanet": _sanet,
+# By kind; the module of one is imported when a config asks for it.
+BACKBONES = {
+    "fbank": "stillwave.pipeline.backbones.fbank:Fbank",
+    "wav2vec2": "stillwave.pipeline.backbones.wav2vec2:Wav2Vec2",
+    "ast": "stillwave.pipeline.backbones.ast:Ast",
+    "hear": "stillwave.pipeline.backbones.hear:Hear",
+    "encodec": "stillwave.pipeline.backbones.encodec:Encodec",
+    "fastconformer": "stillwave.pipeline.backbones.fastconformer:FastConformer",
+    "mbert": "stillwave.pipeline.backbones.mbert:Mbert",
+    "cnn1d": "stillwave.pipeline.backbones.cnn1d:Cnn1d",
+    "sanet": "stillwave.pipeline.backbones.sanet:Sanet",
 }
+
+
+def load_backbone(path: str | Path, overrides: Sequence[str] = ()) -> BackboneConfig:
+    """The config in a YAML file of the user's own, with `-S` overrides; see `config.base.load_config`."""
+    return parse_backbone(read_config(path, overrides), str(path), trusted=True)
+
+
+def parse_backbone(data: Mapping[str, Any], where: str, *, trusted: bool) -> BackboneConfig:
+    """The config of the class that its `kind` names, or with `kind: custom` its `class`.
+
+    where: what an error calls it. trusted: whether the user wrote it, or vouches for it. Other configs, such
+    as one that came with a run, may neither run code that is not ours nor download anything.
+    Raises ConfigError.
+    """
+    kind = data.get("kind")
+    if kind == "custom" and not trusted:  # importing the class would already run it
+        raise _refused(where, f"kind custom would run somebody else's code: {data.get('class')}")
+    config: BackboneConfig = parse_config(data, _class_of(data, where).config_type, where)
+    if not trusted:
+        if code := config.foreign_code():
+            raise _refused(where, f"kind {kind} would run somebody else's code: {code}")
+        if isinstance(config, PretrainedConfig):
+            if not at_hand(config):
+                raise _refused(where, f"`weights` {config.weights} would be downloaded")
+            config = config.model_copy(update={"download": False})
+    return config
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config`: frozen, in eval mode, on the CPU. ValueError where it has no weights."""
-    backbone = BACKBONES[config.kind](config)
+    path = config.class_path if isinstance(config, CustomConfig) else BACKBONES[config.kind]
+    backbone: Backbone = imported(path, "class")(config)
     return backbone.eval().requires_grad_(False)
+
+
+def _class_of(data: Mapping[str, Any], where: str) -> type[Backbone]:
+    kind = data.get("kind")
+    path = BACKBONES.get(str(kind))
+    if kind == "custom":
+        known_fields = {name: data[name] for name in ("kind", "class") if name in data}
+        path = parse_config(known_fields, CustomConfig, where).class_path
+    if path is None:
+        known = ", ".join(repr(name) for name in (*BACKBONES, "custom"))
+        raise ConfigError(f"{where}: `kind`: must be one of {known} (got {kind!r})")
+    try:
+        found = imported(path, "class")
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not (isclass(found) and issubclass(found, Backbone)):
+        raise ConfigError(f"{where}: `class` {path}: not a subclass of Backbone; see docs/howto/backbone.md")
+    if kind == "custom" and not issubclass(getattr(found, "config_type", object), CustomConfig):
+        raise ConfigError(f"{where}: `class` {path}: its `config_type` must be a subclass of CustomConfig")
+    return found
+
+
+def _refused(where: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: {reason}. Where you trust who made it, pass --trust-run; "
+        "or name a folder of configs of your own with --backbones"
+    )

@@ -1,14 +1,16 @@
 """Audio Spectrogram Transformer frames (arXiv 2104.01778), stitched from windows of fixed length."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.masks import on_host, zero_padding
 from stillwave.pipeline.backbones.base import Backbone, Frames
-from stillwave.pipeline.backbones.fbank import Fbank
+from stillwave.pipeline.backbones.config import PretrainedConfig
+from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
 from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import (
@@ -17,7 +19,6 @@ from stillwave.pipeline.backbones.weights import (
     random_weights,
     read_json,
 )
-from stillwave.pipeline.config.backbone import AstConfig, FbankConfig
 
 GPU_WINDOWS_AT_ONCE = 32
 WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory
@@ -43,6 +44,19 @@ ARCHITECTURE = (
 MEAN, STD = -4.2677393, 4.5689974
 
 
+class AstConfig(PretrainedConfig):
+    """Audio Spectrogram Transformer; longer audio in windows of the model's own length.
+
+    frequency: a frame is one step in time of 12 patches, one above the other: their `mean` (768 numbers in
+        the base size), or `concat`, low frequencies first (9216 numbers).
+    """
+
+    kind: Literal["ast"]
+    weights: str = Field("MIT/ast-finetuned-audioset-10-10-0.4593", min_length=1)
+    size: Literal["tiny", "base"] = "base"
+    frequency: Literal["mean", "concat"] = "mean"
+
+
 class AstFbank(Fbank):
     """What AST was trained on: Kaldi's filter bank, but samples in [-1, 1], and a hann window as it is."""
 
@@ -62,6 +76,8 @@ class Ast(Backbone):
     shorter than a patch (2800 samples) gives one step. The two special tokens are left out.
     """
 
+    config_type = AstConfig
+    config: AstConfig
     modality = "audio"
     libraries = ("torch", "transformers")
     version = 1

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads.masks import on_host
+from stillwave.pipeline.backbones.config import BackboneConfig
 from stillwave.pipeline.backbones.numerics import hold_weights
+from stillwave.pipeline.backbones.weights import weights_sha256
 
 
 class Frames(NamedTuple):
@@ -28,6 +30,8 @@ class Backbone(nn.Module):
     is in its batch (worst relative error 1e-5 in fp32).
     """
 
+    config_type: ClassVar[type[BackboneConfig]]  # of the fields that its YAML has
+    config: BackboneConfig  # what it was built from: an object of `config_type`, its only argument
     modality: ClassVar[Literal["audio", "text"]]
     libraries: tuple[str, ...] = ("torch",)  # installed packages whose versions the numbers depend on
     version: ClassVar[int]  # raise it when a code change alters the numbers: it is in the fingerprint
@@ -92,7 +96,12 @@ class Backbone(nn.Module):
     def fingerprint(self) -> dict[str, Any]:
         """What the numbers depend on, JSON-ready and the same in every process.
 
-        kind, version, config (fields that change numbers), weights (sha256 of what is loaded, or None),
-        preprocessing, and architecture where there are weights. Hashes the weights at each call.
+        kind, version, config (fields that change numbers) and weights (sha256 of what is loaded, or None);
+        a subclass adds what else there is, such as `preprocessing`. Hashes the weights at each call.
         """
-        raise NotImplementedError
+        return {
+            "kind": self.config.kind,
+            "version": self.version,
+            "config": self.config.fingerprint_fields(),
+            "weights": weights_sha256(self) if self.state_dict() else None,
+        }

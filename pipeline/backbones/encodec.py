@@ -2,22 +2,80 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stillwave.heads.masks import on_host
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
-from stillwave.pipeline.backbones.encodec_models import HOP_LENGTH, MODELS, Codec
-from stillwave.pipeline.backbones.encodec_weights import load_codec
+from stillwave.pipeline.backbones.encodec_models import (
+    HOP_LENGTH,
+    MODELS,
+    SIZES,
+    Codec,
+    draw_codebooks,
+    fold_weight_norm,
+    num_codebooks,
+)
+from stillwave.pipeline.backbones.encodec_package import PACKAGE_FILES, PACKAGE_URL, from_package
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.weights import weights_sha256
-from stillwave.pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
 VOLUME_EPSILON = 1e-8
 SEGMENTS_AT_ONCE = 4  # a CPU takes longer for each in a larger batch
+
+
+BANDWIDTHS = {"24khz": (1.5, 3.0, 6.0, 12.0, 24.0), "48khz": (3.0, 6.0, 12.0, 24.0)}  # kbps
+
+
+class EncodecConfig(PretrainedConfig):
+    """EnCodec's encoder: the 24 kHz mono or the 48 kHz stereo model.
+
+    model: which of the two. implementation: whose code runs; the frames of the same weights are the same.
+    weights: `published` (facebook/encodec_24khz or _48khz of the hub, or the file that the package
+        downloads), a local folder of the implementation's own format, a hub id (transformers only), `random`.
+    embedding: `encoder`, the frames before the quantizer, or `quantized`, the sum of their codebook entries.
+    bandwidth: kbps, so how many codebooks; of `quantized` only.
+    """
+
+    kind: Literal["encodec"]
+    model: Literal["24khz", "48khz"] = "24khz"
+    implementation: Literal["transformers", "encodec"] = "transformers"
+    weights: str = Field("published", min_length=1)
+    size: Literal["tiny", "base"] = "base"
+    layers: Literal["last"] = "last"
+    compile: Literal[False] = False  # breaks off at every convolution: minutes, for nothing
+    embedding: Literal["encoder", "quantized"] = "encoder"
+    bandwidth: float = 6.0
+
+    @model_validator(mode="after")
+    def _bandwidth_of_the_model(self) -> "EncodecConfig":
+        allowed = BANDWIDTHS[self.model]
+        if self.bandwidth not in allowed:
+            names = ", ".join(f"{kbps:g}" for kbps in allowed)
+            raise ValueError(f"bandwidth {self.bandwidth:g} kbps: model {self.model} has {names}")
+        if self.embedding == "quantized" and self.precision != "fp32":
+            raise ValueError(
+                f"precision {self.precision} with embedding `quantized`: rounding would change which "
+                "codebook entry is nearest; use precision fp32, or embedding `encoder`"
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        if self.weights != "published":
+            return self.weights
+        if self.implementation == "encodec":
+            return PACKAGE_URL + PACKAGE_FILES[self.model]
+        return f"facebook/encodec_{self.model}"
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        unused = {"bandwidth": None} if self.embedding == "encoder" else {}
+        return super().fingerprint_fields() | unused
 
 
 class Encodec(Backbone):
@@ -36,6 +94,8 @@ class Encodec(Backbone):
     Gradients pass a quantizer straight through (arXiv 1308.3432); the codebooks themselves have none.
     """
 
+    config_type = EncodecConfig
+    config: EncodecConfig
     modality = "audio"
     version = 1
     sample_rate: int
@@ -150,11 +210,46 @@ class Encodec(Backbone):
         return samples / self.sample_rate
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields(),
-            "weights": weights_sha256(self),
+        more = {
             "architecture": MODELS[self.config.model],
             "preprocessing": {"volume_epsilon": VOLUME_EPSILON},
         }
+        return super().fingerprint() | more
+
+
+def load_codec(config: EncodecConfig) -> Codec:
+    """The model of `config`, weight norm folded, with the codebooks of `bandwidth`; ValueError if none."""
+    if config.implementation == "transformers":
+        codec = _from_transformers(config)
+    else:
+        codec = from_package(config.model, config.weights, config.size, config.seed, config.download)
+    fold_weight_norm(codec.encoder)
+    # Both encode with all the codebooks that they have unless told otherwise.
+    codec.quantizer.layers = codec.quantizer.layers[: num_codebooks(config.model, config.bandwidth)]
+    return codec
+
+
+def _from_transformers(config: EncodecConfig) -> Codec:
+    import transformers
+
+    expected = MODELS[config.model]
+    if config.weights == "random":
+        architecture = transformers.EncodecConfig(**expected, **SIZES[config.size])
+
+        def build() -> Any:
+            drawn = transformers.EncodecModel(architecture)
+            draw_codebooks(drawn.quantizer, config.model)
+            return drawn
+
+        model = random_weights(config.seed, build)
+    else:
+        unused = ("decoder.",)
+        model, _ = load_pretrained(config, transformers.EncodecModel, "encodec", unused, attention="eager")
+        for field, value in expected.items():
+            found = getattr(model.config, field)
+            if (list(found) if isinstance(found, tuple) else found) != value:
+                raise ValueError(
+                    f"`weights` {config.source}: its config.json says {field} {found!r}, but EnCodec "
+                    f"{config.model} has {value!r}: is `model` the one of these weights?"
+                )
+    return Codec(model.encoder, model.quantizer, model.config.hidden_size)

@@ -18,19 +18,18 @@ from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
 from stillwave.pipeline.backbones.weights import hub_is_offline, random_weights
-from stillwave.pipeline.config.backbone import EncodecConfig
 
 # What the package downloads; the digits are the beginning of the file's sha256.
 PACKAGE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
 PACKAGE_FILES = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}
 
 
-def from_package(config: EncodecConfig) -> Codec:
-    """The package's model of `config`, with all its codebooks; ValueError if there is none."""
-    if config.weights == "random":
-        modules = random_weights(config.seed, lambda: _package_modules(config.model, **SIZES[config.size]))
+def from_package(model: str, weights: str, size: str, seed: int, download: bool) -> Codec:
+    """The package's `model`, with all its codebooks; ValueError if there is none. As EncodecConfig has it."""
+    if weights == "random":
+        modules = random_weights(seed, lambda: _package_modules(model, **SIZES[size]))
     else:
-        modules = _load_package_modules(config)
+        modules = _load_package_modules(model, _find_file(model, weights, download))
     encoder: Any = modules["encoder"]
     quantizer: Any = modules["quantizer"]
     return Codec(encoder, quantizer.vq, encoder.dimension)
@@ -56,20 +55,19 @@ def _package_modules(model: str, num_filters: int, hidden_size: int) -> nn.Modul
     return nn.ModuleDict({"encoder": encoder, "quantizer": quantizer})
 
 
-def _load_package_modules(config: EncodecConfig) -> nn.ModuleDict:
-    """The same with the weights of the file of `config`; the decoder in it is left alone."""
-    file = _find_file(config)
+def _load_package_modules(model: str, file: Path) -> nn.ModuleDict:
+    """The same with the weights of a file; the decoder in it is left alone."""
     state = {k: v for k, v in _read_state(file).items() if k.startswith(("encoder.", "quantizer."))}
     try:
         num_filters = len(state["encoder.model.0.conv.conv.bias"])
         hidden_size = state["quantizer.vq.layers.0._codebook.embed"].shape[1]
-        modules = _package_modules(config.model, num_filters, hidden_size)
+        modules = _package_modules(model, num_filters, hidden_size)
         wrong = modules.load_state_dict(state, strict=False)
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"`weights` {file}: not a state dict of the encodec package: {error}") from error
     if names := [*wrong.missing_keys, *wrong.unexpected_keys]:
         raise ValueError(
-            f"`weights` {file}: {len(names)} parameters are of another model than EnCodec {config.model}, "
+            f"`weights` {file}: {len(names)} parameters are of another model than EnCodec {model}, "
             f"{names[0]} for one: is `model` the one of these weights?"
         )
     return modules
@@ -95,27 +93,29 @@ def import_encodec() -> Any:
             del sys.modules["torchaudio"]
 
 
-def _find_file(config: EncodecConfig) -> Path:
-    """The package's file for `config.weights`: in the folder, in torch's hub cache, or from the network."""
-    name = PACKAGE_FILES[config.model]
-    if config.weights != "published":
-        folder = Path(config.weights).expanduser()
+def _find_file(model: str, weights: str, download: bool) -> Path:
+    """The package's file for `weights`: in the folder, in torch's hub cache, or from the network."""
+    name = PACKAGE_FILES[model]
+    if weights != "published":
+        folder = Path(weights).expanduser()
         for file in (folder / name, folder / "model.safetensors"):
             if file.is_file():
                 return file
-        raise ValueError(_missing(config, f"{folder} has neither {name} nor model.safetensors"))
+        raise ValueError(_missing(name, weights, f"{folder} has neither {name} nor model.safetensors"))
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.is_file():
         return file
-    if not config.download:
-        raise ValueError(_missing(config, f"there is no {file}, and `download` is false"))
+    if not download:
+        raise ValueError(_missing(name, weights, f"there is no {file}, and `download` is false"))
     if hub_is_offline():
-        raise ValueError(_missing(config, f"there is no {file}, and HF_HUB_OFFLINE is set"))
+        raise ValueError(_missing(name, weights, f"there is no {file}, and HF_HUB_OFFLINE is set"))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(PACKAGE_URL + name, str(file), _sha256_prefix(file), progress=False)
     except (OSError, RuntimeError) as error:
-        raise ValueError(_missing(config, f"{PACKAGE_URL}{name} cannot be downloaded: {error}")) from error
+        raise ValueError(
+            _missing(name, weights, f"{PACKAGE_URL}{name} cannot be downloaded: {error}")
+        ) from error
     return file
 
 
@@ -142,10 +142,9 @@ def _sha256_prefix(file: Path) -> str | None:
     return found[1] if found else None
 
 
-def _missing(config: EncodecConfig, reason: str) -> str:
-    name = PACKAGE_FILES[config.model]
+def _missing(name: str, weights: str, reason: str) -> str:
     return (
-        f"`weights` {config.weights}: no model of the encodec package found: {reason}. Do one of: "
+        f"`weights` {weights}: no model of the encodec package found: {reason}. Do one of: "
         f"(1) where there is a network, download {PACKAGE_URL}{name} and copy it over; "
         f"(2) set `weights` to a local folder with {name} or model.safetensors; "
         "(3) set `weights: random` to try the pipeline without a trained model"

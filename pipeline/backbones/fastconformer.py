@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
 from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.mel import LogMel, MelSettings
@@ -21,10 +23,7 @@ from stillwave.pipeline.backbones.weights import (
     TRANSFORMERS_WEIGHTS,
     find_folder,
     random_weights,
-    weights_sha256,
 )
-from stillwave.pipeline.config.backbone import FastConformerConfig
-from stillwave.pipeline.config.backbones.fastconformer import Implementation
 
 # Architecture, and the size of a linear layer on top. True geometry at every size; 'large' is as published.
 SIZES: dict[str, tuple[Architecture, int | None]] = {
@@ -40,6 +39,39 @@ LIBRARIES = {
     "custom": ("torch",),
 }
 MIN_MELS = 2  # the deviation of a single mel frame is undefined
+
+
+Implementation = Literal["nemo", "transformers", "custom"]
+
+
+class FastConformerConfig(PretrainedConfig):
+    """FastConformer with 8x subsampling: 12.5 frames per second.
+
+    implementation: whose code runs; all three give the same frames from the same weights. `nemo` is NVIDIA's
+        (the extra `nemo`), `transformers` is ParakeetEncoder, `custom` is ours.
+    weights: a .nemo file, a folder or hub id that has one, or (not `nemo`) a Parakeet folder or hub id. With
+        `nemo` also a name without a slash, which NeMo looks up in its own catalogue.
+    """
+
+    kind: Literal["fastconformer"]
+    implementation: Implementation = "custom"
+    weights: str = Field("nvidia/stt_en_fastconformer_ctc_large", min_length=1)
+    size: Literal["tiny", "small", "medium", "large"] = "large"
+
+    @model_validator(mode="after")
+    def _nemo_is_not_compiled(self) -> "FastConformerConfig":
+        if self.compile and self.implementation == "nemo":
+            raise ValueError(
+                "compile true with implementation nemo: torch.compile cannot trace NeMo's input checks; "
+                "use implementation custom or transformers, which give the same frames"
+            )
+        return self
+
+    def foreign_code(self) -> str:
+        nemo = self.implementation == "nemo" and self.weights != "random"
+        return f"the classes that {self.weights} names" if nemo else ""
+
+    local_weights: ClassVar[str] = "a .nemo file, or a local folder with config.json and model.safetensors"
 
 
 class Parts(NamedTuple):
@@ -65,6 +97,8 @@ class FastConformer(Backbone):
     exist here. Layers above the last one kept are given up.
     """
 
+    config_type = FastConformerConfig
+    config: FastConformerConfig
     modality = "audio"
     version = 1
     first_centre = 0.0
@@ -115,11 +149,9 @@ class FastConformer(Backbone):
         return stages
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields() | {"layers": self.layers},
-            "weights": weights_sha256(self),
+        fields = super().fingerprint()
+        fields["config"] |= {"layers": self.layers}
+        return fields | {
             "architecture": asdict(self.architecture),
             "preprocessing": asdict(self.settings),
         }

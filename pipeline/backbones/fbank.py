@@ -1,17 +1,56 @@
 """Log-mel filter bank energies, and their deltas: a backbone without weights."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.config import BackboneConfig
 
 LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence meets it
 KALDI_LOG_FLOOR = torch.finfo(torch.float32).eps
 PREEMPHASIS = 0.97
 DELTA_REACH = 2  # frames on either side of the regression
+
+
+class FbankConfig(BackboneConfig):
+    """Log-mel filter bank energies with deltas.
+
+    precision: always fp32. sample_rate: Hz. num_mels: filters.
+    window_s, hop_s: seconds that a frame covers, and from one frame to the next.
+    kaldi: as Kaldi's compute-fbank-feats with no dither: 16-bit scale, dc removal, pre-emphasis 0.97,
+        povey window, triangles drawn on the mel scale. Otherwise a plain hann window on [-1, 1].
+    low_hz, high_hz: band limits; no high_hz means half the sample rate.
+    deltas: orders of time derivative appended, each `num_mels` wide.
+    """
+
+    kind: Literal["fbank"]
+    precision: Literal["fp32"] = "fp32"  # no matrix product worth speeding up; energies span 10 decades
+    sample_rate: int = Field(16000, ge=1000)
+    num_mels: int = Field(80, ge=1)
+    window_s: float = Field(0.025, gt=0)
+    hop_s: float = Field(0.010, gt=0)
+    low_hz: float = Field(20.0, ge=0)
+    high_hz: float | None = Field(None, gt=0)
+    deltas: Literal[0, 1, 2] = 2
+    kaldi: bool = False
+
+    @model_validator(mode="after")
+    def _band_inside_nyquist(self) -> "FbankConfig":
+        high_hz, nyquist = self.high_hz or self.sample_rate / 2, self.sample_rate / 2
+        if not self.low_hz < high_hz <= nyquist:
+            raise ValueError(
+                f"low_hz {self.low_hz} and high_hz {high_hz} must satisfy low_hz < high_hz <= {nyquist} "
+                "(half of sample_rate)"
+            )
+        if round(self.hop_s * self.sample_rate) < 1 or round(self.window_s * self.sample_rate) < 2:
+            raise ValueError(
+                f"window_s {self.window_s} and hop_s {self.hop_s} must span at least 2 and 1 samples "
+                f"at sample_rate {self.sample_rate}"
+            )
+        return self
 
 
 class Fbank(Backbone):
@@ -22,6 +61,8 @@ class Fbank(Backbone):
     and mel-computations.cc; the plain one is the HTK mel scale on the power spectrum of a hann window.
     """
 
+    config_type = FbankConfig
+    config: FbankConfig
     modality = "audio"
     version = 1
     # Of the Kaldi option: a model trained on its own variant of it has a subclass that says so.
@@ -81,17 +122,12 @@ class Fbank(Backbone):
         return energies.clamp(min=KALDI_LOG_FLOOR if self.config.kaldi else LOG_FLOOR).log()
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields(),
-            "weights": None,
-            "preprocessing": {
-                "window_length": self.window_length,
-                "hop_length": self.hop_length,
-                "fft_length": self.fft_length,
-            },
+        sizes = {
+            "window_length": self.window_length,
+            "hop_length": self.hop_length,
+            "fft_length": self.fft_length,
         }
+        return super().fingerprint() | {"preprocessing": sizes}
 
 
 def deltas(frames: Tensor, lengths: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What stored frames depend on, beyond the backbone itself."""
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -24,3 +25,8 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
     # As it is read back from a store or a run: a tuple would differ from the list that it is stored as.
     found: dict[str, Any] = json.loads(json.dumps(fields))
     return found
+
+
+def is_of_text(found: Mapping[str, Any]) -> bool:
+    """Whether the frames with this fingerprint are of text: how audio is decoded does not matter to them."""
+    return "audio_version" not in found

@@ -8,17 +8,41 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import BackboneConfig
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
-from stillwave.pipeline.config.backbone import HearConfig
 
 PROBE_S = 4  # seconds of silence that a module's frames are learnt from
+
+
+class HearConfig(BackboneConfig):
+    """A PyTorch module with `load_model` and `get_timestamp_embeddings` (arXiv 2203.03022).
+
+    precision: always fp32, for the module sees to its own arithmetic.
+    module: its dotted name, such as hearbaseline.wav2vec2. Importing it runs its code.
+    model_file: what is passed to its `load_model`; empty means its own default.
+    max_batch: items of equal length that it may be given at once. More than 1 is for modules known not to
+        mix the items of a batch; the fingerprint has it, for nothing here can tell.
+    """
+
+    kind: Literal["hear"]
+    precision: Literal["fp32"] = "fp32"  # a foreign module sees to its own arithmetic
+    module: str = Field(min_length=1)
+    model_file: str = ""
+    max_batch: int = Field(1, ge=1)
+
+    def foreign_code(self) -> str:
+        return self.module
+
+    # The fingerprint has the file's content in its place.
+    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"model_file"}
 
 
 class Hear(Backbone):
@@ -31,6 +55,8 @@ class Hear(Backbone):
     silence of that length. Weights that the module draws itself are drawn under a fixed seed.
     """
 
+    config_type = HearConfig
+    config: HearConfig
     modality = "audio"
     version = 1
     concurrent = False  # nothing says that a foreign module bears it

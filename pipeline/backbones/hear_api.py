@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.pipeline.audio.decode import resample
-from stillwave.pipeline.backbones import Backbone, build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
-from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.backbones import Backbone, build_backbone, load_backbone
+from stillwave.pipeline.backbones.fbank import FbankConfig
 
 SAMPLE_RATES = (16000, 22050, 44100, 48000)  # Hz; those that the API allows
 
@@ -65,7 +64,7 @@ def load_model(model_file_path: str = "") -> HearModel:
     """The backbone that a YAML of configs/backbones/ describes; fbank where none is named."""
     if not model_file_path:
         return HearModel(build_backbone(FbankConfig(kind="fbank")))
-    return HearModel(build_backbone(load_config(model_file_path, BackboneConfig)))
+    return HearModel(build_backbone(load_backbone(model_file_path)))
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stillwave.pipeline.config.backbone import Layers
+from stillwave.pipeline.backbones.config import Layers
 
 
 def resolve_layers(layers: Layers, num_layers: int) -> list[int]:

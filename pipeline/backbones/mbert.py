@@ -5,16 +5,17 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.masks import on_host, valid_mask
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights
-from stillwave.pipeline.config.backbone import MbertConfig
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,20 @@ SIZES: dict[str, dict[str, Any]] = {
 
 # The fields of the model's own config that alter numbers without showing in the weights' shapes.
 ARCHITECTURE = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+
+
+class MbertConfig(PretrainedConfig):
+    """BERT of any language.
+
+    long_text: what becomes of a text of more tokens than the model has positions (512): `truncate` keeps
+        [CLS], the first tokens and [SEP], and logs it; `quarantine` makes the row an error with a reason.
+    """
+
+    kind: Literal["mbert"]
+    views: None = None  # a text has no waveform to change
+    weights: str = Field("bert-base-multilingual-cased", min_length=1)
+    size: Literal["tiny", "base"] = "base"
+    long_text: Literal["truncate", "quarantine"] = "truncate"
 
 
 class WordHashTokenizer:
@@ -86,6 +101,8 @@ class HubTokenizer:
 class Mbert(Backbone):
     """Hidden states of a BERT encoder, one frame per token, [CLS] and [SEP] included."""
 
+    config_type = MbertConfig
+    config: MbertConfig
     modality = "text"
     libraries = ("torch", "transformers")
     version = 1

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
 from stillwave.pipeline.backbones.mel import MelSettings
 from stillwave.pipeline.backbones.recorded import RecordedEncoder
 from stillwave.pipeline.backbones.weights import find_folder, load_pretrained, read_json
-from stillwave.pipeline.config.backbone import FastConformerConfig
 
 # Classes that are a ParakeetEncoder or have one as `encoder`, by model_type.
 CLASSES = {
@@ -54,7 +54,7 @@ def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> P
     return ParakeetEncoder(model)
 
 
-def read_parakeet(config: FastConformerConfig) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
+def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
     """Architecture, front end and encoder weights of the Parakeet folder or hub id `config.weights`.
 
     Raises ValueError where it holds another model, or one that ours cannot follow.

@@ -2,17 +2,45 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import BackboneConfig, Precision
 from stillwave.pipeline.backbones.convolutions import fit_clip
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
-from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
-from stillwave.pipeline.config.backbones.sanet import SanetConfig
+from stillwave.pipeline.backbones.weights import random_weights
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class SanetConfig(BackboneConfig):
+    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet.py.
+
+    precision: of the forward pass. sample_rate: Hz.
+    size: `base` has 512 channels in the end, `tiny` is for trying things out.
+    channels, num_heads: of the four residual blocks, and of the attention; null: those of `size`.
+    dropout: while training.
+    clip_s: seconds that every item is cut to, from its start, or padded to with silence; null: as long as the
+        item is.
+    seed: of the weights; there are no others, until `finetune` has trained them.
+    """
+
+    kind: Literal["sanet"]
+    precision: Precision = "fp32"
+    sample_rate: int = Field(16000, ge=1000)
+    size: Literal["tiny", "base"] = "base"
+    channels: tuple[Width, Width, Width, Width] | None = None
+    num_heads: int | None = Field(None, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    clip_s: float | None = Field(4.0, gt=0)
+    seed: int = 0
+
+    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"seed", "dropout"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +99,8 @@ class Sanet(Backbone):
     their lengths: averages, attention and, while training, the statistics of batch norm are of valid frames.
     """
 
+    config_type = SanetConfig
+    config: SanetConfig
     modality = "audio"
     version = 1
     sample_rate: int
@@ -115,11 +145,7 @@ class Sanet(Backbone):
         return [[blocks[0]], [blocks[1]], [blocks[2]], [attention[0]], [blocks[3]], [attention[1]]]
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            "kind": self.config.kind,
-            "version": self.version,
-            "config": self.config.fingerprint_fields(),
-            "weights": weights_sha256(self),
+        return super().fingerprint() | {
             "architecture": asdict(self.architecture),
             "preprocessing": {"clip_length": self.clip_length},
         }

@@ -1,13 +1,15 @@
 """wav2vec 2.0 frames (arXiv 2006.11477) that do not depend on the batch they were computed in."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.masks import on_host, valid_mask
 from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in, hold_weights, item_moments
 from stillwave.pipeline.backbones.weights import (
@@ -16,7 +18,6 @@ from stillwave.pipeline.backbones.weights import (
     random_weights,
     read_json,
 )
-from stillwave.pipeline.config.backbone import Wav2Vec2Config
 
 WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
 
@@ -50,6 +51,14 @@ ARCHITECTURE = (
 )  # fmt: skip
 
 
+class Wav2Vec2Config(PretrainedConfig):
+    """wav2vec 2.0, with group norm (base) or layer norm (XLS-R and its kin) in the convolutions."""
+
+    kind: Literal["wav2vec2"]
+    weights: str = Field("facebook/wav2vec2-base", min_length=1)
+    size: Literal["tiny", "base", "large"] = "base"
+
+
 class Wav2Vec2(Backbone):
     """Hidden states of a wav2vec 2.0 encoder, one frame per 320 samples at 16 kHz.
 
@@ -58,6 +67,8 @@ class Wav2Vec2(Backbone):
     train mode as published; layer drop and SpecAugment do not exist here.
     """
 
+    config_type = Wav2Vec2Config
+    config: Wav2Vec2Config
     modality = "audio"
     libraries = ("torch", "transformers")
     version = 2  # 2: the first convolution and its group norm in one step

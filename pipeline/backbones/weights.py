@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from stillwave.pipeline.config.backbone import PretrainedConfig
+from stillwave.pipeline.backbones.config import PretrainedConfig
 
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
@@ -27,13 +27,17 @@ NOT_CACHED = "it is not in the local Hugging Face cache"
 M = TypeVar("M", bound=nn.Module)
 
 
+class NotCached(ValueError):
+    """Weights that are not on this machine, where they may not be downloaded."""
+
+
 def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TRANSFORMERS_WEIGHTS) -> Path:
-    """The folder with config.json and weights for `config.weights`; the network is asked last.
+    """The folder with config.json and weights for `config.source`; the network is asked last.
 
     wanted: patterns of weight files, the weights themselves before their index, best kind first.
     Raises ValueError naming what was looked for and the remedies.
     """
-    name = config.weights
+    name = config.source
     local = Path(name).expanduser()
     if local.is_dir():
         if _has_model(local, wanted):
@@ -46,13 +50,29 @@ def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TR
     if isinstance(cached, Path):
         return cached
     if not config.download:
-        raise ValueError(_missing(config, f"{NOT_CACHED}, and `download` is false"))
+        raise NotCached(_missing(config, f"{NOT_CACHED}, and `download` is false"))
     if hub_is_offline():
-        raise ValueError(_missing(config, f"{NOT_CACHED}, and HF_HUB_OFFLINE is set"))
+        raise NotCached(_missing(config, f"{NOT_CACHED}, and HF_HUB_OFFLINE is set"))
     fetched = _snapshot(config, wanted, local_files_only=False)
     if isinstance(fetched, Path):
         return fetched
     raise ValueError(_missing(config, f"{NOT_CACHED}, and the hub said: {fetched}"))
+
+
+def at_hand(config: PretrainedConfig) -> bool:
+    """Whether the weights can be had without a download; also True where there are none at all."""
+    if config.weights == "random" or Path(config.source).expanduser().exists():
+        return True
+    if "://" in config.source:
+        return False
+    try:
+        offline = config.model_copy(update={"download": False})
+        find_folder(offline, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
+    except NotCached:
+        return False
+    except ValueError:  # a folder that is not there, or not a model: building it says so
+        return True
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -68,7 +88,7 @@ def load_pretrained(
     unused: tuple[str, ...],
     attention: str = "sdpa",
 ) -> tuple[Any, Path]:
-    """A `transformers` model of `model_class` from `config.weights`, in fp32, and the folder it came from.
+    """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
     model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
     backbone never uses them; any other absent parameter is an error, for transformers would make it up.
@@ -78,7 +98,7 @@ def load_pretrained(
     found = read_json(folder / "config.json").get("model_type")
     if found != model_type:
         raise ValueError(
-            f"`weights` {config.weights}: its config.json says model_type {found!r}, "
+            f"`weights` {config.source}: its config.json says model_type {found!r}, "
             f"but this kind of backbone loads {model_type!r}"
         )
     try:
@@ -92,11 +112,11 @@ def load_pretrained(
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"`weights` {config.weights}: cannot be loaded from {folder}: {error}") from error
+        raise ValueError(f"`weights` {config.source}: cannot be loaded from {folder}: {error}") from error
     absent = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
     if absent:
         raise ValueError(
-            f"`weights` {config.weights}: {len(absent)} parameters are not in the file, {absent[0]} for one: "
+            f"`weights` {config.source}: {len(absent)} parameters are not in the file, {absent[0]} for one: "
             "it is damaged, or was saved from another architecture"
         )
     return model, folder
@@ -168,7 +188,7 @@ def _snapshot(
     for weight_files in wanted:
         try:
             folder = snapshot_download(
-                config.weights,
+                config.source,
                 revision=config.revision,
                 allow_patterns=[*SIDE_FILES, *weight_files],
                 local_files_only=local_files_only,
@@ -194,8 +214,8 @@ def hub_is_offline() -> bool:
 def _missing(config: PretrainedConfig, reason: str) -> str:
     revision = f" --revision {config.revision}" if config.revision else ""
     return (
-        f"`weights` {config.weights}: no model found: {reason}. Do one of: "
-        f"(1) where there is a network, run `hf download {config.weights}{revision}` (older: huggingface-cli "
+        f"`weights` {config.source}: no model found: {reason}. Do one of: "
+        f"(1) where there is a network, run `hf download {config.source}{revision}` (older: huggingface-cli "
         "download) and copy the cache over; "
         f"(2) set `weights` to {config.local_weights}; "
         "(3) set `weights: random` to try the pipeline without a trained model"

@@ -181,11 +181,11 @@ def _backbone_configs(
     recipe: Path, config: Any, folder: Path | None, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """The configs of the recipe's backbones, by name. overrides: with the names in front."""
-    from stillwave.pipeline.config.backbone import BackboneConfig
+    from stillwave.pipeline.backbones import load_backbone
 
     names = list(config.stores().values())
     files = folder or recipe.parent.parent / "backbones"
     return {
-        name: load_config(files / f"{name}.yaml", BackboneConfig, overrides_of(overrides or [], name, names))
+        name: load_backbone(files / f"{name}.yaml", overrides_of(overrides or [], name, names))
         for name in names
     }

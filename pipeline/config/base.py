@@ -23,6 +23,11 @@ def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> A
 
     `kind` is a Config class or a discriminated union of them. Raises ConfigError.
     """
+    return parse_config(read_config(path, overrides), kind, source=str(path))
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`path` (YAML) with `overrides`, not yet validated. Raises ConfigError."""
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text())
@@ -34,7 +39,7 @@ def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> A
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of field: value, got {type(raw).__name__}")
-    return parse_config(apply_overrides(raw, overrides), kind, source=str(path))
+    return apply_overrides(raw, overrides)
 
 
 def parse_config(raw: Mapping[str, Any], kind: Any, source: str) -> Any:

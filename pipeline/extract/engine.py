@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from stillwave.cache import Item, Spec, Unit, write_unit
 from stillwave.cache.batches import length_bucketed
-from stillwave.pipeline.backbones import Backbone
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import Backbone, BackboneConfig
 from stillwave.pipeline.extract.budget import batch_frames, is_out_of_memory
 from stillwave.pipeline.extract.memory import flat_memory
 from stillwave.pipeline.extract.rows import Source, load

@@ -15,10 +15,9 @@ import torch
 
 from stillwave.cache import Item, Spec, Unit
 from stillwave.cache.fingerprint import differences
-from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.packages import needed
 from stillwave.pipeline.extract.engine import Engine, Tally
 from stillwave.pipeline.extract.rows import Source

@@ -10,10 +10,9 @@ import pandas as pd
 
 from stillwave.cache import Row, Spec, StoreWriter
 from stillwave.pipeline.audio.files import absolute, write_if_changed
-from stillwave.pipeline.backbones import build_backbone
+from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.corpora.quarantine import (
     Quarantined,
     check_bad_fraction,

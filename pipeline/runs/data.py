@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones.device import pick_device
-from stillwave.pipeline.config.backbone import TEXT_KINDS
+from stillwave.pipeline.backbones.fingerprint import is_of_text
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, Views
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
 from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Features, Part, joined
@@ -122,8 +122,7 @@ def load_data(
     labelled, classes = labelled_rows(recipe, manifest, trained)
     stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
     for name, store in stores.items():
-        is_text = store.fingerprint.get("kind") in TEXT_KINDS
-        check_modality(name, is_text, str(store.path))
+        check_modality(name, is_of_text(store.fingerprint), str(store.path))
     tables = [store.row_of() for store in stores.values()]
     has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from stillwave.cache.fingerprint import differences
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.wrapped import WrappedHead
-from stillwave.pipeline.backbones import Backbone, Frames, build_backbone
+from stillwave.pipeline.backbones import Backbone, Frames, build_backbone, load_backbone, parse_backbone
 from stillwave.pipeline.backbones.fingerprint import fingerprint
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.runs.head import load_head, read_run, read_weights, untrained_head
@@ -123,14 +122,14 @@ def load_encoders(run: Path, backbones: Path | None = None) -> dict[str, Backbon
         settings = config["backbones"].get(name)
         source = f"{run / 'config.json'}: backbones.{name}"
         if backbones is not None:
-            settings, source = load_config(backbones / f"{store}.yaml", BackboneConfig), str(backbones)
+            settings, source = load_backbone(backbones / f"{store}.yaml"), str(backbones)
         elif settings is None:
             raise ValueError(
                 f"{run}: it does not say how the frames of {store} were made, for their store is of an older "
                 "Stillwave; name the folder of the backbone configs with --backbones"
             )
         else:
-            settings = parse_config(settings, BackboneConfig, source=source)
+            settings = parse_backbone(settings, source, trusted=True)
         encoder = build_backbone(settings)
         if differing := differences(config["stores"][name]["fingerprint"], fingerprint(encoder)):
             raise ValueError(

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.audio.augment import import_stretch
-from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig, HearConfig
+from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.data import Rows
 from stillwave.pipeline.runs.features import Features
@@ -43,7 +42,7 @@ def finetune(
     config = recipe.finetune
     if config is None:
         raise ValueError("the recipe has no `finetune`: its backbone is frozen; use `stillwave train`")
-    if hear := [store for store in recipe.stores().values() if isinstance(backbones[store], HearConfig)]:
+    if hear := [store for store in recipe.stores().values() if backbones[store].kind == "hear"]:
         raise ValueError(
             f"{hear[0]}: somebody else's HEAR module cannot be trained along; extract its frames instead"
         )

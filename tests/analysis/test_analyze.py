@@ -15,10 +15,10 @@ from stillwave.analysis.analyze import analyze, standardised
 from stillwave.analysis.embeddings import pool_store
 from stillwave.analysis.notes import fitted, on_label
 from stillwave.cache import EmbeddingStore, Spec
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.config.analysis import Analysis, Dbscan, Hdbscan, Kmeans, Neighbours, Tsne, Umap
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
@@ -35,7 +35,7 @@ def folder(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """manifest.parquet and embeddings/fbank.zarr, as `stillwave run` leaves them; some rows lack a label."""
     folder = tmp_path_factory.mktemp("analyze")
     manifest = read_manifest(speech / "manifest.parquet")
-    config = load_config(CONFIGS / "backbones/fbank_static.yaml", BackboneConfig)
+    config = load_backbone(CONFIGS / "backbones/fbank_static.yaml")
     extract(config, manifest[:35], folder / "embeddings/fbank.zarr")
     manifest.loc[manifest.index[:3], "word"] = None
     manifest.to_parquet(folder / "manifest.parquet")

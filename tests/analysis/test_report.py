@@ -19,8 +19,8 @@ import torch
 from stillwave.analysis.report import PAGE, write_page
 from stillwave.analysis.report_facts import configuration, kept_epoch
 from stillwave.analysis.report_runs import read_shown
+from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.cli import main
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import EarlyStopping
@@ -70,7 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.csv").write_text("\n".join([first, *changed, ""]))
     prepare(speech_config(), folder, folder / "manifest.parquet")
     manifest = read_manifest(folder / "manifest.parquet")
-    backbone = parse_config({"kind": "fbank", "deltas": 0}, BackboneConfig, "fbank")
+    backbone = parse_backbone({"kind": "fbank", "deltas": 0}, "fbank", trusted=True)
     extract(backbone, manifest.iloc[2:], folder / "embeddings/fbank.zarr")
     for name in RECIPES:
         train_one(folder, name)

@@ -17,9 +17,9 @@ from stillwave.analysis.rows import (
     with_predictions,
 )
 from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.analysis import Analysis
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import load_config, parse_config
+from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
@@ -154,7 +154,7 @@ def trained(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest.loc[manifest.index[:2], "word"] = None
     manifest["tone"] = ["low", "high", "hum"] * 12
     for name in ("fbank", "mbert_tiny"):
-        config = load_config(CONFIGS / f"backbones/{name}.yaml", BackboneConfig)
+        config = load_backbone(CONFIGS / f"backbones/{name}.yaml")
         extract(config, manifest, folder / f"embeddings/{name}.zarr")
     head = {"kind": "segment", "num_heads": 4, "hidden": 16}
     fusion = {"kind": "fusion_openmax", "shared_dim": 8, "num_heads": 2, "depth": 2, "base_dim": 16}

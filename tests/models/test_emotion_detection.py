@@ -9,10 +9,10 @@ import transformers
 from torch import Tensor, nn
 
 from stillwave.models.emotion_detection import EmotionDetectionModel
+from stillwave.pipeline.backbones.encodec import EncodecConfig
 from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, draw_codebooks
 from stillwave.pipeline.backbones.encodec_package import import_encodec
 from stillwave.pipeline.backbones.weights import random_weights
-from stillwave.pipeline.config.backbone import EncodecConfig
 
 DIM = 32
 

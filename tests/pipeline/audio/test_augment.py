@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import stillwave.pipeline.audio.augment as augment_module
 from stillwave.pipeline.audio.augment import Effects, apply, draw, length_after, view_key
-from stillwave.pipeline.config.backbone import BackboneConfig
+from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.config.base import ConfigError, parse_config
 from stillwave.pipeline.config.views import ViewsConfig
 
@@ -404,10 +404,10 @@ def test_settings_out_of_bounds_are_named(changes: dict[str, Any], message: str)
 
 
 def test_views_belong_to_audio_and_not_to_the_fingerprint() -> None:
-    fbank = parse_config({"kind": "fbank"}, BackboneConfig, "test")
-    seen = parse_config({"kind": "fbank", "views": ALL}, BackboneConfig, "test")
+    fbank = parse_backbone({"kind": "fbank"}, "test", trusted=True)
+    seen = parse_backbone({"kind": "fbank", "views": ALL}, "test", trusted=True)
     assert seen.views == views()
     assert seen.fingerprint_fields() == fbank.fingerprint_fields()
     assert "views" not in fbank.fingerprint_fields()
     with pytest.raises(ConfigError, match="`views`: Input should be None"):
-        parse_config({"kind": "mbert", "views": ALL}, BackboneConfig, "test")
+        parse_backbone({"kind": "mbert", "views": ALL}, "test", trusted=True)

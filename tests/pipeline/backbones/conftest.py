@@ -12,15 +12,13 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones import Backbone, build_backbone
+from stillwave.pipeline.backbones import Backbone, build_backbone, parse_backbone
 from stillwave.pipeline.backbones.conformer import Architecture, Conformer
 from stillwave.pipeline.backbones.nemo import import_nemo
 from stillwave.pipeline.backbones.nemo_file import to_nemo
 from stillwave.pipeline.backbones.parakeet import build_parakeet
 from stillwave.pipeline.backbones.quiet import quiet
 from stillwave.pipeline.backbones.weights import random_weights
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import parse_config
 from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {
@@ -243,7 +241,7 @@ def configure(folders: dict[str, Path], request: pytest.FixtureRequest) -> Calla
             raw = raw | {"weights": str(folders[raw["weights"]])}
         if raw.get("weights") == "small.nemo":  # written when first asked for: NeMo takes seconds to import
             raw = raw | {"weights": str(request.getfixturevalue("nemo_file"))}
-        return parse_config(raw, BackboneConfig, variant)
+        return parse_backbone(raw, variant, trusted=True)
 
     return configure
 

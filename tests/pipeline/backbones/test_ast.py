@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.backbones.ast import Ast
-from stillwave.pipeline.config.backbone import AstConfig
+from stillwave.pipeline.backbones.ast import Ast, AstConfig
 
 # transformers says so of the fourth of its 128 filters, which the published model was trained with.
 pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values:UserWarning")

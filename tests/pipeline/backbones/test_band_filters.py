@@ -7,7 +7,7 @@ import torch
 
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.band_filters import HIGHEST, LOWEST_HZ, band_filters
-from stillwave.pipeline.config.backbone import Cnn1dConfig
+from stillwave.pipeline.backbones.cnn1d import Cnn1dConfig
 
 RATE = 16000
 

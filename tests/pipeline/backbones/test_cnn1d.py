@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.backbones.cnn1d import Cnn1d
-from stillwave.pipeline.config.backbone import Cnn1dConfig
+from stillwave.pipeline.backbones.cnn1d import Cnn1d, Cnn1dConfig
 
 SMALL: dict[str, Any] = {
     "channels": (8, 12, 16), "kernel_sizes": (80, 5, 3), "strides": (16, 2, 1), "pools": (4, 2, 1),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones import Backbone, Frames, build_backbone, encodec
-from stillwave.pipeline.config.backbone import EncodecConfig
+from stillwave.pipeline.backbones.encodec import EncodecConfig
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.runs.unfreeze import unfreeze
 

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from stillwave.models.audio_branch import AudioBranch
 from stillwave.pipeline.backbones import Backbone, build_backbone
-from stillwave.pipeline.backbones.fastconformer import FastConformer
+from stillwave.pipeline.backbones.fastconformer import FastConformer, FastConformerConfig, Implementation
 from stillwave.pipeline.backbones.nemo_file import NAMES, from_nemo, to_nemo
-from stillwave.pipeline.config.backbone import FastConformerConfig
-from stillwave.pipeline.config.backbones.fastconformer import Implementation
 
 IMPLEMENTATIONS = get_args(Implementation)
 LENGTHS = (320, 1279, 1280, 5000, 24000, 48001)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import audio_utils
 
-from stillwave.pipeline.backbones.fbank import LOG_FLOOR, Fbank, deltas
-from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
-from stillwave.pipeline.config.base import ConfigError, parse_config
+from stillwave.pipeline.backbones import parse_backbone
+from stillwave.pipeline.backbones.fbank import LOG_FLOOR, Fbank, FbankConfig, deltas
+from stillwave.pipeline.config.base import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_digital_silence_meets_the_floor(kaldi: bool, alone: Callable[..., Tenso
 )
 def test_config_errors_name_field_and_bound(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_config({"kind": "fbank", **settings}, BackboneConfig, "fbank.yaml")
+        parse_backbone({"kind": "fbank", **settings}, "fbank.yaml", trusted=True)
 
 
 def test_filters_finer_than_the_fft_are_refused() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.backbones.hear import Hear
-from stillwave.pipeline.config.backbone import FbankConfig, HearConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.hear import Hear, HearConfig
 from tests.pipeline.backbones import hear_mel
 
 MEL = "tests.pipeline.backbones.hear_mel"

@@ -13,12 +13,11 @@ import yaml
 from torch import Tensor
 
 from stillwave.pipeline.audio.decode import resample
-from stillwave.pipeline.backbones import BACKBONES, build_backbone
+from stillwave.pipeline.backbones import BACKBONES, build_backbone, load_backbone
 from stillwave.pipeline.backbones import hear_api as hear
-from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
-from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.backbones.fbank import FbankConfig
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "backbones"
+CONFIGS = Path(__file__).parents[3] / "configs" / "backbones"
 TINY = {"weights": "random", "size": "tiny"}
 AUDIO: dict[str, dict[str, Any]] = {
     "fbank": {"kind": "fbank"},
@@ -91,7 +90,7 @@ def test_the_checker_can_disagree(validator: Any, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", AUDIO)
 def test_embeddings_are_the_backbones_frames(name: str, write: Callable[[str], str]) -> None:
     model = hear.load_model(write(name))
-    backbone = build_backbone(load_config(write(name), BackboneConfig))
+    backbone = build_backbone(load_backbone(write(name)))
     rate = backbone.sample_rate
     assert rate is not None
     audio = torch.stack([noise(model.sample_rate + 77), 3 * noise(model.sample_rate + 77)])

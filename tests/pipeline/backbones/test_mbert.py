@@ -12,8 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stillwave.pipeline.backbones.mbert import Mbert, WordHashTokenizer
-from stillwave.pipeline.config.backbone import MbertConfig
+from stillwave.pipeline.backbones.mbert import Mbert, MbertConfig, WordHashTokenizer
 
 TEXT = "the cat sat on a mat, ja! Hauses Katze"
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stillwave.pipeline.backbones import build_backbone, wav2vec2
-from stillwave.pipeline.config.backbone import Wav2Vec2Config
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 
 KINDS = ("group", "layer")
 

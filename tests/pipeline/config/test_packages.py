@@ -16,9 +16,9 @@ import stillwave.pipeline.runs.folder as run_folder
 from stillwave.analysis.projections import umap
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.audio.augment import Effects, apply, view_key
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.commands.analysis import explore, report
 from stillwave.pipeline.config.analysis import Umap
-from stillwave.pipeline.config.backbone import FbankConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.corpora.espeak import synthesize

@@ -11,9 +11,9 @@ import torch
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones import Frames, build_backbone
-from stillwave.pipeline.backbones.fbank import Fbank
+from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
 from stillwave.pipeline.backbones.numerics import compute_in, hold_weights
-from stillwave.pipeline.config.backbone import FbankConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract import budget, engine
 from stillwave.pipeline.extract.stage import Progress, extract

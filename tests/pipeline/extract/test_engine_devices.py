@@ -12,8 +12,9 @@ from torch import Tensor
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones import Frames, build_backbone
-from stillwave.pipeline.backbones.fbank import Fbank
-from stillwave.pipeline.config.backbone import FbankConfig, MbertConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract import budget, engine

@@ -13,7 +13,7 @@ import pytest
 
 from stillwave.cache import EmbeddingStore, ledger
 from stillwave.cache.places import open_storage
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.corpora.quarantine import quarantine_path
 from stillwave.pipeline.extract.stage import extract

@@ -18,9 +18,10 @@ from distributed import Client, LocalCluster
 from stillwave.cache import EmbeddingStore, Spec
 from stillwave.cache.verify import verify
 from stillwave.pipeline.backbones import build_backbone, wav2vec2
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.backbones.fingerprint import fingerprint
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.backbones.weights import random_weights
-from stillwave.pipeline.config.backbone import FbankConfig, Wav2Vec2Config
 from stillwave.pipeline.extract import scale
 from stillwave.pipeline.extract.stage import extract
 from tests.fakes import files_of

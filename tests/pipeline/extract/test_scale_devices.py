@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from stillwave.cache import EmbeddingStore
-from stillwave.pipeline.config.backbone import Wav2Vec2Config
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.extract.stage import extract
 from tests.devices import on_a_gpu
 

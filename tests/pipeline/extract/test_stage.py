@@ -17,9 +17,10 @@ from stillwave.cache.places import open_storage
 from stillwave.cache.verify import repair
 from stillwave.pipeline.audio.augment import apply, draw
 from stillwave.pipeline.audio.decode import load_waveform
-from stillwave.pipeline.backbones import Frames, build_backbone
-from stillwave.pipeline.backbones.fbank import Fbank
-from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig, MbertConfig, Wav2Vec2Config
+from stillwave.pipeline.backbones import BackboneConfig, Frames, build_backbone
+from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.config.views import GaussianEffect, SpeedEffect, ViewsConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare

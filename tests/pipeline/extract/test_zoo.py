@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stillwave.cache import EmbeddingStore
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.corpus import Folder, KFold
 from stillwave.pipeline.corpora.prepare import PrepareResult, prepare
 from stillwave.pipeline.extract.stage import ExtractResult, extract, quarantine_path

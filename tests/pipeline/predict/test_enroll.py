@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from stillwave.heads.personal import Personalised
+from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.commands import model as model_commands
-from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
@@ -46,7 +46,7 @@ def recipe(**fields: Any) -> Recipe:
 
 
 def config(raw: dict[str, Any]) -> Any:
-    return parse_config(raw, BackboneConfig, "test")
+    return parse_backbone(raw, "test", trusted=True)
 
 
 @pytest.fixture(scope="module")

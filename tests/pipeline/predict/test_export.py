@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.cache.batches import pad
-from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import build_backbone, parse_backbone
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
@@ -86,7 +84,7 @@ def train_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         fields = {"label": "word", "train": {"epochs": 2, "batch_size": 8, "valid_fraction": 0.3}}
         recipe = Recipe.model_validate(fields | RUNS[name])
         where = {"manifest_path": folder / "manifest.parquet"}
-        configs = {name: parse_config(BACKBONES[name], BackboneConfig, name) for name in recipe.backbones}
+        configs = {name: parse_backbone(BACKBONES[name], name, trusted=True) for name in recipe.backbones}
         if recipe.finetune is not None:
             return finetune(recipe, manifest, configs, out, **where)
         for backbone, config in configs.items():
@@ -199,7 +197,7 @@ def test_speech_text_and_who_speaks(train_run: Callable[[str], Path], tmp_path: 
     file, _ = export(run, tmp_path / "model.onnx", fold=0)
     predictor = Predictor.load(run, 0, device="cpu")
     speakers = facts_in(file)["speakers"]
-    tokenize = build_backbone(parse_config(BACKBONES["mbert"], BackboneConfig, "mbert")).tokenize  # type: ignore[attr-defined]
+    tokenize = build_backbone(parse_backbone(BACKBONES["mbert"], "mbert", trusted=True)).tokenize  # type: ignore[attr-defined]
     said = [(9000, "it is low", speakers[1]), (30000, "spoken high , not low at all", "nobody")]
     waveform, lengths = pad([noise(n) for n, _, _ in said])
     tokens, token_lengths = pad([np.array(tokenize(text)) for _, text, _ in said])
@@ -266,7 +264,7 @@ def test_the_head_of_one_backbone_alone(name: str, train_run: Callable[[str], Pa
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "mbert"])
 def test_frames_without_loops_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a backbone computes while it is traced, computed without tracing."""
-    backbone = build_backbone(parse_config(BACKBONES[name], BackboneConfig, name))
+    backbone = build_backbone(parse_backbone(BACKBONES[name], name, trusted=True))
     for lengths in ([23000], [9001]) if name == "ast" else ([23000, 9001, 800], [720]):
         values, sizes = (torch.from_numpy(part) for part in pad([noise(n) for n in lengths]))
         expected = backbone(values, sizes)
@@ -290,7 +288,7 @@ def test_frames_without_loops_are_the_same(name: str, monkeypatch: pytest.Monkey
 )
 def test_backbones_that_do_not_export(raw: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        check_exports(build_backbone(parse_config(raw, BackboneConfig, "test")))
+        check_exports(build_backbone(parse_backbone(raw, "test", trusted=True)))
 
 
 def test_what_is_refused_leaves_no_file(train_run: Callable[[str], Path], tmp_path: Path) -> None:

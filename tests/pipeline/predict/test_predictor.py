@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 
 import stillwave.pipeline.predict.predictor as predict_module
 from stillwave.pipeline.audio.decode import BadAudio, load_waveform, resample
+from stillwave.pipeline.backbones.cnn1d import Cnn1dConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.commands.model import predict
-from stillwave.pipeline.config.backbone import FbankConfig, Wav2Vec2Config
-from stillwave.pipeline.config.backbones.cnn1d import Cnn1dConfig
-from stillwave.pipeline.config.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.evaluate.stage import evaluate

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stillwave.pipeline.config.backbone import Wav2Vec2Config
+from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.clips import clips_of

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.recipe import Recipe, SegmentHead, Train
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data

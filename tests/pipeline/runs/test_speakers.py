@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.evaluate.stage import evaluate

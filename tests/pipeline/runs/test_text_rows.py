@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from stillwave.cache import EmbeddingStore
-from stillwave.pipeline.config.backbone import FbankConfig
-from stillwave.pipeline.config.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import ManifestError, check_manifest, read_manifest
 from stillwave.pipeline.corpora.prepare import prepare

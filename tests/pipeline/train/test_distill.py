@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stillwave.pipeline.config.backbone import FbankConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract

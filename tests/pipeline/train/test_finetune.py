@@ -15,9 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 import stillwave.pipeline.train.fit as fit_module
-from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import build_backbone, parse_backbone
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.corpora.manifest import write_manifest
@@ -60,7 +58,7 @@ TRAINABLE = [name for name in BACKBONES if name != "fbank"]
 
 
 def config(name: str, **fields: Any) -> Any:
-    return parse_config(BACKBONES[name] | {"storage_dtype": "float32"} | fields, BackboneConfig, "test")
+    return parse_backbone(BACKBONES[name] | {"storage_dtype": "float32"} | fields, "test", trusted=True)
 
 
 def recipe(name: str = "wav2vec2", **fields: Any) -> Recipe:
@@ -466,7 +464,7 @@ def test_what_is_refused_costs_no_run(role: str, table: pd.DataFrame, speech: Pa
         with pytest.raises(ValueError, match=r"lost.wav.*run that again"):
             run_finetune(lost, speech, run, tuned(unfreeze=1))
     else:
-        module = parse_config({"kind": "hear", "module": HEAR_API}, BackboneConfig, "test")
+        module = parse_backbone({"kind": "hear", "module": HEAR_API}, "test", trusted=True)
         with pytest.raises(ValueError, match="HEAR module cannot be trained along"):
             finetune(tuned(), table, {"wav2vec2": module}, run, manifest_path="m")
     assert (run / "fold_0/model.safetensors").read_bytes() == kept

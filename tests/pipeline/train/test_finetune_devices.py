@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stillwave.pipeline.config.backbone import BackboneConfig
-from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.train.finetune import finetune
 from tests.devices import on_each_device
 from tests.pipeline.train.test_finetune import transformers_without_dropout, tuned
@@ -20,7 +19,7 @@ def test_an_epoch_has_the_cpus_losses(
 ) -> None:
     """Without dropout, of which a GPU draws other numbers."""
     settings = transformers_without_dropout(tmp_path / "weights")
-    model = parse_config(settings, BackboneConfig, "test")
+    model = parse_backbone(settings, "test", trusted=True)
     table = manifest.drop(columns="fold").assign(split=np.where(manifest["fold"] == 0, "test", "train"))
     losses = {}
     for out, where, kind in (("cpu", "cpu", "fp32"), ("there", device, precision)):

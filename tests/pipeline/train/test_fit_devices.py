@@ -15,7 +15,8 @@ from torch import nn
 import stillwave.pipeline.train.fit as fit_module
 from stillwave.cache import EmbeddingStore
 from stillwave.heads.augment import FrameAugment
-from stillwave.pipeline.config.backbone import FbankConfig, MbertConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Train
 from stillwave.pipeline.corpora.manifest import read_manifest

@@ -16,8 +16,8 @@ from stillwave.heads.augment import FrameAugment
 from stillwave.heads.losses import ClassBalancedFocalLoss
 from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.outputs import Outputs
-from stillwave.pipeline.config.backbone import FbankConfig
-from stillwave.pipeline.config.backbones.mbert import MbertConfig
+from stillwave.pipeline.backbones.fbank import FbankConfig
+from stillwave.pipeline.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Losses, Train
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest

@@ -1,8 +1,8 @@
-"""Fields that several kinds of backbone share."""
+"""Fields that backbones have in common; each kind's own are in its module."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.views import ViewsConfig
@@ -11,7 +11,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)]
 
 
-class CommonConfig(Config):
+class BackboneConfig(Config):
     """Fields of every backbone.
 
     storage_dtype: of the frames on disk.
@@ -25,6 +25,9 @@ class CommonConfig(Config):
     max_batch_frames: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     views: ViewsConfig | None = None
+    if TYPE_CHECKING:
+        kind: str  # each class declares these itself: stores have their fields in this order
+        precision: Precision
 
     # Fields that leave the frames as they are, or that the sha256 of the weights stands for; and views, which
     # enter the key of each view's row instead, so that adding them to a store leaves its clean rows.
@@ -36,8 +39,29 @@ class CommonConfig(Config):
         """The fields that the stored numbers depend on, JSON-ready."""
         return self.model_dump(mode="json", exclude=set(self.not_in_fingerprint))
 
+    def foreign_code(self) -> str:
+        """Whose code the backbone runs that is neither ours nor an installed package's; empty for none."""
+        return ""
 
-class PretrainedConfig(CommonConfig):
+
+class CustomConfig(BackboneConfig):
+    """Fields of a backbone of your own; its class adds more. See `Use your own backbone`.
+
+    class: of the backbone, as package.module:Name, from where Python finds it. Importing it runs its code.
+    precision: of the forward pass; fp32, unless the class declares more.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    kind: Literal["custom"]
+    class_path: str = Field(alias="class")
+    precision: Literal["fp32"] = "fp32"
+
+    def foreign_code(self) -> str:
+        return self.class_path
+
+
+class PretrainedConfig(BackboneConfig):
     """Fields of a backbone that has weights.
 
     precision: what the forward pass computes in; frames come out fp32 either way.
@@ -59,9 +83,14 @@ class PretrainedConfig(CommonConfig):
     seed: int = 0
 
     local_weights: ClassVar[str] = "a local folder with config.json and model.safetensors"
-    not_in_fingerprint: ClassVar[frozenset[str]] = CommonConfig.not_in_fingerprint | {
+    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {
         "weights", "revision", "download", "seed", "size",
     }  # fmt: skip
+
+    @property
+    def source(self) -> str:
+        """Where the weights are looked up: a path, a hub id, or a URL."""
+        return self.weights
 
     def fingerprint_fields(self) -> dict[str, Any]:
         fields = super().fingerprint_fields()

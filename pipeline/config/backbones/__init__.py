@@ -1,1 +1,0 @@
-"""One config class per kind of backbone; pipeline/config/backbone.py is their union."""
