@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.bounds import Count, Dropout, Part
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
-from stillwave.heads.temporal import TemporalConv
+from stillwave.heads.temporal import TemporalConv, check_convolutions
 
 
 class SegmentClassifier(nn.Module):
@@ -21,7 +22,7 @@ class SegmentClassifier(nn.Module):
     num_segments, pooling_type, num_heads, pooling_dropout, use_temporal_encoding: of
         `SegmentAttentionPooling`.
     hidden: width of the MLP's one hidden layer, fed with mean and deviation of the segment vectors.
-    encoder_dropout acts on whole channels, dropout inside the MLP.
+    encoder_dropout: of whole channels, in the convolutions. dropout: inside the MLP.
 
     Padding changes nothing: the logits of an item do not depend on its batch.
     """
@@ -32,18 +33,18 @@ class SegmentClassifier(nn.Module):
         num_classes: int,
         *,
         num_layers: int = 1,
-        mean_removal: float = 0.0,
-        channels: int = 128,
-        strides: tuple[int, ...] = (),
-        kernel_size: int = 5,
-        encoder_dropout: float = 0.0,
-        num_segments: int = 8,
+        mean_removal: Part = 0.0,
+        channels: Count = 128,
+        strides: tuple[Count, ...] = (),
+        kernel_size: Count = 5,
+        encoder_dropout: Dropout = 0.0,
+        num_segments: Count = 8,
         pooling_type: PoolingType = "attention",
-        num_heads: int = 8,
-        pooling_dropout: float = 0.1,
+        num_heads: Count = 8,
+        pooling_dropout: Dropout = 0.1,
         use_temporal_encoding: bool = True,
-        hidden: int = 128,
-        dropout: float = 0.5,
+        hidden: Count = 128,
+        dropout: Dropout = 0.5,
     ) -> None:
         super().__init__()
         if not 0 <= mean_removal <= 1:
@@ -64,6 +65,8 @@ class SegmentClassifier(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),
         )
+
+    check = staticmethod(check_convolutions)
 
     @property
     def standardisers(self) -> tuple[Standardise, ...]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.attention import CrossModalAttention
+from stillwave.heads.bounds import Count, Dropout, Part
 from stillwave.heads.fusion import FusionLayer
 from stillwave.heads.init import xavier_uniform
 from stillwave.heads.layers import LayerMix, Standardise
@@ -14,7 +17,7 @@ from stillwave.heads.masks import zero_padding
 from stillwave.heads.openmax_classifier import OpenMaxClassifier
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.statistics import AttentiveStatsPooling
-from stillwave.heads.temporal import TemporalConv
+from stillwave.heads.temporal import TemporalConv, check_convolutions
 from stillwave.heads.uncertainty import UncertaintyTarget
 
 MODALITIES = ("audio", "text")
@@ -29,8 +32,10 @@ class FusionClassifier(nn.Module):
     mean_removal, channels, strides, kernel_size, encoder_dropout: of the audio, between layer mix and
         attention, as in `SegmentClassifier`; empty strides leave the encoder out.
     shared_dim, num_heads: of `CrossModalAttention`. fused_dim: what the gate makes of both.
-    depth (blocks), base_dim, bottleneck, dropout, anchor_dim, checkpoint_every, uncertainty_target: of
-        `OpenMaxClassifier`.
+    depth, bottleneck: residual blocks of the classifier, and the width inside each.
+    base_dim, dropout, anchor_dim: of `OpenMaxClassifier`.
+    checkpoint_every: blocks whose activations are computed again in the backward pass, not kept; 0: none.
+    uncertainty_target: what its loss teaches the uncertainty; see heads/uncertainty.py.
     modality_dropout: while training, an item that has both modalities loses one of them with this
         probability, either one as likely as the other.
 
@@ -44,22 +49,22 @@ class FusionClassifier(nn.Module):
         num_classes: int,
         *,
         num_layers: Mapping[str, int] = MappingProxyType({}),
-        shared_dim: int = 256,
-        num_heads: int = 8,
-        fused_dim: int = 512,
-        depth: int = 35,
-        base_dim: int = 512,
-        bottleneck: int = 44,
-        dropout: float = 0.15,
-        anchor_dim: int = 128,
-        checkpoint_every: int = 5,
-        modality_dropout: float = 0.0,
+        shared_dim: Count = 256,
+        num_heads: Count = 8,
+        fused_dim: Count = 512,
+        depth: Count = 35,
+        base_dim: Annotated[int, Field(ge=2)] = 512,
+        bottleneck: Count = 44,
+        dropout: Dropout = 0.15,
+        anchor_dim: Count = 128,
+        checkpoint_every: Annotated[int, Field(ge=0)] = 5,
+        modality_dropout: Dropout = 0.0,
         uncertainty_target: UncertaintyTarget = "correct",
-        channels: int = 128,
-        strides: tuple[int, ...] = (),
-        kernel_size: int = 5,
-        encoder_dropout: float = 0.0,
-        mean_removal: float = 0.0,
+        channels: Count = 128,
+        strides: tuple[Count, ...] = (),
+        kernel_size: Count = 5,
+        encoder_dropout: Dropout = 0.0,
+        mean_removal: Part = 0.0,
     ) -> None:
         super().__init__()
         if not dims or set(dims) - set(MODALITIES):
@@ -103,6 +108,13 @@ class FusionClassifier(nn.Module):
             anchor_dim=anchor_dim,
             uncertainty_target=uncertainty_target,
         )
+
+    @staticmethod
+    def check(*, shared_dim: int, num_heads: int, **others: Any) -> None:
+        """ValueError where arguments do not go together: what a recipe is asked before anything is built."""
+        if shared_dim % num_heads:
+            raise ValueError(f"shared_dim {shared_dim} must be a multiple of num_heads {num_heads}")
+        check_convolutions(**others)
 
     @property
     def output(self) -> nn.Linear:

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from stillwave.heads.bounds import Count, Dropout
 from stillwave.heads.global_pooling import GlobalPooling, GlobalPoolingType
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
@@ -17,6 +18,7 @@ class PooledClassifier(nn.Module):
     pooling, bins: of `GlobalPooling`.
     norm: layer normalisation of the pooled vector, so that its scale does not matter.
     hidden: widths of the hidden layers, each a linear layer, ReLU and dropout; empty for a linear classifier.
+    dropout: after each hidden layer.
 
     Padding changes nothing: the logits of an item do not depend on its batch.
     """
@@ -29,10 +31,10 @@ class PooledClassifier(nn.Module):
         num_layers: int = 1,
         standardise: bool = True,
         pooling: GlobalPoolingType = "mean",
-        bins: int = 8,
+        bins: Count = 8,
         norm: bool = False,
-        hidden: tuple[int, ...] = (256, 128),
-        dropout: float = 0.3,
+        hidden: tuple[Count, ...] = (256, 128),
+        dropout: Dropout = 0.3,
     ) -> None:
         super().__init__()
         self.fits_standardise = standardise

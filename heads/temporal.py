@@ -1,6 +1,7 @@
 """A small convolutional encoder over time whose output does not depend on padding."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,7 @@ class TemporalConv(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that frames keep their place")
-        if not all(1 <= stride <= kernel_size for stride in strides):
-            raise ValueError(f"strides are {tuple(strides)}; each must lie in 1..{kernel_size} (kernel_size)")
+        check_convolutions(strides=strides, kernel_size=kernel_size)
         self.strides = tuple(strides)
         self.convs = nn.ModuleList(
             nn.Conv1d(channels if i else dim, channels, kernel_size, stride, kernel_size // 2)
@@ -52,3 +50,11 @@ class TemporalConv(nn.Module):
             x = x + y if y.shape == x.shape and stride == 1 else y
             lengths = torch.div(lengths + stride - 1, stride, rounding_mode="floor")
         return x, lengths
+
+
+def check_convolutions(*, strides: Sequence[int], kernel_size: int, **others: Any) -> None:
+    """ValueError where these make no `TemporalConv`; others: arguments that are not looked at."""
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that frames keep their place")
+    if not all(1 <= stride <= kernel_size for stride in strides):
+        raise ValueError(f"strides are {tuple(strides)}; each must lie in 1..{kernel_size} (kernel_size)")

@@ -11,7 +11,6 @@ from stillwave.pipeline.runs.live import LiveModel
 
 SAMPLE_RATE = 16000
 ALL = Finetune(unfreeze="all")  # every weight trains
-SHORTEST = 434  # samples that give the convolutions a frame
 
 
 class SimpleAudioClassifier(LiveModel):
@@ -20,12 +19,13 @@ class SimpleAudioClassifier(LiveModel):
     As configs/backbones/cnn1d.yaml and configs/recipes/word_basic.yaml have it: what `stillwave rapid` saves
     as best_basic_model.safetensors is this model's state_dict.
 
-    num_classes: 1 or more. input_size: samples of a clip, at 16 kHz, SHORTEST or more; other audio is cut to
-    its first so many, or padded with silence. Raises ValueError for less.
+    num_classes: 1 or more. input_size: samples of a clip, at 16 kHz, 434 or more, which give the convolutions
+    a frame; other audio is cut to its first so many, or padded with silence. Raises ValueError for less.
     """
 
     def __init__(self, num_classes: int, input_size: int = SAMPLE_RATE, *, seed: int = 0) -> None:
-        for name, value, least in (("num_classes", num_classes, 1), ("input_size", input_size, SHORTEST)):
+        shortest = build_backbone(Cnn1dConfig(kind="cnn1d", clip_s=None)).shortest()
+        for name, value, least in (("num_classes", num_classes, 1), ("input_size", input_size, shortest)):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be {least} or more")
         config = Cnn1dConfig(kind="cnn1d", clip_s=input_size / SAMPLE_RATE, filters="mel", seed=seed)

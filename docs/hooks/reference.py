@@ -14,14 +14,16 @@ from fields import pieces
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
-from stillwave.pipeline import config
+from stillwave.pipeline import backbones, config
 from stillwave.pipeline.cli import app
+from stillwave.pipeline.config import heads
 from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.classes import imported
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "stillwave.pipeline.config.corpus": "Corpora",
-    "stillwave.pipeline.config.backbones": "Backbones",
+    "stillwave.pipeline.backbones": "Backbones",
     "stillwave.pipeline.config.views": "Views",
     "stillwave.pipeline.config.recipe": "Recipes",
     "stillwave.pipeline.config.heads": "Heads",
@@ -30,10 +32,6 @@ SECTIONS = {
 }
 # Configs that leave the meaning of their fields to the class which they are passed to.
 DESCRIBED_BY = {
-    "Convolutions": "stillwave.heads.classifier.SegmentClassifier",
-    "SegmentHead": "stillwave.heads.classifier.SegmentClassifier",
-    "PooledHead": "stillwave.heads.pooled.PooledClassifier",
-    "FusionHead": "stillwave.heads.multimodal.FusionClassifier",
     "Augment": "stillwave.heads.augment.FrameAugment",
     "Personalise": "stillwave.heads.personal.Personalised",
 }
@@ -58,7 +56,7 @@ def command_reference() -> str:
 def config_classes() -> dict[str, list[type[Config]]]:
     """Every config class, by the section that it belongs to."""
     found: dict[str, list[type[Config]]] = {name: [] for name in SECTIONS}
-    for module in _modules(config):
+    for module in (*_modules(config), *_modules(backbones)):
         section = next((name for name in SECTIONS if module.__name__.startswith(name)), module.__name__)
         found.setdefault(section, [])
         found[section] += [
@@ -66,6 +64,9 @@ def config_classes() -> dict[str, list[type[Config]]]:
             for kind in vars(module).values()
             if inspect.isclass(kind) and issubclass(kind, Config) and kind.__module__ == module.__name__
         ]
+    found[heads.__name__] += [
+        heads.config_of(kind, imported(path, kind)) for kind, path in heads.HEADS.items()
+    ]
     return {section: kinds for section, kinds in found.items() if kinds and section != Config.__module__}
 
 
@@ -84,7 +85,7 @@ def _describe(kind: type[Config]) -> Iterator[str]:
     said = pieces(inspect.getdoc(kind) or "")
     if "kind" in kind.model_fields:
         yield f"`kind: {get_args(kind.model_fields['kind'].annotation)[0]}`\n"
-    yield "\n\n".join(piece.text for piece in said if not set(piece.names) & set(kind.model_fields))
+    yield "\n\n".join(piece.text for piece in said if not piece.names)
     parents = [base for base in kind.__bases__ if issubclass(base, Config) and base.model_fields]
     own = [name for name in inspect.get_annotations(kind) if name in kind.model_fields and name != "kind"]
     if parents:
@@ -96,7 +97,7 @@ def _describe(kind: type[Config]) -> Iterator[str]:
         field = kind.model_fields[name]
         bounds = " ".join(filter(None, map(_bound, field.metadata)))
         wanted = ", ".join(filter(None, [_type(field.annotation), bounds]))
-        yield f"| `{name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
+        yield f"| `{field.alias or name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
 
 
 def meaning(kind: type[Config], name: str) -> str:
@@ -106,7 +107,7 @@ def meaning(kind: type[Config], name: str) -> str:
         texts = [inspect.getdoc(one) if issubclass(one, Config) else None]
         texts.append(inspect.getdoc(_load(described_by)) if described_by else None)
         for piece in (piece for text in texts for piece in pieces(text or "")):
-            if name in piece.names:
+            if (kind.model_fields[name].alias or name) in piece.names:
                 return piece.text[:1].upper() + piece.text[1:].replace("|", "\\|")
     inner = [one for one in get_args(kind.model_fields[name].annotation) if inspect.isclass(one)]
     for one in [kind.model_fields[name].annotation, *inner]:

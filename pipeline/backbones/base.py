@@ -1,5 +1,6 @@
 """The contract every backbone keeps: items in, frames out, the same frames whatever the batch."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -46,6 +47,16 @@ class Backbone(nn.Module):
     def num_frames(self, length: int) -> int:
         """Frames made of `length` samples (audio) or tokens (text); 0 when it is too short for one."""
         raise NotImplementedError
+
+    def shortest(self, num_frames: int = 1) -> int:
+        """The least samples or tokens that give `num_frames` frames.
+
+        Of a backbone that makes one clip of every item, and fewer frames than that: what gives all of them.
+        """
+        length = 1
+        while (found := self.num_frames(length)) < num_frames and length < 2**24:
+            length *= 2
+        return bisect_left(range(length), min(found, num_frames), key=self.num_frames)
 
     def frame_times(self, num_frames: int) -> Tensor:
         """(num_frames,) float64 seconds: the centre of each frame. Audio backbones only."""

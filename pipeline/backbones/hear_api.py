@@ -7,8 +7,6 @@
 `audio` is (n_sounds, n_samples) in [-1, 1] at `model.sample_rate`, all of it valid.
 """
 
-from bisect import bisect_left
-
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +35,7 @@ class HearModel(nn.Module):
             )
         self.backbone = backbone
         self.backbone_rate = backbone.sample_rate
-        self.shortest = bisect_left(range(10 * backbone.sample_rate), 1, key=backbone.num_frames)
+        self.shortest = backbone.shortest()
         self.sample_rate = next(rate for rate in SAMPLE_RATES if rate >= backbone.sample_rate)
         self.timestamp_embedding_size = self.scene_embedding_size = backbone.dim * backbone.num_layers
 

@@ -1,96 +1,109 @@
-"""Config of the heads: which modules stand between stored frames and logits."""
+"""Config of the heads: which module stands between stored frames and logits.
 
-from typing import Annotated, Literal
+The fields of a head are the keyword arguments of its constructor: names, types, bounds and defaults.
+"""
 
-from pydantic import Field, model_validator
+from collections.abc import Mapping
+from functools import cache
+from inspect import getdoc, isclass, signature
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
+
+from pydantic import (
+    PlainValidator,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.classes import imported
 
-Strides = tuple[Annotated[int, Field(ge=1)], ...]
+# By kind; the module of one is imported when a recipe asks for it.
+HEADS = {
+    "segment": "stillwave.heads.classifier:SegmentClassifier",
+    "pooled": "stillwave.heads.pooled:PooledClassifier",
+    "fusion_openmax": "stillwave.heads.multimodal:FusionClassifier",
+}
+GIVEN = ("num_layers",)  # keyword arguments that follow from the stores
 
 
-class Convolutions(Config):
-    """Temporal convolutions in front of a head; the fields are those of heads/temporal.py.
+class HeadConfig(Config):
+    """Of each kind, its fields; of `kind: custom`, the keyword arguments of `class: package.module:Name`.
 
-    mean_removal: the part of each utterance's own mean that is subtracted first.
-    strides: one convolution each; empty for none. channels, kernel_size: of the convolutions.
-    encoder_dropout: of whole channels.
+    kind: segment, pooled, fusion_openmax, or custom, for a class of your own. Importing it runs its code.
     """
 
-    mean_removal: float = Field(0.0, ge=0, le=1)
-    channels: int = Field(128, ge=1)
-    strides: Strides = ()
-    kernel_size: int = Field(5, ge=1)
-    encoder_dropout: float = Field(0.0, ge=0, lt=1)
+    if TYPE_CHECKING:
+        kind: str
+    module: ClassVar[Any]  # the class that is built
 
     @model_validator(mode="after")
-    def _convolutions_keep_their_place(self) -> "Convolutions":
-        if self.kernel_size % 2 == 0 or any(stride > self.kernel_size for stride in self.strides):
-            raise ValueError(
-                f"kernel_size {self.kernel_size} must be odd, and no smaller than a stride of {self.strides}"
-            )
+    def _fits(self) -> "HeadConfig":
+        if check := getattr(self.module, "check", None):
+            check(**self.options())
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.kind, self.module, self.model_dump())
 
-class SegmentHead(Convolutions):
-    """Segment attention pooling and a classifier; the fields are those of heads/classifier.py.
-
-    encoder_dropout: of whole channels, in the convolutions. dropout: in the classifier.
-    """
-
-    kind: Literal["segment"]
-    num_segments: int = Field(8, ge=1)
-    pooling_type: Literal["attention", "max", "avg", "learnable"] = "attention"
-    num_heads: int = Field(8, ge=1)
-    pooling_dropout: float = Field(0.1, ge=0, lt=1)
-    use_temporal_encoding: bool = True
-    hidden: int = Field(128, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the head's constructor."""
+        names = type(self).model_fields.keys() - {"kind", "class"}
+        return {name: getattr(self, name) for name in names}
 
 
-class PooledHead(Config):
-    """Global pooling and an MLP; the fields are those of heads/pooled.py.
-
-    dropout: after each hidden layer.
-    """
-
-    kind: Literal["pooled"]
-    standardise: bool = True
-    pooling: Literal["mean", "max", "attention", "multi_scale", "attentive", "adaptive"] = "mean"
-    bins: int = Field(8, ge=1)
-    norm: bool = False
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
-    dropout: float = Field(0.3, ge=0, lt=1)
-
-
-class FusionHead(Convolutions):
-    """Cross-modal attention, gated fusion and the deep OpenMax classifier; see heads/multimodal.py.
-
-    The convolutions are on audio only. One modality (`modalities` of the recipe) needs no attention or gates.
-    depth, bottleneck: residual blocks of the classifier, and the width inside each.
-    checkpoint_every: blocks whose activations are computed again in the backward pass, not kept; 0: none.
-    modality_dropout: probability that a training row with both modalities is shown one of them only.
-    uncertainty_target: what its loss teaches the uncertainty; see heads/uncertainty.py.
-    """
-
-    kind: Literal["fusion_openmax"]
-    shared_dim: int = Field(256, ge=1)
-    num_heads: int = Field(8, ge=1)
-    fused_dim: int = Field(512, ge=1)
-    depth: int = Field(35, ge=1)
-    base_dim: int = Field(512, ge=2)
-    bottleneck: int = Field(44, ge=1)
-    dropout: float = Field(0.15, ge=0, lt=1)
-    anchor_dim: int = Field(128, ge=1)
-    checkpoint_every: int = Field(5, ge=0)
-    modality_dropout: float = Field(0.0, ge=0, lt=1)
-    uncertainty_target: Literal["correct", "error"] = "correct"
-
-    @model_validator(mode="after")
-    def _heads_divide_the_shared_space(self) -> "FusionHead":
-        if self.shared_dim % self.num_heads:
-            raise ValueError(f"shared_dim {self.shared_dim} must be a multiple of num_heads {self.num_heads}")
-        return self
+@cache
+def config_of(kind: str, head: Any) -> type[HeadConfig]:
+    """The config class of a head."""
+    types = get_type_hints(head.__init__, include_extras=True)
+    fields: dict[str, Any] = {"kind": (Literal[kind], ...)} | (
+        {"class": (str, ...)} if kind == "custom" else {}
+    )
+    for name, argument in signature(head).parameters.items():
+        if argument.kind is argument.KEYWORD_ONLY and name not in GIVEN:
+            default = ... if argument.default is argument.empty else argument.default
+            fields[name] = (types.get(name, Any), default)
+    name = f"{kind.title().replace('_', '')}Head"
+    made = create_model(name, __base__=HeadConfig, __doc__=getdoc(head), __module__=__name__, **fields)
+    made.module = head
+    return made
 
 
-Head = Annotated[SegmentHead | PooledHead | FusionHead, Field(discriminator="kind")]
+def _again(kind: str, head: Any, fields: dict[str, Any]) -> HeadConfig:
+    return config_of(kind, head).model_validate(fields)
+
+
+def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
+    if isinstance(data, HeadConfig):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError("give the fields of a head, its `kind` among them")
+    kind, path = data.get("kind"), data.get("class")
+    if kind != "custom":
+        if kind not in HEADS:
+            known = ", ".join(repr(name) for name in (*HEADS, "custom"))
+            raise _wrong("kind", kind, f"must be one of {known}")
+        return config_of(kind, imported(HEADS[kind], "kind")).model_validate(data)
+    if info.context is not None and not info.context["trusted"]:  # importing the class would already run it
+        reason = "it would run somebody else's code; where you trust who made it, pass --trust-run"
+        raise _wrong("class", path, reason)
+    try:
+        head = imported(str(path), "class")
+    except ValueError as error:
+        raise _wrong("class", path, str(error).partition(": ")[2]) from error
+    parts = ("forward", "outputs", "losses", "standardisers")
+    is_head = isclass(head) and all(hasattr(head, part) for part in parts)
+    if not is_head:
+        raise _wrong("class", path, f"not a class with {', '.join(parts)}; see docs/howto/head.md")
+    return config_of(kind, head).model_validate(data)
+
+
+def _wrong(field: str, value: Any, message: str) -> ValidationError:
+    problem = PydanticCustomError("head", "{message}", {"message": message})
+    return ValidationError.from_exception_data("head", [{"type": problem, "loc": (field,), "input": value}])
+
+
+Head = Annotated[SerializeAsAny[HeadConfig], PlainValidator(_parsed)]

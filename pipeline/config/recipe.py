@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stillwave.pipeline.config.base import Config
-from stillwave.pipeline.config.heads import FusionHead, Head, PooledHead, SegmentHead
+from stillwave.pipeline.config.heads import Head
 from stillwave.pipeline.config.train import (
     Augment,
     EarlyStopping,
@@ -18,8 +18,8 @@ from stillwave.pipeline.config.train import (
 )
 
 __all__ = [
-    "Augment", "EarlyStopping", "Finetune", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Personalise",
-    "PooledHead", "Recipe", "SegmentHead", "Train", "Views",
+    "Augment", "EarlyStopping", "Finetune", "Group", "Head", "Losses", "OpenSet", "Personalise", "Recipe",
+    "Train", "Views",
 ]  # fmt: skip
 
 Modality = Literal["audio", "text"]
@@ -55,7 +55,8 @@ class Recipe(Config):
     backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`:
         one for a segment or pooled head; for a fusion head the one of audio and then the one of text.
     modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
-        the only one. A row without frames of one modality is trained and predicted on the other.
+        the only one; of other heads none. A row without frames of one modality is trained and predicted on
+        the other.
     head, losses, augment, train: what is trained, for what, on what changes of the frames, and how.
     views: what becomes of augmented versions of the recordings that the store holds.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
@@ -80,7 +81,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _one_backbone_per_modality(self) -> "Recipe":
-        if not isinstance(self.head, FusionHead):
+        fuses = self.head.kind == "fusion_openmax" or (self.head.kind == "custom" and self.modalities)
+        if not fuses:
             if len(self.backbones) != 1 or self.modalities:
                 raise ValueError(
                     f"a {self.head.kind} head reads one backbone, whatever its modality; got backbones "
@@ -99,7 +101,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _losses_that_the_head_has(self) -> "Recipe":
         own = {name: getattr(self.losses, name) for name in ("anchor", "uncertainty", "prototype")}
-        if not isinstance(self.head, FusionHead) and any(own.values()):
+        if self.head.kind not in ("fusion_openmax", "custom") and any(own.values()):
             raise ValueError(
                 f"losses {own} are of the fusion_openmax head; a {self.head.kind} head has none of them"
             )
@@ -133,7 +135,7 @@ class Recipe(Config):
 
     def stores(self) -> dict[str, str]:
         """The stores that are read, by the modality that they stand for; `frames` in a head of one."""
-        if not isinstance(self.head, FusionHead):
+        if not self.modalities:
             return {"frames": self.backbones[0]}
         both = len(self.backbones) == 2
         names = ("audio", "text") if both else self.modalities

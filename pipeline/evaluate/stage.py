@@ -46,7 +46,7 @@ def evaluate(
     run = Path(run)
     out = report_folder(run, out, ensemble)
     config = read_run(run)
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"), trusted=True)
     table, embeddings = manifest or config["manifest"], embeddings or config["embeddings"]
     if ensemble and manifest is None:
         raise ValueError("ensemble predicts rows of another corpus; name its manifest and its embeddings")

@@ -1,6 +1,5 @@
 """How many frames fit into a batch, and what running out of memory looks like."""
 
-from bisect import bisect_left
 from typing import Literal
 
 import torch
@@ -31,9 +30,10 @@ def batch_frames(
         return wanted
     if device.type != "cuda":
         return CPU_BATCH_FRAMES
-    _peak_bytes(backbone, 1, device)  # what libraries allocate at their first call is no batch's
-    small, large = (_peak_bytes(backbone, rows, device) for rows in (_TRIAL_ROWS, 3 * _TRIAL_ROWS))
-    per_frame = max(1.0, (large - small) / (2 * _TRIAL_ROWS * _TRIAL_FRAMES))
+    length = backbone.shortest(_TRIAL_FRAMES)
+    _peak_bytes(backbone, 1, length, device)  # what libraries allocate at their first call is no batch's
+    small, large = (_peak_bytes(backbone, rows, length, device) for rows in (_TRIAL_ROWS, 3 * _TRIAL_ROWS))
+    per_frame = max(1.0, (large - small) / (2 * _TRIAL_ROWS * backbone.num_frames(length)))
     free, _ = torch.cuda.mem_get_info(device)
     return fitting(free * _SHARE / batches_at_once, per_frame)
 
@@ -53,10 +53,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _peak_bytes(backbone: Backbone, rows: int, device: torch.device) -> int:
-    """Bytes that a batch of `rows` items of _TRIAL_FRAMES frames takes at its peak."""
-    length = next(n for n in (2**power for power in range(30)) if backbone.num_frames(n) >= _TRIAL_FRAMES)
-    length = bisect_left(range(length), _TRIAL_FRAMES, key=backbone.num_frames)
+def _peak_bytes(backbone: Backbone, rows: int, length: int, device: torch.device) -> int:
+    """Bytes that a batch of `rows` items of `length` samples or tokens takes at its peak."""
     shape = (rows, length, 2) if backbone.channels == 2 else (rows, length)
     dtype = torch.int64 if backbone.modality == "text" else torch.float32
     torch.cuda.synchronize(device)

@@ -60,7 +60,9 @@ class Ensemble:
         run, self.device = Path(run), pick_device(device)
         configs = None if backbones is None else Path(backbones)
         config = read_run(run)
-        self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+        self.recipe: Recipe = parse_config(
+            config["recipe"], Recipe, source=str(run / "config.json"), trusted=True
+        )
         self.classes = tuple(config["classes"])
         self.live = bool(config["live"])
         if fold is not None and fold not in config["folds"]:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from bisect import bisect_left
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -214,7 +213,7 @@ def inputs_of(
     generator = torch.Generator().manual_seed(0)
     axes = {} if single else {0: "batch"}
     for name, encoder in models.encoders.items():
-        least = 1 if part == "head" else shortest(encoder)  # in frames, or in samples or tokens
+        least = 1 if part == "head" else encoder.shortest()  # in frames, or in samples or tokens
         text = encoder.modality == "text"
         if part == "head":
             prefix = "" if name == "frames" else f"{name}_"
@@ -267,7 +266,7 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "score": name if name in SCORES else None,
         "threshold": threshold if name in SCORES and np.isfinite(threshold) else None,
         "sample_rate": audio.sample_rate if audio else None,
-        "min_samples": shortest(audio) if audio else None,
+        "min_samples": audio.shortest() if audio else None,
         "clip_samples": getattr(audio, "clip_length", None),
         "part": part,
         "batch": 1 if single else "any",
@@ -275,12 +274,6 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "stillwave": VERSION,
     }
     return {key: json.dumps(value) for key, value in facts.items()}
-
-
-def shortest(encoder: Backbone) -> int:
-    """The least samples or tokens that give a frame."""
-    longest = 10 * (encoder.sample_rate or 1)
-    return bisect_left(range(longest), 1, key=encoder.num_frames)
 
 
 def _config(encoder: Any) -> Any:

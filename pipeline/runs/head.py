@@ -16,7 +16,6 @@ from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.personal import Personalised
 from stillwave.heads.pooled import PooledClassifier
 from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.heads import FusionHead, SegmentHead
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors
 
@@ -52,15 +51,14 @@ def build_head(
     """
     dims = {name: shape[-1] for name, shape in shapes.items()}
     layers = {name: shape[0] if len(shape) == 2 else 1 for name, shape in shapes.items()}
-    options = recipe.head.model_dump(exclude={"kind"})
+    options = recipe.head.options()
     head: AnyHead
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        if isinstance(recipe.head, FusionHead):
-            head = FusionClassifier(dims, num_classes, num_layers=layers, **options)
+        if recipe.modalities:
+            head = recipe.head.module(dims, num_classes, num_layers=layers, **options)
         else:
-            kind = SegmentClassifier if isinstance(recipe.head, SegmentHead) else PooledClassifier
-            head = kind(dims["frames"], num_classes, num_layers=layers["frames"], **options)
+            head = recipe.head.module(dims["frames"], num_classes, num_layers=layers["frames"], **options)
         if recipe.losses.focal and recipe.losses.focal_kind == "sigmoid":
             nn.init.constant_(head.output.bias, prior_bias(num_classes))
         if recipe.personalise is not None:
@@ -77,7 +75,7 @@ def innermost(model: Any) -> Any:
 
 def untrained_head(config: dict[str, Any], facts: dict[str, Any]) -> AnyHead:
     """A head like the run's, with other weights. facts: the metadata of the fold's own."""
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source="config.json of the run")
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source="config.json of the run", trusted=True)
     shapes = {name: tuple(store["frame_shape"]) for name, store in config["stores"].items()}
     return build_head(recipe, shapes, len(config["classes"]), num_speakers=len(facts.get("speakers") or ()))
 

@@ -82,7 +82,7 @@ def data_of_run(
     embeddings: folder of the stores, if not that of the training. backbones: as of `load_encoders`.
     """
     config = read_run(run)
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
+    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"), trusted=True)
     if not config["live"]:
         return load_data(recipe, manifest, embeddings or config["embeddings"], device, trained=trained)
     encoders = load_encoders(run, None if backbones is None else Path(backbones))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stillwave.pipeline.backbones import BACKBONES, Backbone, build_backbone, load_backbone
 from stillwave.pipeline.backbones.fingerprint import fingerprint
-from tests.pipeline.backbones.variants import VARIANTS, WAV2VEC2_TINY, mixed_lengths, shortest
+from tests.pipeline.backbones.variants import VARIANTS, WAV2VEC2_TINY, mixed_lengths
 
 LONGEST_S = 12  # AST's window is 10.24 s, a segment of EnCodec 1 s
 
@@ -98,7 +98,7 @@ def test_num_frames_is_exact(
     alone: Callable[..., Tensor],
     data: st.DataObject,
 ) -> None:
-    least, most = shortest(backbone), 3000 if backbone.modality == "audio" else 512
+    least, most = backbone.shortest(), 3000 if backbone.modality == "audio" else 512
     sizes = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=3))
     if backbone.modality == "audio":  # and now and then a second segment or window
         sizes += data.draw(st.lists(st.integers(most, LONGEST_S * backbone.sample_rate), max_size=1))
@@ -119,9 +119,16 @@ def test_num_frames_at_its_boundaries(
 
 
 def test_too_short_gives_no_frames(backbone: Backbone) -> None:
-    least = shortest(backbone)
+    least = backbone.shortest()
     assert {backbone.num_frames(n) for n in range(least)} == {0}
     assert backbone.num_frames(least) == 1
+    assert backbone.num_frames(backbone.shortest(5) - 1) < 5 <= backbone.num_frames(backbone.shortest(5))
+
+
+def test_one_clip_of_every_item_has_all_its_frames_at_once(configure: Callable[..., Any]) -> None:
+    backbone = build_backbone(configure("cnn1d", clip_s=1.0))
+    assert backbone.num_frames(1) < 128
+    assert backbone.shortest() == backbone.shortest(128) == 1
 
 
 def test_frame_times(backbone: Backbone) -> None:
@@ -216,7 +223,7 @@ def test_every_stage_trains(
     backbone = build_backbone(configure(variant)).train().requires_grad_(True)
     if not [*backbone.parameters()]:
         return
-    least = shortest(backbone)
+    least = backbone.shortest()
     values, lengths = backbone(*pad([make_item(n) for n in (3 * least, 20 * least, 7 * least)]))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(values.shape, generator=generator)  # so that nothing cancels behind a norm

@@ -63,13 +63,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def shortest(backbone: Backbone) -> int:
-    """The least length that gives a frame."""
-    return next(n for n in range(10_000) if backbone.num_frames(n) > 0)
-
-
 def mixed_lengths(backbone: Backbone) -> list[int]:
-    least = shortest(backbone)
+    least = backbone.shortest()
     if backbone.modality == "text":
         return [least, 10 * least, 2, 77, 400]
     return [least, 10 * least, least + 1, 719, 16000, 48001]

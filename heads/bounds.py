@@ -1,0 +1,9 @@
+"""Types of heads' arguments that say which values they may have; a recipe's fields are checked by them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
