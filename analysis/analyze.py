@@ -20,7 +20,7 @@ from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.runs.data import label_numbers
-from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.run import Run
 
 Progress = Callable[[str], None]
 
@@ -232,12 +232,12 @@ def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, lis
 
 
 def _manifest_of(run: str | Path | None) -> Any:
-    return None if run is None else read_run(Path(run))["manifest"]
+    return None if run is None else Run.open(run).manifest
 
 
 def _labelled_as(run: str | Path, config: Analysis) -> Analysis:
     """`config` with the label that the run predicts. ValueError when another was asked for."""
-    label = read_run(Path(run))["recipe"]["label"]
+    label = Run.open(run).recipe.label
     if config.label not in (None, label):
         raise ValueError(
             f"the label is {config.label!r}, and {run} predicts {label!r}: leave out -S label, or --run"

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from stillwave.analysis.names import natural
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.config.analysis import Analysis
-from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.runs.data import check_fresh
-from stillwave.pipeline.runs.head import read_run
 from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import predict_folds
+from stillwave.pipeline.runs.run import Run
 
 KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
 PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label
@@ -190,7 +189,7 @@ def out_of_fold(
     run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str
 ) -> pd.DataFrame:
     """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
-    recipe = parse_config(read_run(run)["recipe"], Recipe, source=str(run / "config.json"))
-    data = data_of_run(run, manifest, embeddings=embeddings, device=device)
-    check_as_trained(run, data)
-    return predict_folds(run, recipe, data)
+    trained = Run.open(run)
+    data = data_of_run(trained, manifest, embeddings=embeddings, device=device)
+    check_as_trained(trained, data)
+    return predict_folds(trained, data)

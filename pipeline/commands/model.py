@@ -134,9 +134,9 @@ def enroll(
 ) -> None:
     """Personalise a run to a new speaker from a handful of labelled clips; the run itself stays as it is."""
     from stillwave.pipeline.predict.enroll import enroll, read_clips
-    from stillwave.pipeline.runs.head import read_run
+    from stillwave.pipeline.runs.run import Run
 
-    label = read_run(run)["recipe"]["label"]
+    label = Run.open(run).recipe.label
     result = enroll(run, speaker, read_clips(clips, label), out, backbones=backbones, device=device)
     before, after = result.accuracy_before, result.accuracy_after
     verdict = "give two clips of a label or more, to see whether it helps"

@@ -15,8 +15,8 @@ from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.onnx import quantize_weights, run_graph, write_graph
 from stillwave.pipeline.runs.calibrate import threshold_of
-from stillwave.pipeline.runs.head import read_run
-from stillwave.pipeline.runs.live import at_precision
+from stillwave.pipeline.runs.model import at_precision
+from stillwave.pipeline.runs.run import Run
 from stillwave.version import VERSION
 
 Part = Literal["model", "head"]
@@ -58,7 +58,7 @@ class Graph(nn.Module):
             None if models.live else getattr(torch, _config(encoder).storage_dtype)
             for encoder in models.encoders.values()
         ]
-        self.heads = nn.ModuleList(fold.model.head if models.live else fold.model for fold in models.folds)
+        self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
         self.temperatures = [fold.calibration.temperature or 1.0 for fold in models.folds]
         name = models.recipe.open_set.score
         self.scorers = nn.ModuleList(
@@ -145,7 +145,7 @@ def export(
         raise ValueError(f"{out}: the name of an ONNX file ends in .onnx")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
-    if part == "head" and read_run(run)["live"]:
+    if part == "head" and Run.open(run).live:
         raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone: part model")
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
@@ -159,7 +159,7 @@ def export(
     names, arguments, dynamic = inputs_of(models, part, single)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / out.name
-        write_graph(graph, names, arguments, dynamic, draft, facts_of(run, models, part, single))
+        write_graph(graph, names, arguments, dynamic, draft, facts_of(models, part, single))
         difference = _difference(graph, draft, dict(zip(names, arguments, strict=True)))
         if not difference <= TOLERANCE:
             raise ValueError(
@@ -243,7 +243,7 @@ def inputs_of(
     return names, arguments, dynamic
 
 
-def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str, str]:
+def facts_of(models: Ensemble, part: Part, single: bool) -> dict[str, str]:
     """What the file's metadata says, each value JSON.
 
     classes, folds, speakers; temperatures, one per fold, which the probabilities have in them already; score,
@@ -258,7 +258,6 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
     threshold = float(np.mean(thresholds))
     encoders = models.encoders.values() if part == "model" else ()
     audio = next((encoder for encoder in encoders if encoder.modality == "audio"), None)
-    config = read_run(run)
     facts = {
         "classes": models.classes,
         "folds": len(models.folds),
@@ -271,7 +270,7 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "clip_samples": getattr(audio, "clip_length", None),
         "part": part,
         "batch": 1 if single else "any",
-        "recipe": config["recipe"],
+        "recipe": models.run.config["recipe"],
         "stillwave": VERSION,
     }
     return {key: json.dumps(value) for key, value in facts.items()}

@@ -5,22 +5,20 @@ Scores are fitted on the training rows; temperature and thresholds on the valida
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.calibration import fit_temperature
-from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.open_set import SCORES, load_scorer
 from stillwave.heads.openmax import OpenMaxScore
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 from stillwave.pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from stillwave.pipeline.runs.features import Features
-from stillwave.pipeline.runs.head import innermost
 from stillwave.pipeline.runs.inference import outputs_of
 from stillwave.pipeline.runs.tensors import load_tensors, save_tensors, tensors_under
 
@@ -86,7 +84,7 @@ class Calibration:
 
 
 def calibrate(
-    head: Any,
+    head: Head,
     features: Features,
     labels: NDArray[np.int64],
     train_rows: NDArray[np.int64],
@@ -105,10 +103,9 @@ def calibrate(
     scorers = {
         name: scorer.fit(known, target, output) for name, scorer in build_scorers(recipe, known).items()
     }
-    if isinstance(inner := innermost(head), FusionClassifier):
-        fitted = scorers["openmax"]
-        assert isinstance(fitted, OpenMaxScore)
-        inner.classifier.openmax.load_state_dict(fitted.openmax.state_dict())
+    fitted = scorers["openmax"]
+    assert isinstance(fitted, OpenMaxScore)
+    head.keep_openmax(fitted.openmax)
     if not len(valid_rows):
         return Calibration(scorers, None, {})
     valid = outputs_of(head, features, valid_rows, precision=precision)

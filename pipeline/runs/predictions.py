@@ -1,6 +1,5 @@
 """Tables of predictions: every row by models that have not seen it."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,15 @@ from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
 from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
 from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import load_head, read_facts
 from stillwave.pipeline.runs.inference import outputs_of
-from stillwave.pipeline.runs.live import load_live
+from stillwave.pipeline.runs.model import Model
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.speakers import numbered
 from stillwave.pipeline.runs.waveforms import LiveFeatures
 from stillwave.pipeline.scores.classification import argmax_names
 
 
-def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
+def predict_folds(run: Run, data: Data) -> pd.DataFrame:
     """Out-of-fold predictions, sorted by id.
 
     id, fold, speaker, language; label, known (its class was trained); predicted (a known class), p_<class>
@@ -30,30 +29,28 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
     recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing where
     there is no threshold.
     """
-    parts = []
+    recipe, parts = run.recipe, []
     for fold in folds_of(data, recipe):
         if len(fold.test):
-            values = fold_values(run, fold.number, recipe, data, fold.test)
+            values = fold_values(run, fold.number, data, fold.test)
             parts.append(_table(values, data, fold.test, recipe).assign(fold=fold.number))
     return _in_order(pd.concat(parts, ignore_index=True))
 
 
-def predict_ensemble(run: Path, folds: list[int], recipe: Recipe, data: Data, rows: Rows) -> pd.DataFrame:
+def predict_ensemble(run: Run, data: Data, rows: Rows) -> pd.DataFrame:
     """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
-    each = [fold_values(run, fold, recipe, data, rows) for fold in folds]
+    each = [fold_values(run, fold, data, rows) for fold in run.folds]
     mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
-    return _in_order(_table(mean, data, rows, recipe).assign(fold=-1))
+    return _in_order(_table(mean, data, rows, run.recipe).assign(fold=-1))
 
 
-def fold_values(
-    run: Path, fold: int, recipe: Recipe, data: Data, rows: Rows
-) -> dict[str, NDArray[np.float64]]:
+def fold_values(run: Run, fold: int, data: Data, rows: Rows) -> dict[str, NDArray[np.float64]]:
     """What one model says of rows, by name: `p`, `raw` (rows, classes), scores and thresholds (rows,).
 
     Where the recipe tests on views, each value is the mean over the views of a row.
     """
     model, features = _model(run, fold, data)
-    calibration = Calibration.load(run / f"fold_{fold}")
+    recipe, calibration = run.recipe, run.calibration(fold)
     views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
     outputs = outputs_of(model, features, np.concatenate(views), precision=recipe.train.precision)
     starts = np.cumsum([0, *(len(part) for part in views[:-1])])
@@ -65,14 +62,13 @@ def fold_values(
     }
 
 
-def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
+def _model(run: Run, fold: int, data: Data) -> tuple[Model, Features]:
     """One model of a run on the device of the data, and the features as it takes them."""
-    speakers = read_facts(run, fold).get("speakers")
+    speakers = run.facts(fold).get("speakers")
     features = numbered(data, speakers) if speakers else data.features
     live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
     encoders = {name: part.backbone for name, part in live.items()}
-    model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]
-    return model.to(data.features.device), features
+    return run.model(fold, encoders).to(data.features.device), features
 
 
 def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:

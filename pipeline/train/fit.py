@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stillwave.cache.batches import length_bucketed
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.base import Head
 from stillwave.heads.objective import Objective
 from stillwave.pipeline.config.train import Losses, Train
 from stillwave.pipeline.runs.features import Features
@@ -53,7 +54,7 @@ class _Progress:
 
 
 def fit(
-    head: nn.Module,
+    head: Head,
     features: Features,
     labels: NDArray[np.int64],
     train_rows: NDArray[np.int64],
@@ -182,7 +183,7 @@ def _drawn(
 
 
 def _validate(
-    head: nn.Module,
+    head: Head,
     average: dict[str, Tensor],
     features: Features,
     labels: NDArray[np.int64],
@@ -212,7 +213,7 @@ def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> b
     return progress.since_best == 0
 
 
-def _update_average(average: dict[str, Tensor], head: nn.Module, decay: float) -> None:
+def _update_average(average: dict[str, Tensor], head: Head, decay: float) -> None:
     learned = {name for name, _ in head.named_parameters()} if average else set()
     for name, tensor in state_of(head).items() if average else ():
         if name in learned:

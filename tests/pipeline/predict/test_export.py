@@ -23,7 +23,7 @@ from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.export import check_exports, export
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.runs.calibrate import Calibration
-from stillwave.pipeline.runs.head import load_head
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech
@@ -223,7 +223,7 @@ def test_the_head_alone(train_run: Callable[[str], Path], tmp_path: Path) -> Non
     """Any number of frames, and items that lack a modality."""
     run = train_run("fusion")
     file, _ = export(run, tmp_path / "head.onnx", part="head", fold=2)
-    head, config = load_head(run, 2)
+    head, config = Run.open(run).model(2).head, Run.open(run).config
     generator = torch.Generator().manual_seed(3)
     for batch, audio, text in ((4, 90, 12), (1, 1, 3)):
         values: dict[str, Tensor] = {}
@@ -249,7 +249,7 @@ def test_the_head_of_one_backbone_alone(name: str, train_run: Callable[[str], Pa
     run = train_run(name)
     file, difference = export(run, tmp_path / "head.onnx", part="head", fold=1)
     assert difference <= 1e-5
-    head, config = load_head(run, 1)
+    head, config = Run.open(run).model(1).head, Run.open(run).config
     generator = torch.Generator().manual_seed(4)
     for lengths in ([14, 100, 33], [1], [3, 1]):
         frames = torch.randn(

@@ -34,7 +34,7 @@ from stillwave.pipeline.predict.enroll import enroll
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.predict.results import Failure, Prediction, fields_of
 from stillwave.pipeline.runs.calibrate import Calibration
-from stillwave.pipeline.runs.live import load_live
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech, write_wave
@@ -378,7 +378,7 @@ def test_a_fine_tuned_run_answers_by_its_own_backbones(folder: Path, tmp_path: P
     run = finetune(recipe, read_manifest(table), {"w": wav2vec2}, tmp_path / "run", manifest_path=table)
     samples, rate = soundfile.read(wav, dtype="float32")
     for fold in (0, 1):
-        model, _ = load_live(run, fold)
+        model = Run.open(run).model(fold, Run.open(run).encoders())
         with torch.no_grad():
             outputs = model.outputs(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
         expected = Calibration.load(run / f"fold_{fold}").probabilities(outputs)[0]

@@ -27,8 +27,9 @@ from stillwave.pipeline.runs.calibrate import Calibration
 from stillwave.pipeline.runs.data import UNKNOWN, load_data
 from stillwave.pipeline.runs.features import CachedFeatures
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import build_head, load_head
+from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.inference import outputs_of
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.tensors import save_tensors
 from stillwave.pipeline.train.fit import build_objective, fit
 from stillwave.pipeline.train.stage import train
@@ -95,7 +96,7 @@ def test_rows_that_lack_a_modality_are_trained_and_predicted_on_the_other(corpus
 def test_what_a_row_lacks_makes_no_difference_and_what_it_has_does(corpus: Path, run: Path) -> None:
     manifest = read_manifest(corpus / "manifest.parquet")
     data = load_data(recipe(), manifest, corpus / "e")
-    head, _ = load_head(run, 0)
+    head = Run.open(run).model(0).head
     rows = np.array([NO_TEXT[0], 0])
     audio, audio_lengths, text, text_lengths = data.features.batch(rows)
     assert text_lengths.tolist()[0] == 0
@@ -118,7 +119,7 @@ def test_an_ablation_reads_the_one_store_and_the_rows_that_it_has(
     assert list(data.parts) == [modality]
     train(chosen, manifest, corpus / "e", tmp_path, manifest_path=corpus / "manifest.parquet")
     assert evaluate(tmp_path)["n"] == 36 - len(lacking)
-    head, _ = load_head(tmp_path, 0)
+    head = Run.open(tmp_path).model(0).head
     assert isinstance(head, FusionClassifier)
     assert head.cross_attention is None
 
@@ -133,7 +134,7 @@ def test_every_loss_is_in_the_curves_and_the_weighted_sum_is_the_loss(run: Path)
 
 def test_the_run_answers_as_the_composed_classifier_does(corpus: Path, run: Path) -> None:
     """Logits, uncertainty and anchor loss, with OpenMax's unknown class in last place."""
-    head, config = load_head(run, 0)
+    head, config = Run.open(run).model(0).head, Run.open(run).config
     assert isinstance(head, FusionClassifier)
     data = load_data(recipe(), read_manifest(corpus / "manifest.parquet"), corpus / "e")
     rows = np.arange(6)
@@ -198,7 +199,7 @@ def test_an_ensemble_of_all_folds_predicts_rows_that_none_has_seen(
     data = load_data(recipe(), manifest, new / "e")
     each = []
     for fold in range(3):
-        outputs = outputs_of(load_head(run, fold)[0], data.features, np.arange(14))
+        outputs = outputs_of(Run.open(run).model(fold).head, data.features, np.arange(14))
         each.append(Calibration.load(run / f"fold_{fold}").probabilities(outputs))
     expected = np.mean(each, axis=0)
     assert np.std([p[:, 0] for p in each], axis=0).max() > 1e-4
@@ -294,7 +295,7 @@ def test_scores_know_the_training_rows_only(corpus: Path, run: Path) -> None:
     for fold in folds_of(data, recipe()):
         bank = Calibration.load(run / f"fold_{fold.number}").scorers["knn"].bank
         assert len(bank) == len(fold.train)
-        head, _ = load_head(run, fold.number)
+        head = Run.open(run).model(fold.number).head
         own = outputs_of(head, data.features, fold.train).features
         torch.testing.assert_close(bank, torch.nn.functional.normalize(own), atol=1e-4, rtol=1e-4)
 
