@@ -31,7 +31,7 @@ def analyze(
     config: Analysis,
     *,
     manifest: str | Path | None = None,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     embeddings: str | Path | None = None,
     device: str = "auto",
     progress: Progress = lambda stage: None,
@@ -60,7 +60,7 @@ def _written(
     out: Path,
     config: Analysis,
     manifest: str | Path | None,
-    run: str | Path | None,
+    run: str | Path | Run | None,
     embeddings: str | Path | None,
     device: str,
     progress: Progress,
@@ -231,11 +231,11 @@ def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, lis
     return found
 
 
-def _manifest_of(run: str | Path | None) -> Any:
-    return None if run is None else Run.open(run).manifest
+def _manifest_of(run: str | Path | Run | None) -> Any:
+    return None if run is None else Run.open(run).place("manifest")
 
 
-def _labelled_as(run: str | Path, config: Analysis) -> Analysis:
+def _labelled_as(run: str | Path | Run, config: Analysis) -> Analysis:
     """`config` with the label that the run predicts. ValueError when another was asked for."""
     label = Run.open(run).recipe.label
     if config.label not in (None, label):

@@ -139,7 +139,7 @@ def _plain(values: pd.Series) -> pd.Series:
 
 def with_predictions(
     rows: Rows,
-    run: str | Path,
+    run: str | Path | Run,
     manifest: pd.DataFrame,
     *,
     embeddings: str | Path | None = None,
@@ -153,7 +153,7 @@ def with_predictions(
     predicted, as accuracy counts it; a row of another when the decision is `unknown`, None without decision.
     Raises ValueError when it tests none of them, or when it was trained on another manifest or other frames.
     """
-    predictions = out_of_fold(Path(run), manifest, embeddings, device).set_index("id")
+    predictions = out_of_fold(Run.open(run), manifest, embeddings, device).set_index("id")
     ids = rows.table["id"]
     if not ids.isin(predictions.index).any():
         raise ValueError(
@@ -185,11 +185,8 @@ def with_predictions(
     return replace(rows, table=pd.concat([rows.table, found], axis=1))
 
 
-def out_of_fold(
-    run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str
-) -> pd.DataFrame:
+def out_of_fold(run: Run, manifest: pd.DataFrame, embeddings: str | Path | None, device: str) -> pd.DataFrame:
     """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
-    trained = Run.open(run)
-    data = data_of_run(trained, manifest, embeddings=embeddings, device=device)
-    check_as_trained(trained, data)
-    return predict_folds(trained, data)
+    data = data_of_run(run, manifest, embeddings=embeddings, device=device)
+    check_as_trained(run, data)
+    return predict_folds(run, data)

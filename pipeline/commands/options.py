@@ -46,4 +46,12 @@ Backbones = Annotated[
         help="Folder of the recipe's backbones; default: ../backbones beside the recipe's file, else by name."
     ),
 ]
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust-run",
+        help="Import the code and fetch the files that the run's config.json names: for runs of your own, or "
+        "of people whom you trust.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

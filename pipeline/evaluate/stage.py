@@ -16,7 +16,7 @@ from stillwave.pipeline.runs.run import HISTORY, Run
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Run,
     out: str | Path | None = None,
     *,
     manifest: str | Path | None = None,
@@ -40,7 +40,9 @@ def evaluate(
     """
     trained = Run.open(run)
     out = report_folder(trained.folder, out, ensemble)
-    table, embeddings = manifest or trained.manifest, embeddings or trained.embeddings
+    table = manifest or trained.place("manifest")
+    if not trained.live:
+        embeddings = embeddings or trained.place("embeddings")
     if ensemble and manifest is None:
         raise ValueError("ensemble predicts rows of another corpus; name its manifest and its embeddings")
     try:

@@ -47,7 +47,7 @@ class Enrolment:
 
 
 def enroll(
-    run: str | Path,
+    run: str | Path | Run,
     name: str,
     clips: Sequence[Labelled],
     out: str | Path | None = None,
@@ -76,7 +76,7 @@ def enroll(
     labels = _check_labels(named, [label for _, label in clips], classes)
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0, or a handful of clips says too little")
-    models = Ensemble(run, fold, backbones, device)
+    models = Ensemble(trained, fold, backbones, device)
     if name in models.speakers:
         raise ValueError(f"{name!r} is a speaker whom the run was trained on, and knows; enrol another name")
     items = _read(named, Reader(models.encoders))

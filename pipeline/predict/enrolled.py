@@ -43,12 +43,13 @@ class Enrolled:
             model.head.speakers.weight[UNKNOWN_SPEAKER].copy_(own["vector"])
 
 
-def find_speaker(run: str | Path, speaker: str) -> Enrolled | None:
+def find_speaker(run: str | Path | Run, speaker: str) -> Enrolled | None:
     """The enrolled speaker of a name, or in a file that `enroll` wrote; None where nobody has the name.
 
     Raises ValueError, naming the file, for one that cannot be used.
     """
-    if _NAME.fullmatch(speaker) and speaker_file(Path(run), speaker).exists():
+    run = Run.open(run)
+    if _NAME.fullmatch(speaker) and speaker_file(run.folder, speaker).exists():
         return load_speaker(run, speaker)
     if not speaker.endswith(SUFFIX):
         return None
@@ -58,13 +59,13 @@ def find_speaker(run: str | Path, speaker: str) -> Enrolled | None:
     return load_speaker(run, file.stem, file)
 
 
-def load_speaker(run: str | Path, name: str, file: str | Path | None = None) -> Enrolled:
+def load_speaker(run: str | Path | Run, name: str, file: str | Path | None = None) -> Enrolled:
     """What `enroll` wrote, in `file` if it was told so; the speaker then has the name that the file says.
 
     Raises ValueError when there is no such speaker, the file is damaged, or the run was trained anew.
     """
-    run = Path(run)
-    path = speaker_file(run, name) if file is None else Path(file)
+    run = Run.open(run)
+    path = speaker_file(run.folder, name) if file is None else Path(file)
     if not path.exists():
         there = sorted(other.stem for other in path.parent.glob(f"*{SUFFIX}"))
         raise ValueError(
@@ -78,7 +79,7 @@ def load_speaker(run: str | Path, name: str, file: str | Path | None = None) -> 
         raise ValueError(f"{path}: no speaker's file; give what `stillwave enroll` wrote")
     numbers = [int(number) for number in facts["models"]]
     # An enrolment is of no use with other weights.
-    if facts["models"] != Run.open(run).digests(numbers):
+    if facts["models"] != run.digests(numbers):
         raise ValueError(f"{path}: enrolled in other models than those of {run}; enrol {name!r} again")
     folds: dict[int, dict[str, Tensor]] = {number: {} for number in numbers}
     for key, tensor in tensors.items():

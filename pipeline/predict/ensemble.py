@@ -45,7 +45,7 @@ class Ensemble:
 
     def __init__(
         self,
-        run: str | Path,
+        run: str | Path | Run,
         fold: int | None = None,
         backbones: str | Path | None = None,
         device: str = "auto",

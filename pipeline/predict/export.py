@@ -122,7 +122,7 @@ class Graph(nn.Module):
 
 
 def export(
-    run: str | Path,
+    run: str | Path | Run,
     out: str | Path,
     *,
     part: Part = "model",
@@ -140,12 +140,12 @@ def export(
     file's metadata: see `facts_of`. Raises ValueError for a backbone that does not export, and when the file
     does not say under onnxruntime what the run says.
     """
-    run, out = Path(run), Path(out)
+    run, out = Run.open(run), Path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: the name of an ONNX file ends in .onnx")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
-    if part == "head" and Run.open(run).live:
+    if part == "head" and run.live:
         raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone: part model")
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":

@@ -81,9 +81,7 @@ def data_of_run(
     """
     if run.live:
         return load_live_data(run.recipe, manifest, run.encoders(backbones), device, trained=trained)
-    stores = embeddings or run.embeddings
-    assert stores is not None
-    return load_data(run.recipe, manifest, stores, device, trained=trained)
+    return load_data(run.recipe, manifest, embeddings or run.place("embeddings"), device, trained=trained)
 
 
 def check_as_trained(run: Run, data: Data, what: str = "the manifest or the frames") -> None:

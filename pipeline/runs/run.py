@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from stillwave.cache.fingerprint import differences
+from stillwave.pipeline.audio.files import is_url
 from stillwave.pipeline.backbones import Backbone, build_backbone
 from stillwave.pipeline.backbones.fingerprint import fingerprint
 from stillwave.pipeline.config.backbone import BackboneConfig
@@ -20,6 +21,7 @@ from stillwave.pipeline.runs.calibrate import Calibration
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors, state_of
+from stillwave.pipeline.runs.trust import without_consequences
 
 CONFIG, COMPLETE = "config.json", "complete"
 WEIGHTS, HISTORY = "model.safetensors", "history.csv"  # of a fold, beside CALIBRATION
@@ -46,7 +48,7 @@ class Run:
     folds: their numbers. rows: digest of the rows it was trained on. stores: of each modality, the
     fingerprint and the shape of its frames. backbones: of each modality, the settings that made them, where
     they are known. live: its backbones trained along. manifest, embeddings: where they were then; the latter
-    is None of a live run. config: config.json, whole.
+    is None of a live run. config: config.json, whole. trusted: see `open`.
     """
 
     folder: Path
@@ -60,13 +62,18 @@ class Run:
     manifest: str
     embeddings: str | None
     config: Mapping[str, Any]
+    trusted: bool = False
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """The run in a folder. Raises ValueError naming the file and the key that is wrong.
+    def open(cls, folder: "str | Path | Run", *, trusted: bool = False) -> "Run":
+        """The run in a folder; a Run is returned as it is.
 
-        Also when there is no complete run of this format.
+        trusted: its config.json may have code imported and files fetched (docs/security.md); for runs of
+        your own, or of people whom you trust. Raises ValueError naming the file and the key that is wrong,
+        also when there is no complete run of this format.
         """
+        if isinstance(folder, Run):
+            return folder
         folder = Path(folder)
         config = _read(folder)
         recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(folder / CONFIG))
@@ -77,10 +84,21 @@ class Run:
             folds=tuple(config["folds"]),
             **{key: config[key] for key in KEYS if key not in ("recipe", "classes", "folds")},
             config=config,
+            trusted=trusted,
         )
 
     def __str__(self) -> str:
         return str(self.folder)
+
+    def place(self, name: Literal["manifest", "embeddings"]) -> str:
+        """Where the manifest or the stores were at its training. ValueError for a URL of an untrusted run."""
+        found = str(getattr(self, name))
+        if is_url(found) and not self.trusted:
+            raise ValueError(
+                f"{self.folder / CONFIG}: {name} is the URL {found}, which is not followed, for the run may "
+                f"be somebody else's: name it with --{name}, or give --trust-run"
+            )
+        return found
 
     def fold_folder(self, fold: int) -> Path:
         """Where a fold's files are. Raises ValueError for a fold that the run does not have."""
@@ -151,9 +169,9 @@ class Run:
                 f"{self}: it does not say how the frames of {store} were made, for their store is of "
                 "an older Stillwave; name the folder of the backbone configs with --backbones"
             )
-        kept: BackboneConfig = parse_config(
-            dict(settings), BackboneConfig, source=f"{self.folder / CONFIG}: backbones.{name}"
-        )
+        source = f"{self.folder / CONFIG}: backbones.{name}"
+        settings = settings if self.trusted else without_consequences(settings, source)
+        kept: BackboneConfig = parse_config(dict(settings), BackboneConfig, source=source)
         return kept
 
     def model(self, fold: int, encoders: Mapping[str, Backbone] | None = None) -> Model:

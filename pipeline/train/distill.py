@@ -23,7 +23,12 @@ class Teacher:
     """
 
     def __init__(
-        self, run: str | Path, manifest: pd.DataFrame, data: Data, folds: list[Fold], device: str = "auto"
+        self,
+        run: str | Path | Run,
+        manifest: pd.DataFrame,
+        data: Data,
+        folds: list[Fold],
+        device: str = "auto",
     ) -> None:
         """data, folds: the student's, of `manifest`, which `train` knows: it is given what comes before them.
 
