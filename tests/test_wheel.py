@@ -135,6 +135,9 @@ def test_the_wheel_works_in_a_folder_of_somebody_else(python: Path, folder: Path
     assert len(modules) > 100
     assert [file for file in modules if not Path(file).is_relative_to(python.parents[1])] == []
     assert json.loads((folder / "runs/first/report/metrics.json").read_text())["n"] == 480
+    (trained_on,) = json.loads((folder / "runs/first/run/environment.json").read_text())
+    assert trained_on["git"] is None
+    assert trained_on["libraries"]["stillwave"] == VERSION
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 120
     assert (folder / "looked/pca_label.png").exists()
