@@ -22,7 +22,7 @@ from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.runs.data import label_numbers
 from stillwave.pipeline.runs.run import Run
 
-Progress = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
 def analyze(
@@ -34,7 +34,7 @@ def analyze(
     run: str | Path | Run | None = None,
     embeddings: str | Path | None = None,
     device: str = "auto",
-    progress: Progress = lambda stage: None,
+    progress: OnStep = lambda stage: None,
 ) -> dict[str, Any]:
     """Write the analysis folder of `store` to `out`; docs/analysis.md lists its files. Returns analysis.json.
 
@@ -63,7 +63,7 @@ def _written(
     run: str | Path | Run | None,
     embeddings: str | Path | None,
     device: str,
-    progress: Progress,
+    progress: OnStep,
 ) -> dict[str, Any]:
     """`analyze`, but for the explorer."""
     progress("rows")
@@ -112,7 +112,7 @@ def _look(
     out: Path,
     facts: dict[str, Any],
     notes: list[str],
-    progress: Progress,
+    progress: OnStep,
 ) -> dict[str, Any]:
     """All files of the folder but analysis.json and the explorer; returns what analysis.json says."""
     progress("pooling")

@@ -14,7 +14,7 @@ class Head(nn.Module):
     """
 
     def outputs(self, *inputs: Tensor) -> Outputs:
-        """-> logits (batch, classes), features (batch, width), uncertainty (batch,) where it is learned."""
+        """-> logits (batch, classes), features (batch, width), learned_uncertainty (batch,) or None."""
         raise NotImplementedError
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Personalised(WrappedHead):
     def outputs(self, *inputs: Tensor) -> Outputs:
         """The wrapped head's inputs, then speakers (batch,) int64 -> as of the wrapped head.
 
-        The features are the moved ones; the uncertainty is the wrapped head's.
+        The features are the moved ones; the learned uncertainty is the wrapped head's.
         """
         *others, speakers = inputs
         found = self.head.outputs(*others)
@@ -49,7 +49,7 @@ class Personalised(WrappedHead):
             hidden = torch.rand(len(speakers), device=speakers.device) < self.unknown
             speakers = torch.where(hidden, UNKNOWN_SPEAKER, speakers)
         features = self.moved(found.features, self.speakers(speakers))
-        return Outputs(self.output(features), features, found.uncertainty)
+        return Outputs(self.output(features), features, found.learned_uncertainty)
 
     def moved(self, features: Tensor, vectors: Tensor) -> Tensor:
         """The wrapped head's features (batch, width) for speakers' vectors (batch, dim) -> (batch, width)."""

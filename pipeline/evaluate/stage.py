@@ -9,7 +9,7 @@ import pandas as pd
 
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
-from stillwave.pipeline.runs.data import Data, Rows
+from stillwave.pipeline.runs.data import Data, RowNumbers
 from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import predict_ensemble, predict_folds
 from stillwave.pipeline.runs.run import HISTORY, Run
@@ -101,7 +101,7 @@ def _facts(run: Run, fold: int) -> dict[str, Any]:
     return {"temperature": calibration.temperature, "openmax": calibration.openmax_status()}
 
 
-def _unseen(run: Run, data: Data) -> Rows:
+def _unseen(run: Run, data: Data) -> RowNumbers:
     """All rows. Raises ValueError when the run was trained on the content of some of them."""
     seen = run.seen()
     ids = [id_ for id_, key in zip(data.manifest["id"], data.recordings(), strict=True) if key in seen]

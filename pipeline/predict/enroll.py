@@ -19,7 +19,7 @@ from stillwave.pipeline.corpora.table import column_names, read_table
 from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
 from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, save_speaker, speaker_file
 from stillwave.pipeline.predict.ensemble import Ensemble
-from stillwave.pipeline.predict.reading import Item, Reader
+from stillwave.pipeline.predict.reading import ClipInputs, Reader
 from stillwave.pipeline.runs.model import Model
 from stillwave.pipeline.runs.run import Run
 
@@ -149,7 +149,7 @@ def read_clips(table: Path, label: str) -> list[Labelled]:
 
 
 @torch.no_grad()
-def _features(model: Model, models: Ensemble, items: Sequence[Item]) -> Tensor:
+def _features(model: Model, models: Ensemble, items: Sequence[ClipInputs]) -> Tensor:
     """The features of each item before the speaker comes in, (items, width), on the CPU."""
     parts = []
     for first in range(0, len(items), BATCH_SIZE):
@@ -158,7 +158,7 @@ def _features(model: Model, models: Ensemble, items: Sequence[Item]) -> Tensor:
     return torch.cat(parts)
 
 
-def _read(clips: Sequence[Clip], reader: Reader) -> list[Item]:
+def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
     items = []
     for clip in clips:
         try:

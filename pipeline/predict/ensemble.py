@@ -15,7 +15,7 @@ from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device, to_device
 from stillwave.pipeline.predict.enrolled import Enrolled
-from stillwave.pipeline.predict.reading import Item
+from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.predict.results import Values, mean_of
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
 from stillwave.pipeline.runs.inference import autocast
@@ -24,7 +24,7 @@ from stillwave.pipeline.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldModel:
     """One model, of the fold `number`. Of a cached run it reads frames: the encoders are common to all.
 
     speakers: those that it was trained on, in a personalised run.
@@ -64,7 +64,7 @@ class Ensemble:
             # A fine-tuned run's weights are put into encoders: each model has its own.
             model = self.run.model(number, deepcopy(self.encoders) if self.live else {}).to(self.device)
             speakers = self.run.facts(number).get("speakers") if self.recipe.personalise else None
-            folds.append(Fold(number, model, self.run.calibration(number), tuple(speakers or ())))
+            folds.append(FoldModel(number, model, self.run.calibration(number), tuple(speakers or ())))
         self.folds = tuple(folds)
         self.speakers = tuple(sorted({name for one in folds for name in one.speakers}))
         for encoder in () if self.live else self.encoders.values():
@@ -78,7 +78,7 @@ class Ensemble:
         self.speakers = (speaker.name,)
 
     @torch.inference_mode()
-    def __call__(self, items: Sequence[Item]) -> list[Values]:
+    def __call__(self, items: Sequence[ClipInputs]) -> list[Values]:
         """What the models say of each item, all of them one batch: the mean over the models.
 
         An item's answer does not depend on its batch (1e-5 in fp32). A frame of a cached run passes the
@@ -88,7 +88,7 @@ class Ensemble:
         table = mean_of([self._values(fold, inputs, items) for fold in self.folds])
         return [{name: column[row] for name, column in table.items()} for row in range(len(items))]
 
-    def _values(self, fold: Fold, inputs: list[Tensor], items: Sequence[Item]) -> Values:
+    def _values(self, fold: FoldModel, inputs: list[Tensor], items: Sequence[ClipInputs]) -> Values:
         if self.recipe.personalise:
             # A fold need not have been trained on every speaker that another knows.
             numbers = {name: number for number, name in enumerate(fold.speakers, UNKNOWN_SPEAKER + 1)}
@@ -102,15 +102,15 @@ class Ensemble:
             "score": calibration.scorers[score](outputs).numpy(),
             "threshold": np.full(len(items), threshold_of(self.recipe.open_set, score, calibration)),
         }
-        if outputs.uncertainty is not None and self.recipe.losses.uncertainty:
-            values["uncertainty"] = outputs.uncertainty.double().numpy()
+        if outputs.learned_uncertainty is not None and self.recipe.losses.uncertainty:
+            values["learned_uncertainty"] = outputs.learned_uncertainty.double().numpy()
         return values
 
-    def inputs(self, items: Sequence[Item]) -> list[Tensor]:
+    def inputs(self, items: Sequence[ClipInputs]) -> list[Tensor]:
         """What the models read of a batch, but for the speakers: values and lengths of each modality."""
         return [tensor for name in self.encoders for tensor in self._inputs(name, items)]
 
-    def _inputs(self, name: str, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def _inputs(self, name: str, items: Sequence[ClipInputs]) -> tuple[Tensor, Tensor]:
         """Values and lengths of one modality, as the models take them; a length of 0 where it lacks."""
         encoder = self.encoders[name]
         arrays = pad([item.inputs[name] for item in items])

@@ -30,7 +30,7 @@ OTHERS = {
     "hear": "its model is somebody else's code",
 }
 # Scores that are arithmetic on logits and features; the others look up training rows or branch on numbers.
-SCORES = ("msp", "mls", "energy", "vim", "cac", "uncertainty")
+SCORES = ("msp", "mls", "energy", "vim", "cac", "learned_uncertainty")
 TOLERANCE = 1e-3  # between probabilities; rounding makes 1e-6
 EXAMPLES = 3  # items in the batch that export traces with; 1 would be taken for all there ever is
 
@@ -64,7 +64,7 @@ class Graph(nn.Module):
         self.scorers = nn.ModuleList(
             fold.calibration.scorers[name] for fold in models.folds if name in SCORES
         )
-        self.learnt_uncertainty = bool(models.recipe.losses.uncertainty)
+        self.has_learned_uncertainty = bool(models.recipe.losses.uncertainty)
         self.num_modalities = len(models.encoders)
         self.personal = models.recipe.personalise is not None
         for number, fold in enumerate(models.folds):
@@ -76,8 +76,9 @@ class Graph(nn.Module):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """As the names of `inputs_of` say -> by name:
 
-        probabilities (batch, classes), uncertainty (batch,), score (batch,) where the recipe's exports:
-        means over the models; logits (batch, models, classes) and features (batch, models, dim) of each.
+        probabilities (batch, classes), entropy (batch,), learned_uncertainty (batch,) of heads that have it,
+        score (batch,) where the recipe's exports: means over the models; logits (batch, models, classes) and
+        features (batch, models, dim) of each.
         """
         if self.single:
             waveform, *others = inputs
@@ -96,7 +97,12 @@ class Graph(nn.Module):
             for outputs, temperature in zip(found, self.temperatures, strict=True)
         ]
         p = torch.stack(scaled).mean(0)
-        results = {"probabilities": p.float(), "uncertainty": self._uncertainty(found, p).float()}
+        terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        entropy = -terms.sum(1) / float(np.log(p.shape[1]))
+        results = {"probabilities": p.float(), "entropy": entropy.float()}
+        learned = [one.learned_uncertainty for one in found if one.learned_uncertainty is not None]
+        if learned and self.has_learned_uncertainty:
+            results["learned_uncertainty"] = torch.stack(learned).mean(0).float()
         if self.scorers:
             scores = [scorer(outputs) for scorer, outputs in zip(self.scorers, found, strict=True)]
             results["score"] = torch.stack(scores).mean(0).float()
@@ -111,14 +117,6 @@ class Graph(nn.Module):
             values, lengths = encoder(*inputs[2 * number : 2 * number + 2])
             parts += [values if stored is None else values.to(stored).float(), lengths]
         return tuple(parts)
-
-    def _uncertainty(self, found: list[Outputs], p: Tensor) -> Tensor:
-        """What the heads have learnt to say, or the entropy of p as a part of the largest possible."""
-        learnt = [outputs.uncertainty for outputs in found if outputs.uncertainty is not None]
-        if learnt and self.learnt_uncertainty:
-            return torch.stack(learnt).mean(0)
-        terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
-        return -terms.sum(1) / float(np.log(p.shape[1]))
 
 
 def export(

@@ -13,7 +13,7 @@ from stillwave.pipeline.extract.memory import flat_memory
 from stillwave.pipeline.predict.clips import Clip, Sound, check_rate, read_sound, sound_of
 from stillwave.pipeline.predict.enrolled import find_speaker
 from stillwave.pipeline.predict.ensemble import Ensemble
-from stillwave.pipeline.predict.reading import Item, Reader, read_ahead
+from stillwave.pipeline.predict.reading import ClipInputs, Reader, read_ahead
 from stillwave.pipeline.predict.results import Failure, Prediction, Segment, Values, fields_of, mean_of
 from stillwave.pipeline.predict.stream import Span, Stream, in_samples, windows
 from stillwave.pipeline.runs.run import Run
@@ -31,7 +31,7 @@ class _Read:
 
     clip: Clip
     duration_s: float | None
-    item: Item | None
+    item: ClipInputs | None
 
 
 class Predictor:

@@ -23,6 +23,7 @@ from stillwave.pipeline.runs.inference import outputs_of
 from stillwave.pipeline.runs.tensors import load_tensors, save_tensors, tensors_under
 
 FILE = "calibration.safetensors"
+RENAMED = {"uncertainty": "learned_uncertainty"}  # scores, as runs of version 0.1 call them
 DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
 
 
@@ -67,10 +68,13 @@ class Calibration:
         """What `save` wrote. Raises ValueError naming the file when it cannot be read."""
         tensors, facts = load_tensors(folder / FILE)
         try:
+            named = {RENAMED.get(name, name): name for name in facts["scorers"]}
             scorers = {
-                name: load_scorer(name, tensors_under(f"{name}.", tensors)) for name in facts["scorers"]
+                name: load_scorer(name, tensors_under(f"{stored}.", tensors))
+                for name, stored in named.items()
             }
-            return cls(scorers, facts["temperature"], facts["thresholds"])
+            thresholds = {RENAMED.get(name, name): value for name, value in facts["thresholds"].items()}
+            return cls(scorers, facts["temperature"], thresholds)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder / FILE}: not what training writes ({error}); train the run again"
@@ -120,8 +124,8 @@ def calibrate(
 def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
     """The scores that the head's outputs and losses allow, not fitted yet."""
     options = _options(recipe.open_set)
-    learnt = outputs.uncertainty is not None and recipe.losses.uncertainty
-    lacking = set() if learnt else {"uncertainty"}
+    learned = outputs.learned_uncertainty is not None and recipe.losses.uncertainty
+    lacking = set() if learned else {"learned_uncertainty"}
     if not recipe.losses.cac and recipe.open_set.score != "cac":
         lacking.add("cac")  # distances mean little in logits that were not trained for them
     return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}

@@ -41,7 +41,7 @@ def outputs_of(
             found = head.outputs(*inputs)
         parts.append(found.each(lambda value: value.float()))
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
-    given = [part.uncertainty for part in parts if part.uncertainty is not None]
+    given = [part.learned_uncertainty for part in parts if part.learned_uncertainty is not None]
     whole = Outputs(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.features for part in parts]),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
-from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
+from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folds import folds_of
 from stillwave.pipeline.runs.inference import outputs_of
@@ -18,6 +18,7 @@ from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.speakers import numbered
 from stillwave.pipeline.runs.waveforms import LiveFeatures
 from stillwave.pipeline.scores.classification import argmax_names
+from stillwave.pipeline.scores.decision import decide
 
 
 def predict_folds(run: Run, data: Data) -> pd.DataFrame:
@@ -37,14 +38,14 @@ def predict_folds(run: Run, data: Data) -> pd.DataFrame:
     return _in_order(pd.concat(parts, ignore_index=True))
 
 
-def predict_ensemble(run: Run, data: Data, rows: Rows) -> pd.DataFrame:
+def predict_ensemble(run: Run, data: Data, rows: RowNumbers) -> pd.DataFrame:
     """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
     each = [fold_values(run, fold, data, rows) for fold in run.folds]
     mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
     return _in_order(_table(mean, data, rows, run.recipe).assign(fold=-1))
 
 
-def fold_values(run: Run, fold: int, data: Data, rows: Rows) -> dict[str, NDArray[np.float64]]:
+def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> dict[str, NDArray[np.float64]]:
     """What one model says of rows, by name: `p`, `raw` (rows, classes), scores and thresholds (rows,).
 
     Where the recipe tests on views, each value is the mean over the views of a row.
@@ -84,7 +85,9 @@ def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict
     return values
 
 
-def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recipe: Recipe) -> pd.DataFrame:
+def _table(
+    values: dict[str, NDArray[np.float64]], data: Data, rows: RowNumbers, recipe: Recipe
+) -> pd.DataFrame:
     part = data.manifest.iloc[rows]
     table = part[[name for name in ("id", "speaker", "language") if name in part]].reset_index(drop=True)
     table["label"] = part[recipe.label].to_numpy()
@@ -96,8 +99,8 @@ def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recip
     columns |= {name: value for name, value in values.items() if value.ndim == 1}
     columns["score"] = values[f"score_{recipe.open_set.score}"]
     table = pd.concat([table, pd.DataFrame(columns)], axis=1)
-    decision = table["predicted"].where(table["score"] <= table["threshold"], UNKNOWN_NAME)
-    table["decision"] = decision.where(table["threshold"].notna(), None)
+    score, threshold = table["score"].to_numpy(), table["threshold"].to_numpy()
+    table["decision"] = decide(table["predicted"].to_numpy(dtype=object), score, threshold, UNKNOWN_NAME)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from stillwave.cache.fingerprint import differences
+from stillwave.cache.differences import differences
 from stillwave.pipeline.audio.files import is_url
 from stillwave.pipeline.backbones import Backbone, build_backbone
 from stillwave.pipeline.backbones.fingerprint import fingerprint
@@ -17,7 +17,7 @@ from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import load_config, parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import FILE as CALIBRATION
-from stillwave.pipeline.runs.calibrate import Calibration
+from stillwave.pipeline.runs.calibrate import RENAMED, Calibration
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors, state_of
@@ -76,7 +76,7 @@ class Run:
             return folder
         folder = Path(folder)
         config = _read(folder)
-        recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(folder / CONFIG))
+        recipe: Recipe = parse_config(_renamed(config["recipe"]), Recipe, source=str(folder / CONFIG))
         return cls(
             folder=folder,
             recipe=recipe,
@@ -226,3 +226,10 @@ def _read(run: Path) -> dict[str, Any]:
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
             raise ValueError(f"{file}: {key!r} is {config[key]!r:.40}, no {wanted}; train the run again")
     return config
+
+
+def _renamed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, its open-set score under the name of today."""
+    open_set = recipe.get("open_set", {})
+    score = open_set.get("score")
+    return recipe | ({"open_set": open_set | {"score": RENAMED[score]}} if score in RENAMED else {})

@@ -20,8 +20,8 @@ def without_consequences(settings: Mapping[str, Any], source: str) -> dict[str, 
         asks = f"implementation nemo builds the classes that {settings.get('weights')} names"
     if asks:
         raise ValueError(
-            f"{source}: {asks}, which runs code that the run's author chose. If you trust where the run comes "
-            "from, give --trust-run (from Python: Run.open(folder, trusted=True)); else give a folder of "
-            "your own configs with --backbones"
+            f"{source}: {asks}, which runs code that the run's author chose. If you trust where the run "
+            "comes from, give --trust-run (from Python: Run.open(folder, trusted=True)); else name a folder "
+            "of your own configs with --backbones"
         )
     return dict(settings) | ({"download": False} if "download" in settings else {})

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillwave.pipeline.runs.data import Data, Rows
+from stillwave.pipeline.runs.data import Data, RowNumbers
 from stillwave.pipeline.runs.folds import Fold, folds_of
 from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import fold_values
@@ -76,7 +76,7 @@ class Teacher:
             logits[self.student.views[row]] = values
         return logits
 
-    def _said(self, fold: int, rows: Rows) -> NDArray[np.float64]:
+    def _said(self, fold: int, rows: RowNumbers) -> NDArray[np.float64]:
         probabilities = fold_values(self.run, fold, self.data, rows)["raw"]
         return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 

@@ -12,7 +12,7 @@ from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.live_data import load_live_data
 from stillwave.pipeline.runs.waveforms import LiveFeatures
 from stillwave.pipeline.train.processes import Launched
-from stillwave.pipeline.train.stage import Progress, train_models
+from stillwave.pipeline.train.stage import OnEpoch, train_models
 
 
 def finetune(
@@ -24,7 +24,7 @@ def finetune(
     manifest_path: str | Path,
     start: str | Path | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
 ) -> Path:
     """As `train`, but the recipe's backbones train along; `backbones` are their configs by name.
 

@@ -43,7 +43,7 @@ Log = Callable[[int, dict[str, float]], None]  # epochs done, figures of the las
 
 
 @dataclass
-class _Progress:
+class _State:
     """Where training stands; JSON-ready."""
 
     epoch: int = 0
@@ -93,10 +93,10 @@ def fit(
     average = {name: tensor.clone() for name, tensor in state_of(head).items()} if config.ema else {}
     best: dict[str, Tensor] = {}  # weights of the best epoch, kept for early stopping
     scaler = processes.scaler(features.device, config.precision)
-    progress = _Progress()
+    progress = _State()
     if checkpoint is not None and checkpoint.exists():
         state, metadata = load_tensors(checkpoint)
-        progress = _Progress(**metadata)
+        progress = _State(**metadata)
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
         best = tensors_under("best.", state)
@@ -203,7 +203,7 @@ def _validate(
     return {f"valid_{name}": value for name, value in named.items()} | {"valid_loss": float(loss)}
 
 
-def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> bool:
+def _is_best(progress: _State, figures: dict[str, float], config: Train) -> bool:
     if config.early_stopping is None:
         return False
     metric = config.early_stopping.metric

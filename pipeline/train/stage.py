@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
@@ -18,7 +16,7 @@ from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
-from stillwave.pipeline.runs.data import Data, Rows, load_data
+from stillwave.pipeline.runs.data import Data, RowNumbers, load_data
 from stillwave.pipeline.runs.environment import record
 from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folder import begin, write_curves
@@ -28,25 +26,14 @@ from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.run import COMPLETE, FORMAT, SEEN, WEIGHTS, Run, tensors_to_save
 from stillwave.pipeline.runs.speakers import numbered, training_speakers
 from stillwave.pipeline.runs.tensors import save_tensors
+from stillwave.pipeline.train.distill import Teacher
 from stillwave.pipeline.train.fit import fit
 from stillwave.pipeline.train.optimizer import build_optimizer
 from stillwave.pipeline.train.processes import Processes, is_launched
 from stillwave.pipeline.train.start import check_start, load_start
 from stillwave.version import VERSION
 
-Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
-
-
-class Teacher(Protocol):
-    """What teaches the models of a run: see pipeline/train/distill.py."""
-
-    def logits(self, fold: Fold) -> NDArray[np.float32]:
-        """(rows of the student's features, classes), NaN but for the fold's training rows."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """Which teacher it is, JSON-ready."""
-        ...
+OnEpoch = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
 
 Teach = Callable[[Data, list[Fold]], Teacher]
@@ -64,7 +51,7 @@ def train(
     start: str | Path | None = None,
     teach: Teach | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
 ) -> Path:
     """Train one model per fold of the manifest (read from `manifest_path`) into `out`; returns `out`.
 
@@ -92,7 +79,7 @@ def train_models(
     *,
     start: str | Path | None = None,
     teach: Teach | None = None,
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
     processes: Processes = Processes(),  # noqa: B008 - this one alone
 ) -> Path:
     """Train a model per fold of `data` into the run folder `out`; see `train`.
@@ -150,7 +137,7 @@ def _train_fold(
     build: Build,
     start: str | Path | None,
     teacher: Teacher | None,
-    progress: Progress | None,
+    progress: OnEpoch | None,
     processes: Processes,
 ) -> None:
     checkpoint = folder / "checkpoint.safetensors"
@@ -217,7 +204,7 @@ def _rates(model: Model, recipe: Recipe) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _frames(model: Model, features: Features, rows: Rows, number: int) -> Iterator[Tensor]:
+def _frames(model: Model, features: Features, rows: RowNumbers, number: int) -> Iterator[Tensor]:
     """Valid frames of one modality of `rows`, as the encoders give them before they train."""
     model.eval()
     at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE

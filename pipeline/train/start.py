@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stillwave.cache.fingerprint import differences
+from stillwave.cache.differences import differences
 from stillwave.heads.personal import Personalised
 from stillwave.pipeline.runs.model import Model
 from stillwave.pipeline.runs.run import Run

@@ -195,9 +195,10 @@ def test_predictions_are_out_of_fold_and_by_id(trained: Path, name: str) -> None
         assert line["confidence"] == max(one["p_high"], one["p_low"])
         assert line["correct"] is (one["predicted"] == manifest.set_index("id")["word"][id_])
         assert line["fold"] == one["fold"] == manifest.set_index("id")["fold"][id_]
-        told = one.get("score_uncertainty", 1 - line["confidence"])
-        assert line["uncertainty"] == told
-    assert ("score_uncertainty" in wanted) == (name == "both" and run.recipe.losses.uncertainty > 0)
+        p = one.filter(regex="^p_").to_numpy(float)
+        assert line["entropy"] == pytest.approx(-(p * np.log(p)).sum() / np.log(len(p)))
+        assert line.get("learned_uncertainty") == one.get("score_learned_uncertainty")
+    assert ("score_learned_uncertainty" in wanted) == (name == "both" and run.recipe.losses.uncertainty > 0)
 
 
 @pytest.mark.parametrize("name", ["rejects", "undecided"])

@@ -65,7 +65,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "modalities": ["audio", "text"],
         "head": FUSION,
         "losses": {"uncertainty": 0.05},
-        "open_set": {"score": "uncertainty"},
+        "open_set": {"score": "learned_uncertainty"},
         "personalise": {"dim": 4, "hidden": 8},
     },
 }
@@ -129,7 +129,8 @@ def differences(file: Path, run: Path, fold: int | None, batches: list[list[int]
             p = np.array(list(expected.probabilities.values()))
             found.append(float(np.abs(given["probabilities"][row] - p).max()))
             scores.append((float(given["score"][row]), expected.score))
-            assert abs(float(given["uncertainty"][row]) - expected.uncertainty) <= 1e-3
+            assert abs(float(given["entropy"][row]) - expected.entropy) <= 1e-3
+            assert "learned_uncertainty" not in given
     table = np.array(scores)
     return max(found), float(np.abs(table[:, 0] - table[:, 1]).max() / np.abs(table[:, 1]).max())
 
@@ -215,7 +216,9 @@ def test_speech_text_and_who_speaks(train_run: Callable[[str], Path], tmp_path: 
         expected = predictor(noise(n), 16000, text=text, speaker=speaker if row == 0 else None)
         p = np.array(list(expected.probabilities.values()))
         assert np.abs(outputs["probabilities"][row] - p).max() <= 1e-4
-        assert outputs["uncertainty"][row] == pytest.approx(expected.uncertainty, abs=1e-4)
+        assert outputs["entropy"][row] == pytest.approx(expected.entropy, abs=1e-4)
+        learned = expected.learned_uncertainty
+        assert outputs["learned_uncertainty"][row] == pytest.approx(learned, abs=1e-4)
         assert outputs["score"][row] == pytest.approx(expected.score, abs=1e-4)
 
 

@@ -30,7 +30,7 @@ from stillwave.pipeline.runs.folds import folds_of
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.inference import outputs_of
 from stillwave.pipeline.runs.run import Run
-from stillwave.pipeline.runs.tensors import save_tensors
+from stillwave.pipeline.runs.tensors import load_tensors, save_tensors
 from stillwave.pipeline.train.fit import build_objective, fit
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech
@@ -149,6 +149,24 @@ def test_the_run_answers_as_the_composed_classifier_does(corpus: Path, run: Path
     np.testing.assert_allclose(1 - logits.softmax(1)[:, :-1].amax(1).numpy(), score, rtol=1e-4, atol=1e-6)
 
 
+def test_a_run_of_before_still_names_its_score_by_its_old_name(run: Path, tmp_path: Path) -> None:
+    """Version 0.1 called the score `uncertainty`, in config.json and beside the models."""
+    shutil.copytree(run, tmp_path / "old")
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["open_set"]["score"] = "uncertainty"
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "old" / "fold_0" / "calibration.safetensors"
+    tensors, facts = load_tensors(file)
+    assert "learned_uncertainty" in facts["scorers"]
+    old = json.loads(json.dumps(facts).replace("learned_uncertainty", "uncertainty"))
+    save_tensors(file, tensors, old)
+    opened = Run.open(tmp_path / "old")
+    assert opened.recipe.open_set.score == "learned_uncertainty"
+    now, then = opened.calibration(0), Run.open(run).calibration(0)
+    assert list(now.scorers) == list(then.scorers)
+    assert now.thresholds == then.thresholds
+
+
 def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_path: Path) -> None:
     manifest = read_manifest(corpus / "manifest.parquet")
     manifest.loc[manifest.index % 3 == 0, "word"] = "other"
@@ -169,7 +187,7 @@ def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_p
     assert set(metrics["per_class"]) == {"high", "low"}
     found = metrics["open_set"]
     assert found["unknown"] == ["other"]
-    assert {"msp", "mls", "energy", "openmax", "knn", "vim", "uncertainty"} == set(found["scores"])
+    assert {"msp", "mls", "energy", "openmax", "knn", "vim", "learned_uncertainty"} == set(found["scores"])
     assert found["scores"]["energy"]["n_unknown"] == 12
     np.testing.assert_array_equal(table["score"], table["score_energy"])
     np.testing.assert_array_equal(table["threshold"], table["tuned_energy"])
