@@ -12,13 +12,12 @@ SHIPPED = Path(str(files("stillwave"))) / "configs"
 OWN = Path("configs")  # of the working folder
 
 
-def find_config(kind: Kind, name: str | Path) -> Path:
+def find_config(kind: Kind, name: str) -> Path:
     """The file that `name` means, for load_config: a path as it is, else a config of `kind` by its name.
 
     What has a slash or ends in .yaml or .yml is a path. A name is looked up in `configs/<kind>/` of the
     working folder, then among those that ship with Stillwave. Raises ConfigError listing the names there are.
     """
-    name = str(name)
     if is_path(name):
         return Path(name)
     file = _named(kind).get(name)
