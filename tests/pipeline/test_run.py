@@ -269,7 +269,7 @@ import sys
 import stillwave.pipeline.cli
 sys.argv = ["stillwave", "--help"]
 try:
-    pipeline.cli.main()
+    stillwave.pipeline.cli.main()
 except SystemExit:
     heavy = {"torch", "pandas", "zarr", "numpy", "transformers", "matplotlib"}
     print("heavy imports:", sorted(heavy & set(sys.modules)))
