@@ -32,8 +32,8 @@ from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.ensemble import Ensemble
-from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.predict.export import export
+from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.train.stage import train
 
 RATE, CLIP_S = 16_000, 3
