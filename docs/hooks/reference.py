@@ -96,7 +96,7 @@ def _describe(kind: type[Config]) -> Iterator[str]:
         field = kind.model_fields[name]
         bounds = " ".join(filter(None, map(_bound, field.metadata)))
         wanted = ", ".join(filter(None, [_type(field.annotation), bounds]))
-        yield f"| `{name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
+        yield f"| `{field.alias or name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
 
 
 def meaning(kind: type[Config], name: str) -> str:
@@ -106,7 +106,7 @@ def meaning(kind: type[Config], name: str) -> str:
         texts = [inspect.getdoc(one) if issubclass(one, Config) else None]
         texts.append(inspect.getdoc(_load(described_by)) if described_by else None)
         for piece in (piece for text in texts for piece in pieces(text or "")):
-            if name in piece.names:
+            if (kind.model_fields[name].alias or name) in piece.names:
                 return piece.text[:1].upper() + piece.text[1:].replace("|", "\\|")
     inner = [one for one in get_args(kind.model_fields[name].annotation) if inspect.isclass(one)]
     for one in [kind.model_fields[name].annotation, *inner]:
