@@ -1,19 +1,21 @@
-"""Classes and functions of the user's own, named in a config as `package.module:Name`."""
+"""Classes of users' own, named in a config as `package.module:Name`."""
 
-import re
 from importlib import import_module
 from typing import Any
 
 
 def imported(path: str, field: str) -> Any:
-    """What `path`, `package.module:Name`, names. Raises ValueError that calls it by `field`."""
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", path):
-        raise ValueError(f"{field}: {path!r} names no class; write package.module:Name")
-    module, name = path.split(":")
+    """What `package.module:Name` names. ValueError naming the field and its value where there is none."""
+    module, separator, name = path.partition(":")
+    if not (module and separator and name):
+        raise ValueError(f"`{field}` {path}: write package.module:Name")
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = import_module(module)
+    except ImportError as error:
         raise ValueError(
-            f"{field}: cannot import {path!r}: {error}; install its package, or put the folder that holds it "
+            f"`{field}` {path}: cannot be imported: {error}; install its package, or put its folder "
             "on PYTHONPATH"
         ) from error
+    if not hasattr(found, name):
+        raise ValueError(f"`{field}` {path}: the module {module} has no {name}")
+    return getattr(found, name)

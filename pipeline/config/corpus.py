@@ -241,7 +241,7 @@ class Custom(CorpusBase):
     model_config = ConfigDict(extra="allow")
 
     kind: Literal["custom"]
-    class_: str = Field(alias="class")
+    class_path: str = Field(alias="class")
 
 
 class Demo(CorpusBase):

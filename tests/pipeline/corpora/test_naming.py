@@ -2,11 +2,15 @@
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
+import soundfile
 
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import CorpusConfig, Named
 from stillwave.pipeline.corpora import named
+from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.prepare import prepare
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
 EN, DE = {"language": "en"}, {"language": "de"}
@@ -274,3 +278,19 @@ def test_linked_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "Neutral").symlink_to(tmp_path / "elsewhere")
     assert len(named.read(config("urdu"), tmp_path / "corpus").rows) == 1
+
+
+def test_prepare_reads_splits_and_quarantines_by_the_rule(tmp_path: Path) -> None:
+    names = [f"{who}/{what}01" for who in ("KL", "DC", "JE") for what in ("sa", "su", "a", "n")]
+    for seed, name in enumerate([*names, "DC/sx01"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(800)
+        soundfile.write(tmp_path / f"{name}.wav", noise, 8000, subtype="PCM_16")
+    out = tmp_path / "manifest.parquet"
+    result = prepare(config("savee", "max_bad_fraction=0.1", "classes=[sad, surprise, angry]"), tmp_path, out)
+    assert result.labels == {"angry": 3, "sad": 3, "surprise": 3}
+    assert (result.excluded, result.quarantined) == ({"neutral": 3}, {"unrecognised_name": 1})
+    frame = read_manifest(out)
+    assert list(frame.columns[6:]) == ["speaker", "emotion", "gender", "language", "fold"]
+    assert frame.groupby("fold")["speaker"].unique().map(list).tolist() == [["DC"], ["JE"], ["KL"]]
+    assert frame.set_index("id")["emotion"]["JE/su01"] == "surprise"
