@@ -84,7 +84,8 @@ def _describe(kind: type[Config]) -> Iterator[str]:
     said = pieces(inspect.getdoc(kind) or "")
     if "kind" in kind.model_fields:
         yield f"`kind: {get_args(kind.model_fields['kind'].annotation)[0]}`\n"
-    yield "\n\n".join(piece.text for piece in said if not set(piece.names) & set(kind.model_fields))
+    fields = {field.alias or name for name, field in kind.model_fields.items()}
+    yield "\n\n".join(piece.text for piece in said if not fields & set(piece.names))
     parents = [base for base in kind.__bases__ if issubclass(base, Config) and base.model_fields]
     own = [name for name in inspect.get_annotations(kind) if name in kind.model_fields and name != "kind"]
     if parents:
