@@ -7,13 +7,13 @@ from stillwave.heads.pooled import PooledClassifier
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.cnn1d import Cnn1dConfig
 from stillwave.pipeline.config.train import Finetune
-from stillwave.pipeline.runs.live import LiveModel
+from stillwave.pipeline.runs.model import Model
 
 SAMPLE_RATE = 16000
 ALL = Finetune(unfreeze="all")  # every weight trains
 
 
-class SimpleAudioClassifier(LiveModel):
+class SimpleAudioClassifier(Model):
     """Three Conv1d layers with batch norm and dropout -> adaptive pooling -> dense head, on raw waveforms.
 
     As configs/backbones/cnn1d.yaml and configs/recipes/word_basic.yaml have it: what `stillwave rapid` saves

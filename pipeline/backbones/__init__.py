@@ -12,7 +12,7 @@ from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig, CustomConfig, PretrainedConfig
 from stillwave.pipeline.backbones.weights import at_hand
 from stillwave.pipeline.config.base import ConfigError, parse_config, read_config
-from stillwave.pipeline.config.classes import imported
+from stillwave.pipeline.config.classes import UNTRUSTED, imported
 
 __all__ = [
     "BACKBONES", "Backbone", "BackboneConfig", "Frames", "build_backbone", "load_backbone", "parse_backbone",
@@ -46,14 +46,15 @@ def parse_backbone(data: Mapping[str, Any], where: str, *, trusted: bool) -> Bac
     """
     kind = data.get("kind")
     if kind == "custom" and not trusted:  # importing the class would already run it
-        raise _refused(where, f"kind custom would run somebody else's code: {data.get('class')}")
+        raise _refused(where, f"kind custom imports {data.get('class')}, {UNTRUSTED}")
     config: BackboneConfig = parse_config(data, _class_of(data, where).config_type, where)
     if not trusted:
-        if code := config.foreign_code():
-            raise _refused(where, f"kind {kind} would run somebody else's code: {code}")
+        if imports := config.imports():
+            raise _refused(where, f"{imports}, {UNTRUSTED}")
         if isinstance(config, PretrainedConfig):
             if not at_hand(config):
-                raise _refused(where, f"`weights` {config.weights} would be downloaded")
+                asks = "would be downloaded. If you trust where the run comes from, give --trust-run"
+                raise _refused(where, f"`weights` {config.weights} {asks}")
             config = config.model_copy(update={"download": False})
     return config
 
@@ -86,7 +87,4 @@ def _class_of(data: Mapping[str, Any], where: str) -> type[Backbone]:
 
 
 def _refused(where: str, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{where}: {reason}. Where you trust who made it, pass --trust-run; "
-        "or name a folder of configs of your own with --backbones"
-    )
+    return ConfigError(f"{where}: {reason}; else name a folder of your own configs with --backbones")

@@ -39,8 +39,8 @@ class BackboneConfig(Config):
         """The fields that the stored numbers depend on, JSON-ready."""
         return self.model_dump(mode="json", exclude=set(self.not_in_fingerprint))
 
-    def foreign_code(self) -> str:
-        """Whose code the backbone runs that is neither ours nor an installed package's; empty for none."""
+    def imports(self) -> str:
+        """What the backbone does that runs code which its config names; empty for nothing."""
         return ""
 
 
@@ -56,9 +56,6 @@ class CustomConfig(BackboneConfig):
     kind: Literal["custom"]
     class_path: str = Field(alias="class")
     precision: Literal["fp32"] = "fp32"
-
-    def foreign_code(self) -> str:
-        return self.class_path
 
 
 class PretrainedConfig(BackboneConfig):

@@ -67,9 +67,9 @@ class FastConformerConfig(PretrainedConfig):
             )
         return self
 
-    def foreign_code(self) -> str:
+    def imports(self) -> str:
         nemo = self.implementation == "nemo" and self.weights != "random"
-        return f"the classes that {self.weights} names" if nemo else ""
+        return f"implementation nemo builds the classes that {self.weights} names" if nemo else ""
 
     local_weights: ClassVar[str] = "a .nemo file, or a local folder with config.json and model.safetensors"
 

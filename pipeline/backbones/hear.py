@@ -38,8 +38,8 @@ class HearConfig(BackboneConfig):
     model_file: str = ""
     max_batch: int = Field(1, ge=1)
 
-    def foreign_code(self) -> str:
-        return self.module
+    def imports(self) -> str:
+        return f"kind hear imports {self.module}"
 
     # The fingerprint has the file's content in its place.
     not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"model_file"}

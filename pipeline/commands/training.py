@@ -8,22 +8,25 @@ import typer
 
 from stillwave.pipeline.commands.options import (
     Backbones,
-    Corpus,
+    CorpusName,
     Device,
     Manifest,
     Overrides,
     Rebuild,
+    RecipeName,
     Root,
     Start,
+    TrustRun,
     Workers,
 )
 from stillwave.pipeline.config.base import load_config, overrides_of
+from stillwave.pipeline.config.named import find_config, is_path
 
 GROUPS = ("corpus", "recipe", "backbones")  # of `run`: configs that overrides name
 
 
 def train(
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    recipe: RecipeName,
     manifest: Manifest,
     embeddings: Annotated[str, typer.Option(help="Folder of the stores.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
@@ -32,6 +35,7 @@ def train(
         Path | None, typer.Option(help="Run that teaches this one; of recipes with losses.distill.")
     ] = None,
     device: Device = "auto",
+    trust_run: TrustRun = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a recipe's head on stored frames, one model per fold; a killed run goes on where it was."""
@@ -40,13 +44,14 @@ def train(
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.train.stage import train
 
-    config = load_config(recipe, Recipe, overrides)
+    config = load_config(find_config("recipes", recipe), Recipe, overrides)
     rows = read_manifest(manifest, columns=[config.label])
     teach = None
     if teacher is not None:
+        from stillwave.pipeline.runs.run import Run
         from stillwave.pipeline.train.distill import Teacher
 
-        teach = partial(Teacher, teacher, rows, device=device)
+        teach = partial(Teacher, Run.open(teacher, trusted=trust_run), rows, device=device)
     with console.Watch() as watch:
         watch.stage("train")
         train(
@@ -64,7 +69,7 @@ def train(
 
 
 def finetune(
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/wav2vec2_finetune.yaml.")],
+    recipe: RecipeName,
     manifest: Manifest,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     start: Start = None,
@@ -81,7 +86,7 @@ def finetune(
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.train.finetune import finetune
 
-    config = load_config(recipe, Recipe, overrides)
+    config = load_config(find_config("recipes", recipe), Recipe, overrides)
     models = _backbone_configs(recipe, config, backbones)
     rows = read_manifest(manifest, columns=[config.label])
     with console.Watch() as watch:
@@ -108,12 +113,17 @@ def evaluate(
         bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
     ] = False,
     device: Device = "auto",
+    trust_run: TrustRun = False,
 ) -> None:
     """Predict every test row out of fold; write metrics, predictions and plots."""
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.evaluate.stage import evaluate, report_folder
+    from stillwave.pipeline.runs.run import Run
 
-    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device)
+    opened = Run.open(run, trusted=trust_run)
+    metrics = evaluate(
+        opened, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device
+    )
     console.show_metrics(metrics, report_folder(run, out, ensemble))
 
 
@@ -139,8 +149,8 @@ def compare(
 
 
 def run(
-    corpus: Corpus,
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    corpus: CorpusName,
+    recipe: RecipeName,
     out: Annotated[Path, typer.Option(help="Folder for manifest, stores, run and report.")],
     root: Root = None,
     backbones: Backbones = None,
@@ -159,8 +169,10 @@ def run(
     from stillwave.pipeline.config.recipe import Recipe
     from stillwave.pipeline.run import run
 
-    head = load_config(recipe, Recipe, overrides_of(overrides, "recipe", GROUPS))
-    speech = load_config(corpus, CorpusConfig, overrides_of(overrides, "corpus", GROUPS))
+    head = load_config(find_config("recipes", recipe), Recipe, overrides_of(overrides, "recipe", GROUPS))
+    speech = load_config(
+        find_config("corpora", corpus), CorpusConfig, overrides_of(overrides, "corpus", GROUPS)
+    )
     models = _backbone_configs(recipe, head, backbones, overrides_of(overrides, "backbones", GROUPS))
     with console.Watch() as watch:
         metrics = run(
@@ -178,14 +190,21 @@ def run(
 
 
 def _backbone_configs(
-    recipe: Path, config: Any, folder: Path | None, overrides: list[str] | None = None
+    recipe: str, config: Any, folder: Path | None, overrides: list[str] | None = None
 ) -> dict[str, Any]:
-    """The configs of the recipe's backbones, by name. overrides: with the names in front."""
+    """The configs of the recipe's backbones, by name. overrides: with the names in front.
+
+    They are looked up in `folder`; where none is given, beside the recipe's file, then as find_config does.
+    """
     from stillwave.pipeline.backbones import load_backbone
 
     names = list(config.stores().values())
-    files = folder or recipe.parent.parent / "backbones"
-    return {
-        name: load_backbone(files / f"{name}.yaml", overrides_of(overrides or [], name, names))
-        for name in names
-    }
+    beside = Path(recipe).parent.parent / "backbones"
+
+    def file(name: str) -> Path:
+        if folder is not None:
+            return folder / f"{name}.yaml"
+        own = beside / f"{name}.yaml"
+        return own if is_path(recipe) and own.exists() else find_config("backbones", name)
+
+    return {name: load_backbone(file(name), overrides_of(overrides or [], name, names)) for name in names}

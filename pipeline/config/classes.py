@@ -3,6 +3,11 @@
 from importlib import import_module
 from typing import Any
 
+UNTRUSTED = (  # of what a run asks for
+    "which runs code that the run's author chose. If you trust where the run comes from, give --trust-run "
+    "(from Python: Run.open(folder, trusted=True))"
+)
+
 
 def imported(path: str, field: str) -> Any:
     """What `package.module:Name` names. ValueError naming the field and its value where there is none."""

@@ -21,34 +21,29 @@ OWN = """
 import torch
 from torch import nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.bounds import Dropout
-from stillwave.heads.layers import Standardise
 from stillwave.heads.outputs import Outputs
 
 
-class Last(nn.Module):
+class Last(Head):
     def __init__(self, dim, num_classes, *, num_layers=1, dropout: Dropout = 0.2, width: int, name="x"):
         super().__init__()
         self.given = dim, num_classes, num_layers, dropout, width, name
-        self.output = nn.Linear(dim if isinstance(dim, int) else sum(dim.values()), num_classes)
-        self.standardisers = ()
-
-    standardisers = ()
+        self.linear = nn.Linear(dim if isinstance(dim, int) else sum(dim.values()), num_classes)
 
     @staticmethod
     def check(*, width, **others):
         if width % 2:
             raise ValueError(f"width {width} must be even")
 
-    def forward(self, *inputs):
-        return self.outputs(*inputs).logits
+    @property
+    def output(self):
+        return self.linear
 
     def outputs(self, *inputs):
         features = torch.cat([frames[:, 0] for frames in inputs[::2]], dim=-1)
         return Outputs(self.output(features), features)
-
-    def losses(self, outputs, labels):
-        return {}
 
 
 class NoHead(nn.Module):
@@ -118,8 +113,8 @@ def test_a_head_is_built_from_its_fields() -> None:
         ({"kind": "segment", "strides": [7]}, "`head`: .*each must lie in 1..5"),
         ({"kind": "custom"}, "`head.class`: write package.module:Name"),
         ({"kind": "custom", "class": "no_such_module:X"}, "`head.class`: cannot be imported: .*PYTHON"),
-        ({"kind": "custom", "class": "{module}:function"}, "`head.class`: not a class with forward"),
-        ({"kind": "custom", "class": "{module}:NoHead"}, "`head.class`: not a class with forward"),
+        ({"kind": "custom", "class": "{module}:function"}, "`head.class`: not a subclass of Head; "),
+        ({"kind": "custom", "class": "{module}:NoHead"}, "`head.class`: not a subclass of Head; "),
         ({"kind": "custom", "class": "{module}:Last"}, "`head.width`: Field required"),
         ({"kind": "custom", "class": "{module}:Last", "width": 3}, "`head`: .*width 3 must be even"),
         ({"kind": "custom", "class": "{module}:Last", "width": 2, "dropout": 2}, "`head.dropout`: .*less"),
@@ -153,7 +148,7 @@ def test_a_head_from_outside_is_built_with_its_own_fields(module: str, tmp_path:
 
 def test_a_recipe_that_came_with_a_run_imports_no_class(module: str) -> None:
     given = {"kind": "custom", "class": f"{module}:Last", "width": 4}
-    message = rf"^r.yaml: `head.class`: .*somebody else's code; .* pass --trust-run \(got '{module}:Last'\)$"
+    message = rf"^r.yaml: `head.class`: kind custom imports it, .* --trust-run .* \(got '{module}:Last'\)$"
     with pytest.raises(ValueError, match=message):
         recipe(given, trusted=False)
     with pytest.raises(ValueError, match="--trust-run"):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from stillwave.pipeline.backbones.fbank import FbankConfig
-from stillwave.pipeline.config.recipe import Recipe, SegmentHead, Train
+from stillwave.pipeline.config.recipe import Recipe, Train
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of
@@ -23,7 +23,7 @@ def embeddings(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(**fields: object) -> Recipe:
-    head = SegmentHead(kind="segment", num_heads=4)
+    head = {"kind": "segment", "num_heads": 4}
     return Recipe(**({"backbones": ["fbank"], "label": "word", "head": head} | fields))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """A run that teaches another, through training."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import load_head
 from stillwave.pipeline.runs.inference import predict
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.distill import Teacher
 from stillwave.pipeline.train.stage import Teach, train
 from tests.fakes import write_speech
@@ -65,7 +66,7 @@ def test_the_student_comes_to_say_what_the_teacher_says(corpus: Path, tmp_path: 
     folds = folds_of(data, chosen)
     teacher = taught(corpus)(data, folds)
     for fold in folds:
-        head, _ = load_head(out, fold.number)
+        head = Run.open(out).model(fold.number).head
         said = softmax(predict(head, data.features, fold.train))
         wanted = softmax(teacher.logits(fold)[fold.train])
         assert np.abs(said - wanted).mean() < 0.5 * np.abs(0.5 - wanted).mean()
@@ -88,7 +89,7 @@ def test_a_model_teaches_the_training_rows_of_its_fold_alone(corpus: Path) -> No
         logits = teacher.logits(fold)
         assert np.flatnonzero(np.isfinite(logits).all(1)).tolist() == sorted(fold.train.tolist())
         assert np.isnan(np.delete(logits, fold.train, axis=0)).all()
-        head, _ = load_head(corpus / "teacher", fold.number)
+        head = Run.open(corpus / "teacher").model(fold.number).head
         expected = softmax(predict(head, teacher.data.features, fold.train))
         np.testing.assert_allclose(softmax(logits[fold.train]), expected, atol=1e-5)
 
@@ -113,6 +114,20 @@ def test_a_teacher_that_has_seen_the_test_rows_is_refused(corpus: Path, tmp_path
             manifest_path=corpus / "manifest.parquet", teach=partial(Teacher, corpus / "teacher", manifest),
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_was_trained_on_a_test_row_alone_is_refused(corpus: Path) -> None:
+    """What it was trained on must be in no fold's test rows, even where validation rows are the same."""
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(recipe(), manifest, corpus / "e", "cpu")
+    (fold, *_) = folds_of(data, recipe())
+    Teacher(corpus / "teacher", manifest, data, [fold], "cpu")
+    moved = replace(fold, train=fold.train[1:], test=np.append(fold.test, fold.train[0]))
+    with pytest.raises(ValueError, match="of fold 0 was trained on rows that the student"):
+        Teacher(corpus / "teacher", manifest, data, [moved], "cpu")
+    valid = replace(fold, train=fold.train[1:], valid=np.append(fold.valid, fold.train[0]))
+    with pytest.raises(ValueError, match="of fold 0 was trained on rows that the student"):
+        Teacher(corpus / "teacher", manifest, data, [valid], "cpu")
 
 
 def test_a_weight_without_a_teacher_and_a_teacher_without_a_weight(corpus: Path, tmp_path: Path) -> None:

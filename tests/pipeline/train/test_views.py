@@ -14,11 +14,12 @@ import stillwave.pipeline.train.fit as fit_module
 import stillwave.pipeline.train.stage as train_module
 from stillwave.cache import EmbeddingStore, Row, Spec
 from stillwave.pipeline.backbones.base import Frames
-from stillwave.pipeline.config.recipe import Recipe, SegmentHead, Train, Views
+from stillwave.pipeline.config.recipe import Recipe, RecipeViews, Train
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.features import CachedFeatures
-from stillwave.pipeline.runs.head import build_head, load_head
+from stillwave.pipeline.runs.head import build_head
+from stillwave.pipeline.runs.run import Run
 from tests.fakes import files_of, rows_with_views, write_store
 
 COUNT = 2
@@ -36,9 +37,9 @@ def embeddings(manifest: pd.DataFrame, tmp_path: Path) -> Path:
 
 
 def recipe(train: str = "clean", test: str = "clean", **fields: Any) -> Recipe:
-    head = SegmentHead(kind="segment", channels=8, num_heads=2, num_segments=2, hidden=8)
+    head = {"kind": "segment", "channels": 8, "num_heads": 2, "num_segments": 2, "hidden": 8}
     settings = Train(epochs=4, batch_size=8, **fields)
-    views = Views(train=train, test=test)  # type: ignore[arg-type]
+    views = RecipeViews(train=train, test=test)  # type: ignore[arg-type]
     return Recipe(backbones=["fbank"], label="word", head=head, views=views, train=settings)
 
 
@@ -198,7 +199,7 @@ def test_a_prediction_is_the_mean_of_the_probabilities_of_all_views(
     predictions = pd.read_parquet(run / "report/predictions.parquet").set_index("id")
     store = EmbeddingStore(embeddings / "fbank.zarr")
     for record in manifest.to_dict("records"):
-        head, config = load_head(run, record["fold"])
+        head, config = Run.open(run).model(record["fold"]).head, Run.open(run).config
         views = range(COUNT + 1) if test == "average" else [0]
         probabilities = []
         for view in views:
