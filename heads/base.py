@@ -17,7 +17,7 @@ class Head(nn.Module):
 
     @staticmethod
     def check(*args: Any, **options: Any) -> None:
-        """Raise ValueError where arguments of the constructor do not go together; asked before it is built."""
+        """ValueError where arguments of the constructor do not go together; asked before it is built."""
 
     def outputs(self, *inputs: Tensor) -> Outputs:
         """-> logits (batch, classes), features (batch, width), learned_uncertainty (batch,) or None."""
