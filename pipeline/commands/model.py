@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from stillwave.pipeline.commands.options import Device
+
 Run = Annotated[Path, typer.Option(help="Run folder that `train` or `finetune` wrote.")]
 Backbones = Annotated[
     Path | None,
     typer.Option(help="Folder of backbone configs, for a run that does not say what made its frames."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
 def predict(

@@ -28,4 +28,4 @@ Start = Annotated[
 Backbones = Annotated[
     Path | None, typer.Option(help="Folder of backbone configs; default: ../backbones beside the recipe's.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, else mps, else cpu), cpu, mps, cuda, cuda:1, ...")]

@@ -14,7 +14,7 @@ from stillwave.cache.batches import pad
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.backbones import Backbone
-from stillwave.pipeline.backbones.device import pick_device, to_device
+from stillwave.pipeline.backbones.device import pick_device, place, to_device
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.predict.enrolled import Enrolled
@@ -77,7 +77,7 @@ class Ensemble:
             )
             folder = run / f"fold_{number}"
             speakers = read_facts(run, number).get("speakers") if self.recipe.personalise else None
-            model.to(self.device).eval().requires_grad_(False)
+            place(model, self.device).eval().requires_grad_(False)
             folds.append(Fold(number, model, Calibration.load(folder), tuple(speakers or ())))
         self.folds = tuple(folds)
         self.speakers = tuple(sorted({name for one in folds for name in one.speakers}))

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.heads.outputs import Outputs
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
 from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
@@ -72,7 +73,7 @@ def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
     live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
     encoders = {name: part.backbone for name, part in live.items()}
     model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]
-    return model.to(data.features.device), features
+    return place(model, data.features.device), features
 
 
 def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:

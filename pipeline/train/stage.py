@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, Rows, load_data
@@ -178,7 +179,7 @@ def _train_fold(
     if recipe.personalise is not None:
         speakers = training_speakers(data, fold.train)
         features = numbered(data, speakers)
-    model = kind.build(seed, len(speakers or ())).to(data.features.device)
+    model = place(kind.build(seed, len(speakers or ())), data.features.device)
     if start is not None:
         load_start(model, Path(start), fold.number)
     elif not checkpoint.exists():
