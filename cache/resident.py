@@ -46,10 +46,9 @@ class Resident:
         Both are where the values are.
         """
         starts, lengths = self.starts[rows], self.lengths[rows]
-        padded = _copied if self.values.device.type == "cpu" else _gathered
-        return padded(self.values, starts, lengths), lengths.to(
-            self.values.device, non_blocking=self.values.is_cuda
-        )
+        values = self.values
+        padded = _copied if values.device.type == "cpu" else _gathered
+        return padded(values, starts, lengths), lengths.to(values.device, non_blocking=values.is_cuda)
 
 
 def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class CACHead(nn.Module):
 
         log(1 + sum over j != y of exp(d_y - d_j)) + weight * d_y .
 
-    Distances are float64 (float32 on Apple's GPUs, which have no other). The anchors are a buffer: nothing here is learned.
+    Distances are float64, on Apple's GPUs float32. The anchors are a buffer: nothing here is learned.
     """
 
     anchors: Tensor

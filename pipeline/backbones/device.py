@@ -11,7 +11,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU, else Apple's (mps), else the CPU. ValueError for one that is not there."""
+    """`auto` is the first CUDA GPU, else Apple's (mps), else the CPU. ValueError for one that is missing."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -43,7 +43,7 @@ def place(module: Module, device: torch.device) -> Module:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`: to a CUDA GPU through pinned memory, and without waiting for the copy.
+    """A tensor of the host on `device`: to a CUDA GPU through pinned memory, without waiting for the copy.
 
     torch keeps pinned blocks that are no longer used for the next ones.
     """

@@ -25,7 +25,7 @@ class Curve(NamedTuple):
 
 
 def accepted(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any] | None = None) -> Curve:
-    """The curve that `fpr_at_tpr` and `oscr` are read from. correct: (rows,), of known rows; default: all right.
+    """What `fpr_at_tpr` and `oscr` are read from. correct: (rows,), of known rows; default: all right.
 
     Raises ValueError when a side has no rows, or a score is NaN.
     """

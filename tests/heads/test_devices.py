@@ -28,7 +28,7 @@ def test_only_cuda_copies_are_not_waited_for(name: str, waits: bool, monkeypatch
 
 
 def test_nothing_else_copies_without_waiting() -> None:
-    """On mps such a copy can be wrong without an error; cache/ imports nothing of ours, and asks `is_cuda`."""
+    """On mps such a copy may silently be wrong. cache/ imports nothing of ours, and asks `is_cuda`."""
     command = ["git", "grep", "-n", "non_blocking=", "--", "*.py", ":!tests", ":!benchmarks"]
     lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) > 2
