@@ -18,7 +18,7 @@ from stillwave.pipeline.backbones import hear_api as hear
 from stillwave.pipeline.config.backbone import BackboneConfig, FbankConfig
 from stillwave.pipeline.config.base import load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "backbones"
+CONFIGS = Path(__file__).parents[3] / "configs" / "backbones"
 TINY = {"weights": "random", "size": "tiny"}
 AUDIO: dict[str, dict[str, Any]] = {
     "fbank": {"kind": "fbank"},

@@ -8,7 +8,7 @@ from stillwave.pipeline.config.base import ConfigError, apply_overrides, load_co
 from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 KINDS = {"analysis": Analysis, "backbones": BackboneConfig, "corpora": CorpusConfig, "recipes": Recipe}
 
 

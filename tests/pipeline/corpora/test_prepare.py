@@ -16,7 +16,7 @@ from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "corpora"
+CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
 
 
 def config(**fields: object) -> CorpusConfig:
