@@ -35,15 +35,13 @@ def init(
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     classes = ", ".join(f"{name} {count}" for name, count in found.classes.items())
-    typer.echo(
-        f"from {found.table or 'the folders'}: {sum(found.classes.values())} rows, {found.label}: {classes}"
-    )
+    rows, source = sum(found.classes.values()), found.table or "the folders"
+    typer.echo(f"from {source}: {rows} rows, {found.label}: {classes}")
     typer.echo(f"{found.speakers or 'unknown'} speakers; split: {found.split}")
     typer.echo(f"wrote {corpus} and {recipe}; read them, then run:")
     command = ["stillwave", "run", "--corpus", str(corpus), "--recipe", str(recipe)]
-    typer.echo(
-        shlex.join([*command, "--backbones", str(_backbones()), "--out", f"runs/{folder.absolute().name}"])
-    )
+    command += ["--backbones", str(_backbones()), "--out", f"runs/{folder.absolute().name}"]
+    typer.echo(shlex.join(command))
 
 
 def _backbones() -> Path:

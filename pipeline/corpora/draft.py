@@ -21,6 +21,7 @@ from stillwave.pipeline.corpora.guess import (
     SPEAKER,
     TABLES,
     guess_columns,
+    is_there,
     path_column,
     speaker_pattern,
 )
@@ -140,10 +141,7 @@ def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | 
         "columns": {name: column for name, column in theirs.items() if column is not None},
         "label": ours,
     }
-    comments = {
-        "columns": "ours: theirs; guessed",
-        "label": "what a run predicts" + (label is None) * "; guessed",
-    }
+    comments = {"columns": "ours: theirs; guessed", "label": "guessed" if label is None else "as asked for"}
     return Source(fields, comments, columns.sides)
 
 
@@ -173,20 +171,20 @@ def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) ->
     """
     config = parse_config(fields, CorpusConfig, "the drafted corpus")
     imported, rejected = usable_rows(IMPORTERS[config.kind](config, Path(config.root)), config.label)
-    there = [row for row in imported if os.path.isfile(str(row["path"]))]
+    found = [is_there(Path(str(row["path"]))) for row in imported]
+    there = [row for row, file in zip(imported, found, strict=True) if file]
     for reason, number in Counter(line.reason for line in rejected).items():
         first = next(line.detail for line in rejected if line.reason == reason)
         warnings.append(f"{number} rows or files will be left out as {reason}: {first}")
-    if missing := [str(row["path"]) for row in imported if not os.path.isfile(str(row["path"]))]:
+    if missing := [row["path"] for row, file in zip(imported, found, strict=True) if not file]:
         warnings.append(f"{len(missing)} rows name a file that is missing, first {missing[0]}")
-    named = {
-        os.path.abspath(str(line)) for line in (*(r["path"] for r in imported), *(r.path for r in rejected))
-    }
-    if extra := [file for file in files if os.path.abspath(file) not in named]:
+    paths = [*(row["path"] for row in imported), *(line.path for line in rejected)]
+    named = {Path(str(path)).resolve() for path in paths}
+    if extra := [file for file in files if file.resolve() not in named]:
         warnings.append(f"{len(extra)} audio files are in no row, first {extra[0]}")
     if not there:
         raise ValueError(f"no row has both a file and a {config.label}")
-    rows = pd.DataFrame(there).assign(sha256=[row["path"] for row in there])
+    rows = pd.DataFrame(there).assign(sha256=[str(row["path"]) for row in there])
     return rows, 1 - len(there) / (len(imported) + len(rejected))
 
 

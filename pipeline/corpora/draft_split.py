@@ -44,10 +44,9 @@ def _split(rows: pd.DataFrame, sides: dict[str, str], warnings: list[str]) -> di
     speakers = named.nunique()
     group = "speaker" if speakers > 1 and bool(named.notna().all()) else None
     if group is None:
-        lacking = (
-            f"{int(named.isna().sum())} rows have no speaker" if speakers > 1 else "there is one speaker"
-        )
-        why = lacking if speakers else "speakers are not known"
+        why = "there is one speaker" if speakers else "speakers are not known"
+        if speakers > 1:
+            why = f"{int(named.isna().sum())} rows have no speaker"
         warnings.append(f"{why}: voices may be on both sides of the split, and scores look too good")
     if column := next((name for name in ("split", "fold") if name in rows), None):
         return _predefined(rows, column, group, sides, warnings)
@@ -76,11 +75,9 @@ def _predefined(
 
 
 def _untrained(rows: pd.DataFrame, label: str, split: dict[str, Any]) -> set[str]:
-    """Classes that lack training rows in some fold, or test rows in all."""
-    config = parse_config(
-        {"kind": "folder", "label": label, "split": split}, CorpusConfig, "the drafted split"
-    )
-    done = split_rows(rows, config)
+    """Classes that lack training rows in some fold."""
+    fields = {"kind": "folder", "label": label, "split": split}
+    done = split_rows(rows, parse_config(fields, CorpusConfig, "the drafted split"))
     classes = set(rows[label])
     if "split" in done:
         return classes - set(done[label][done["split"] == "train"])

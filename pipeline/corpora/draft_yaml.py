@@ -42,9 +42,7 @@ def recipe_yaml(label: str, rows: int, group: str | None) -> str:
 
 def corpus_yaml(fields: dict[str, Any], comments: dict[str, str]) -> str:
     """`fields` in their order, one a line; `classes: null` is left out."""
-    lines = [
-        "# Drafted by `stillwave init`; every field: docs/reference/configs.md. Check what is said to be guessed."
-    ]
+    lines = ["# Drafted by `stillwave init`: check what is guessed. Every field: docs/reference/configs.md."]
     for name, value in fields.items():
         if name == "classes" and value is None:
             continue

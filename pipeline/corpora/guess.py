@@ -11,17 +11,8 @@ from stillwave.pipeline.corpora.base import Row
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 LABELS = (
-    "label",
-    "emotion",
-    "class",
-    "category",
-    "target",
-    "word",
-    "command",
-    "intent",
-    "sentiment",
-    "digit",
-)
+    "label", "emotion", "class", "category", "target", "word", "command", "intent", "sentiment", "digit",
+)  # fmt: skip
 TEXTS = ("text", "transcript", "transcription", "sentence", "utterance", "words")
 LANGUAGES = ("language", "lang")
 SPLITS = ("split", "subset", "partition", "set", "fold")
@@ -39,8 +30,10 @@ PATTERNS = (r"^[^/]+/(?P<speaker>[^/]+)/", r"/(?P<speaker>[^/_-]+)[_-][^/]*$")
 
 @dataclass(frozen=True)
 class Columns:
-    """Their columns by what they mean; None where no column looks like it. sides: what `split` says, by value;
-    empty where it holds numbers of folds."""
+    """Their columns by what they mean; None where no column looks like it.
+
+    sides: what the values of `split` mean; empty where it holds the numbers of folds.
+    """
 
     path: str
     label: str
@@ -70,7 +63,7 @@ def path_column(
                 roots.append(file.parents[min(len(named.parts), len(file.parents)) - 1])
                 break
         for root in roots:
-            hits = sum(os.path.isfile(root / value) for value in values)
+            hits = sum(is_there(root / value) for value in values)
             if hits > best:
                 best, found = hits, (column, root)
     return found if best * 2 > len(some) else None
@@ -119,6 +112,11 @@ def guess_columns(rows: Sequence[Row], path: str, label: str | None) -> Columns:
     return Columns(path, chosen, speaker, text, language, split, {v: s for v, s in sides.items() if s})
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; a cell's text may be too long to be the name of one."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a text
+
+
 def side_of(value: str) -> str:
     """train, valid or test, as a corpus calls them; empty for other words."""
     return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
@@ -127,8 +125,8 @@ def side_of(value: str) -> str:
 def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:
     """The regular expression that finds a speaker in each path (`label/...`), and what it finds; or None.
 
-    Believed where all paths match, and half of those found occur in several classes and in several files each:
-    a word of the file's name that does not is more likely a take, or the class again.
+    Believed where all paths match, and at least half of those found occur in several classes: what occurs in
+    one is more likely a take, or the class again.
     """
     for pattern in PATTERNS:
         matches = [re.search(pattern, path) for path in paths]

@@ -112,7 +112,8 @@ def test_a_split_that_the_table_brings(table: Table, tmp_path: Path) -> None:
     speakers: list[object] = [f"s{i // 4}" for i in range(24)]
     found = draft(table(path=PATHS, label=MOODS, speaker=speakers, subset=subset))
     assert corpus_of(found)["split"] == {
-        "kind": "predefined", "column": "split", "group": "speaker", "names": {"training": "train", "dev": "valid"}
+        "kind": "predefined", "column": "split", "group": "speaker",
+        "names": {"training": "train", "dev": "valid"},
     }  # fmt: skip
     assert found.warnings == []
     found = draft(table(path=PATHS, label=MOODS, speaker=["s1", "s2", "s3"] * 8, subset=subset))
