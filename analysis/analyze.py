@@ -20,9 +20,9 @@ from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.runs.data import label_numbers
-from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.run import Run
 
-Progress = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
 def analyze(
@@ -31,10 +31,10 @@ def analyze(
     config: Analysis,
     *,
     manifest: str | Path | None = None,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     embeddings: str | Path | None = None,
     device: str = "auto",
-    progress: Progress = lambda stage: None,
+    progress: OnStep = lambda stage: None,
 ) -> dict[str, Any]:
     """Write the analysis folder of `store` to `out`; docs/analysis.md lists its files. Returns analysis.json.
 
@@ -60,10 +60,10 @@ def _written(
     out: Path,
     config: Analysis,
     manifest: str | Path | None,
-    run: str | Path | None,
+    run: str | Path | Run | None,
     embeddings: str | Path | None,
     device: str,
-    progress: Progress,
+    progress: OnStep,
 ) -> dict[str, Any]:
     """`analyze`, but for the explorer."""
     progress("rows")
@@ -112,7 +112,7 @@ def _look(
     out: Path,
     facts: dict[str, Any],
     notes: list[str],
-    progress: Progress,
+    progress: OnStep,
 ) -> dict[str, Any]:
     """All files of the folder but analysis.json and the explorer; returns what analysis.json says."""
     progress("pooling")
@@ -231,13 +231,13 @@ def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, lis
     return found
 
 
-def _manifest_of(run: str | Path | None) -> Any:
-    return None if run is None else read_run(Path(run))["manifest"]
+def _manifest_of(run: str | Path | Run | None) -> Any:
+    return None if run is None else Run.open(run).place("manifest")
 
 
-def _labelled_as(run: str | Path, config: Analysis) -> Analysis:
+def _labelled_as(run: str | Path | Run, config: Analysis) -> Analysis:
     """`config` with the label that the run predicts. ValueError when another was asked for."""
-    label = read_run(Path(run))["recipe"]["label"]
+    label = Run.open(run).recipe.label
     if config.label not in (None, label):
         raise ValueError(
             f"the label is {config.label!r}, and {run} predicts {label!r}: leave out -S label, or --run"

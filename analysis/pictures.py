@@ -31,7 +31,7 @@ PALE, OTHER = "#BBBBBB", "#808080"  # rows without a value, and those of further
 NARROW, WIDE = 3.5, 7.0  # inches
 MANY = 5000  # points above which an SVG holds them as pixels
 TITLES = {"pca": "PC", "tsne": "t-SNE", "umap": "UMAP"}
-COLOURS = ("label", "speaker", "language", "predicted", "uncertainty")
+COLOURS = ("label", "speaker", "language", "predicted", "entropy")
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.linewidth": 0.6,
@@ -137,7 +137,7 @@ def draw(table: pd.DataFrame, label: str | None, projected: dict[str, Any], out:
         for colour in COLOURS:
             if colour not in table or table[colour].nunique() < 2:
                 continue
-            if colour == "uncertainty":
+            if colour == "entropy":
                 figure = by_value(xy, table[colour].to_numpy(float), colour, axes)
             else:
                 heading = label if label and colour == "label" else colour

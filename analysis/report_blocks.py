@@ -53,7 +53,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Collapsible:
     """Blocks that are shown when they are asked for."""
 
     title: str
@@ -61,7 +61,7 @@ class Fold:
     kind: str = "fold"
 
 
-Block = Table | Picture | Text | Fold
+Block = Table | Picture | Text | Collapsible
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from stillwave.analysis.report_blocks import Block, Fold, Table, Text, number
+from stillwave.analysis.report_blocks import Block, Collapsible, Table, Text, number
 from stillwave.analysis.report_runs import Shown
 
 
@@ -37,13 +37,13 @@ def configuration(shown: Shown) -> list[Block]:
     ]
     blocks: list[Block] = [
         _facts("What the run is", facts),
-        Fold("The recipe", [Text(yaml.safe_dump(recipe, sort_keys=False), code=True)]),
-        Fold("Numbers per model", [Table("Parameters and buffers as stored", ("part", *folds), parts)]),
+        Collapsible("The recipe", [Text(yaml.safe_dump(recipe, sort_keys=False), code=True)]),
+        Collapsible("Numbers per model", [Table("Parameters and buffers", ("part", *folds), parts)]),
     ]
     for name, store in config["stores"].items():
         text = yaml.safe_dump(store, sort_keys=False)
         title = "Fingerprint of the frames" + ("" if name == "frames" else f" of {name}")
-        blocks.append(Fold(title, [Text(text, code=True)]))
+        blocks.append(Collapsible(title, [Text(text, code=True)]))
     return blocks
 
 

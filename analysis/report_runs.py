@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from stillwave.pipeline.evaluate.report import METRICS
-from stillwave.pipeline.evaluate.stage import curves, training_digest
+from stillwave.pipeline.evaluate.stage import curves
 from stillwave.pipeline.runs.environment import read as read_environments
-from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.run import WEIGHTS, Run
 from stillwave.pipeline.runs.tensors import load_shapes
 
 CONFIG = "config.json"  # of a run; METRICS makes a folder an evaluation
@@ -80,7 +80,7 @@ def _located(path: Path, reports: Path) -> tuple[Path, Path]:
 
 def _evaluation(run: Path, places: Sequence[Path], ensembles: bool = False) -> Path:
     """The one of `places` where the run's evaluation is, of its present training."""
-    digest = training_digest(run, read_run(run))
+    digest = Run.open(run).training_digest()
     there = [place for place in places if (place / METRICS).exists()]
     own = [place for place in there if ensembles or not _told(place)["ensemble"]]
     for place in own:
@@ -138,16 +138,16 @@ def _names(runs: list[Path], folders: list[Path]) -> list[str]:
 
 
 def _read(run: Path, folder: Path, name: str) -> Shown:
-    config = read_run(run)
+    opened = Run.open(run)
     return Shown(
         name=name,
         run=run,
         report=folder,
-        config=config,
+        config=dict(opened.config),
         metrics=_metrics(folder),
         predictions=pd.read_parquet(folder / "predictions.parquet"),
-        curves=curves(run, config["folds"]),
-        sizes=[_sizes(run / f"fold_{fold}" / "model.safetensors") for fold in config["folds"]],
+        curves=curves(opened),
+        sizes=[_sizes(opened.fold_folder(fold) / WEIGHTS) for fold in opened.folds],
         environments=read_environments(run),
     )
 

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from stillwave.analysis.report_blocks import Block, Fold, Section, Table, Text, interval, number, picture
+from stillwave.analysis.report_blocks import (
+    Block,
+    Collapsible,
+    Section,
+    Table,
+    Text,
+    interval,
+    number,
+    picture,
+)
 from stillwave.analysis.report_comparison import NAMES
 from stillwave.analysis.report_facts import configuration, environment, training
 from stillwave.analysis.report_runs import Shown
@@ -124,7 +133,7 @@ def _scores(shown: Shown) -> list[Block]:
     )
     blocks: list[Block] = [Text(said), Table("Scores", heads, rows)]
     blocks += [Text(_speakers_said(shown))]
-    return [*blocks, Fold("Each fold", [each])] if several else blocks
+    return [*blocks, Collapsible("Each fold", [each])] if several else blocks
 
 
 def _speakers_said(shown: Shown) -> str:
@@ -163,7 +172,8 @@ def _people(shown: Shown) -> list[Block]:
                 Text(f"{said}{', and there is no interval by speakers' if name == 'speaker' else ''}.")
             )
     if metrics["per_speaker"]:
-        blocks.append(Fold("Table of speakers", [_groups("speaker", "Each speaker", metrics["per_speaker"])]))
+        speakers = _groups("speaker", "Each speaker", metrics["per_speaker"])
+        blocks.append(Collapsible("Table of speakers", [speakers]))
     if metrics["per_language"]:
         blocks.append(_groups("language", "Each language", metrics["per_language"], (*HEADLINE, "ece")))
     return blocks
@@ -193,7 +203,7 @@ def _calibration(metrics: dict[str, Any]) -> list[Block]:
     )
     why = "" if scaled else " No temperature was fitted: there were no validation rows."
     said = "Over 1, a temperature makes a classifier less sure; – means that none was fitted."
-    return [table, Fold("Fitted after training", [Text(said + why), fitted])]
+    return [table, Collapsible("Fitted after training", [Text(said + why), fitted])]
 
 
 def _open_set(metrics: dict[str, Any]) -> list[Block]:
@@ -235,4 +245,4 @@ def _open_set(metrics: dict[str, Any]) -> list[Block]:
         languages = [[name, number(value)] for name, value in found["per_language"].items()]
         caption = f"AUROC of {found['score']}, each language"
         blocks.append(Table(caption, ("language", "AUROC"), languages))
-    return [*blocks, Fold("Thresholds", [thresholds])] if thresholds.rows else blocks
+    return [*blocks, Collapsible("Thresholds", [thresholds])] if thresholds.rows else blocks

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from stillwave.analysis.names import natural
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.config.analysis import Analysis
-from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.runs.data import check_fresh
-from stillwave.pipeline.runs.head import read_run
 from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import predict_folds
+from stillwave.pipeline.runs.run import Run
+from stillwave.pipeline.scores.decision import entropy
 
 KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
 PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label
@@ -140,7 +140,7 @@ def _plain(values: pd.Series) -> pd.Series:
 
 def with_predictions(
     rows: Rows,
-    run: str | Path,
+    run: str | Path | Run,
     manifest: pd.DataFrame,
     *,
     embeddings: str | Path | None = None,
@@ -149,28 +149,31 @@ def with_predictions(
     """`rows` with what the run says of each, by a model that has not seen it.
 
     Further columns: predicted, a class that was trained; decision, where the run decides: that, or `unknown`;
-    confidence (the largest probability); uncertainty (of heads that tell it, else 1 - confidence); correct;
-    fold. Missing in rows that the run does not test. A row of a trained class is correct when its class is
-    predicted, as accuracy counts it; a row of another when the decision is `unknown`, None without decision.
+    confidence (the largest probability); entropy (of the probabilities, 0 to 1); learned_uncertainty, of
+    heads that have it; correct; fold. Missing in rows that the run does not test. A row of a trained class is
+    correct when its class is predicted, as accuracy counts it; a row of another when the decision is
+    `unknown`, None without decision.
+
     Raises ValueError when it tests none of them, or when it was trained on another manifest or other frames.
     """
-    predictions = out_of_fold(Path(run), manifest, embeddings, device).set_index("id")
+    predictions = out_of_fold(Run.open(run), manifest, embeddings, device).set_index("id")
     ids = rows.table["id"]
     if not ids.isin(predictions.index).any():
         raise ValueError(
             f"{run}: tests none of these {len(ids)} rows, of which the first is {ids[0]!r}; name a run on "
             "the same manifest"
         )
-    confidence = predictions.filter(regex="^p_").max(axis=1)
-    told = predictions.get("score_uncertainty", 1 - confidence)
+    probabilities = predictions.filter(regex="^p_")
     found = pd.DataFrame(
         {
             "predicted": predictions["predicted"],
             "decision": predictions["decision"],
-            "confidence": confidence,
-            "uncertainty": told,
+            "confidence": probabilities.max(axis=1),
+            "entropy": entropy(probabilities.to_numpy()),
         }
     )
+    if "score_learned_uncertainty" in predictions:
+        found["learned_uncertainty"] = predictions["score_learned_uncertainty"]
     rejected = (predictions["decision"] == UNKNOWN_NAME).astype(object)
     rejected = rejected.where(predictions["decision"].notna(), None)
     right = (predictions["predicted"] == predictions["label"]).astype(object)
@@ -186,11 +189,8 @@ def with_predictions(
     return replace(rows, table=pd.concat([rows.table, found], axis=1))
 
 
-def out_of_fold(
-    run: Path, manifest: pd.DataFrame, embeddings: str | Path | None, device: str
-) -> pd.DataFrame:
+def out_of_fold(run: Run, manifest: pd.DataFrame, embeddings: str | Path | None, device: str) -> pd.DataFrame:
     """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
-    recipe = parse_config(read_run(run)["recipe"], Recipe, source=str(run / "config.json"))
     data = data_of_run(run, manifest, embeddings=embeddings, device=device)
     check_as_trained(run, data)
-    return predict_folds(run, recipe, data)
+    return predict_folds(run, data)

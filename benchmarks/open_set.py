@@ -96,11 +96,11 @@ def run(split: int, loss: str) -> dict[str, float]:
     training = look(network, images[train])
     for name, score in SCORES.items():
         fitted = score().fit(training, labels[train], network.output)
-        key = "uncertainty (error)" if name == "uncertainty" else name
+        key = "uncertainty (error)" if name == "learned_uncertainty" else name
         figures[f"{key} auroc"], figures[f"{key} fpr95"] = scores_of(fitted(outputs))
     regularised = look(fit(images[train], labels[train], split, loss, "correct"), images)
     key = "uncertainty (correct)"
-    figures[f"{key} auroc"], figures[f"{key} fpr95"] = scores_of(SCORES["uncertainty"]()(regularised))
+    figures[f"{key} auroc"], figures[f"{key} fpr95"] = scores_of(SCORES["learned_uncertainty"]()(regularised))
     return figures
 
 
@@ -113,7 +113,7 @@ def fit(images: Tensor, labels: Tensor, seed: int, loss: str, target: Uncertaint
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(images), generator=generator).split(BATCH):
             outputs: Outputs = network(images[batch])
-            extra = network.uncertainty.loss(outputs.uncertainty, outputs.logits, labels[batch])
+            extra = network.uncertainty.loss(outputs.learned_uncertainty, outputs.logits, labels[batch])
             optimizer.zero_grad()
             (criterion(outputs.logits, labels[batch]) + UNCERTAINTY_WEIGHT * extra).backward()
             optimizer.step()

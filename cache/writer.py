@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from stillwave.cache import arrays, ledger
+from stillwave.cache.differences import differences
 from stillwave.cache.errors import FingerprintMismatch, NotReadable, StoreError
-from stillwave.cache.fingerprint import differences
 from stillwave.cache.layout import Item, Row, Spec, Unit, plan_units
 from stillwave.cache.ledger import Plan, Record
 from stillwave.cache.locks import lock

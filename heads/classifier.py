@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
 from stillwave.heads.outputs import Outputs
@@ -10,7 +11,7 @@ from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
 from stillwave.heads.temporal import TemporalConv
 
 
-class SegmentClassifier(nn.Module):
+class SegmentClassifier(Head):
     """Standardise -> layer mix -> mean removal -> temporal convolutions -> segment pooling -> MLP.
 
     dim, num_layers: of the stored frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
@@ -77,16 +78,8 @@ class SegmentClassifier(nn.Module):
         assert isinstance(last, nn.Linear)
         return last
 
-    def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Losses of the head's own: none."""
-        return {}
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, [layers,] dim), lengths (batch,) >= 1 -> logits (batch, num_classes)."""
-        return self.outputs(frames, lengths).logits
-
-    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:
-        """As `forward`; the features are the hidden layer's."""
+    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:  # type: ignore[override]
+        """Lengths are 1 or more. The features are the hidden layer's."""
         if self.layer_mix.num_layers > 1:
             frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
         x: Tensor = self.layer_mix(self.standardise(frames))

@@ -1,17 +1,17 @@
 """Fitting a head to one more speaker: an output layer, and a vector, held near those that all share."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.personal import UNKNOWN_SPEAKER, Personalised
 
 ITERATIONS = 100
 
 
-def strangers(head: Any) -> dict[str, Tensor]:
+def strangers(head: Head) -> dict[str, Tensor]:
     """What a speaker has of whom nothing is known, float64: the output's weight and bias, and any vector."""
     found = {"weight": head.output.weight, "bias": head.output.bias}
     if isinstance(head, Personalised):
@@ -19,7 +19,7 @@ def strangers(head: Any) -> dict[str, Tensor]:
     return {name: tensor.detach().double() for name, tensor in found.items()}
 
 
-def fit_speaker(features: Tensor, labels: Tensor, head: Any, penalty: float) -> dict[str, Tensor]:
+def fit_speaker(features: Tensor, labels: Tensor, head: Head, penalty: float) -> dict[str, Tensor]:
     """The speaker's tensors, each with a first axis of clips + 1: fitted without clip 0, ..., without none.
 
     features (clips, width): what the last layer of the head reads, in a personalised head what the wrapped
@@ -58,16 +58,17 @@ def fit_speaker(features: Tensor, labels: Tensor, head: Any, penalty: float) -> 
     return {name: tensor.detach() for name, tensor in changed().items()}
 
 
-def speaker_logits(features: Tensor, head: Any, own: Mapping[str, Tensor]) -> Tensor:
+def speaker_logits(features: Tensor, head: Head, own: Mapping[str, Tensor]) -> Tensor:
     """(clips, width), and the tensors of several speakers -> (speakers, clips, classes), float64."""
     return torch.einsum("snd,scd->snc", _moved(features, head, own), own["weight"]) + own["bias"][:, None]
 
 
-def _moved(features: Tensor, head: Any, own: Mapping[str, Tensor]) -> Tensor:
+def _moved(features: Tensor, head: Head, own: Mapping[str, Tensor]) -> Tensor:
     """(clips, width) -> (speakers, clips, width), float64: moved by the vectors, where there are such."""
     many = features.expand(len(own["weight"]), *features.shape)
     if "vector" not in own:
         return many.double()
     vectors = own["vector"].float()[:, None].expand(*many.shape[:2], -1)
-    moved: Tensor = head.moved(many.flatten(0, 1), vectors.flatten(0, 1))
+    assert isinstance(head, Personalised)
+    moved = head.moved(many.flatten(0, 1), vectors.flatten(0, 1))
     return moved.view_as(many).double()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads.attention import CrossModalAttention
+from stillwave.heads.base import Head
 from stillwave.heads.fusion import FusionLayer
 from stillwave.heads.init import xavier_uniform
 from stillwave.heads.layers import LayerMix, Standardise
@@ -20,7 +21,7 @@ from stillwave.heads.uncertainty import UncertaintyTarget
 MODALITIES = ("audio", "text")
 
 
-class FusionClassifier(nn.Module):
+class FusionClassifier(Head):
     """Per modality: standardise -> layer mix -> cross-modal attention -> statistics; then gate -> classify.
 
     dims: of the stored frames per modality, "audio" and "text" or one of them. Inputs come in this order.
@@ -114,20 +115,19 @@ class FusionClassifier(nn.Module):
         """One per modality, in the order of the inputs."""
         return tuple(module for module in self.standardise.values() if isinstance(module, Standardise))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Frames (batch, frames, [layers,] dim) and lengths (batch,) of each modality in turn -> logits."""
-        return self.outputs(*inputs).logits
-
     def outputs(self, *inputs: Tensor) -> Outputs:
-        """The same -> logits (batch, classes), features (batch, base_dim / 2), uncertainty (batch,)."""
+        """-> logits (batch, classes), features (batch, base_dim / 2), uncertainty (batch,)."""
         return self.classifier.outputs(self.fused(*inputs))
 
     def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """The scalar losses that the head itself owns, not weighted: anchor, uncertainty, prototype."""
         return self.classifier.losses(outputs, labels)
 
+    def keep_openmax(self, fitted: nn.Module) -> None:
+        self.classifier.openmax.load_state_dict(fitted.state_dict())
+
     def fused(self, *inputs: Tensor) -> Tensor:
-        """The same -> (batch, fused_dim), within -1..1: what the classifier reads."""
+        """Those inputs -> (batch, fused_dim), within -1..1: what the classifier reads."""
         fused: Tensor = self.fusion_layer(*self.pooled(*inputs))
         return fused
 

@@ -1,10 +1,10 @@
 """What a head is trained for: several losses of one batch, each with its weight."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.cac import CACHead
 from stillwave.heads.distillation import SoftTargetLoss
 from stillwave.heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
@@ -40,7 +40,7 @@ class Objective(nn.Module):
         self.distill = SoftTargetLoss(distill_temperature)
 
     def forward(
-        self, head: Any, outputs: Outputs, labels: Tensor, teacher: Tensor | None = None
+        self, head: Head, outputs: Outputs, labels: Tensor, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
         """labels (batch,), a teacher's logits (batch, classes) -> each loss by name, a scalar, not weighted.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from stillwave.heads.cac import CACScore
 from stillwave.heads.neighbours import Neighbours
 from stillwave.heads.openmax import OpenMaxScore
-from stillwave.heads.scores import Energy, MaximumLogit, MaximumProbability, Score, Uncertainty
+from stillwave.heads.scores import Energy, LearnedUncertainty, MaximumLogit, MaximumProbability, Score
 from stillwave.heads.vim import VirtualLogit
 
 SCORES: dict[str, type[Score]] = {
@@ -18,7 +18,7 @@ SCORES: dict[str, type[Score]] = {
     "knn": Neighbours,
     "vim": VirtualLogit,
     "cac": CACScore,
-    "uncertainty": Uncertainty,
+    "learned_uncertainty": LearnedUncertainty,
 }
 
 

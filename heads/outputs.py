@@ -9,14 +9,14 @@ from torch import Tensor
 class Outputs(NamedTuple):
     """logits: (batch, classes), unnormalised. features: (batch, dim), what the last linear layer reads.
 
-    uncertainty: (batch,), 0 to 1, of heads that estimate it.
+    learned_uncertainty: (batch,), 0 to 1, of heads that estimate it.
     """
 
     logits: Tensor
     features: Tensor
-    uncertainty: Tensor | None = None
+    learned_uncertainty: Tensor | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
         """The function of every tensor that is there."""
-        uncertainty = None if self.uncertainty is None else function(self.uncertainty)
-        return Outputs(function(self.logits), function(self.features), uncertainty)
+        learned = None if self.learned_uncertainty is None else function(self.learned_uncertainty)
+        return Outputs(function(self.logits), function(self.features), learned)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Head, WrappedHead
 from stillwave.heads.outputs import Outputs
-from stillwave.heads.wrapped import WrappedHead
 
 UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
 
@@ -22,7 +22,7 @@ class Personalised(WrappedHead):
     """
 
     def __init__(
-        self, head: nn.Module, num_speakers: int, *, dim: int = 32, hidden: int = 64, unknown: float = 0.1
+        self, head: Head, num_speakers: int, *, dim: int = 32, hidden: int = 64, unknown: float = 0.1
     ) -> None:
         super().__init__()
         if num_speakers < 1:
@@ -41,15 +41,15 @@ class Personalised(WrappedHead):
     def outputs(self, *inputs: Tensor) -> Outputs:
         """The wrapped head's inputs, then speakers (batch,) int64 -> as of the wrapped head.
 
-        The features are the moved ones; the uncertainty is the wrapped head's.
+        The features are the moved ones; the learned uncertainty is the wrapped head's.
         """
         *others, speakers = inputs
-        found: Outputs = self.head.outputs(*others)
+        found = self.head.outputs(*others)
         if self.training and self.unknown:
             hidden = torch.rand(len(speakers), device=speakers.device) < self.unknown
             speakers = torch.where(hidden, UNKNOWN_SPEAKER, speakers)
         features = self.moved(found.features, self.speakers(speakers))
-        return Outputs(self.output(features), features, found.uncertainty)
+        return Outputs(self.output(features), features, found.learned_uncertainty)
 
     def moved(self, features: Tensor, vectors: Tensor) -> Tensor:
         """The wrapped head's features (batch, width) for speakers' vectors (batch, dim) -> (batch, width)."""

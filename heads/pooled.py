@@ -2,13 +2,14 @@
 
 from torch import Tensor, nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.global_pooling import GlobalPooling, GlobalPoolingType
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
 from stillwave.heads.outputs import Outputs
 
 
-class PooledClassifier(nn.Module):
+class PooledClassifier(Head):
     """Standardise -> layer mix -> global pooling -> [layer norm] -> MLP.
 
     dim, num_layers: of the frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
@@ -59,16 +60,8 @@ class PooledClassifier(nn.Module):
         assert isinstance(last, nn.Linear)
         return last
 
-    def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Losses of the head's own: none."""
-        return {}
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, [layers,] dim), lengths (batch,) >= 1 -> logits (batch, num_classes)."""
-        return self.outputs(frames, lengths).logits
-
-    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:
-        """As `forward`; the features are the last hidden layer's, or what was pooled where there is none."""
+    def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:  # type: ignore[override]
+        """Lengths are 1 or more. The features are the last hidden layer's; without one, what was pooled."""
         if self.layer_mix.num_layers > 1:
             frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
         mixed: Tensor = self.layer_mix(self.standardise(frames))

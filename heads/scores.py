@@ -52,17 +52,17 @@ class Energy(Score):
         return -torch.logsumexp(outputs.logits.double(), 1)
 
 
-class Uncertainty(Score):
+class LearnedUncertainty(Score):
     """What the head itself estimates, 0 to 1."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         """-> (batch,)."""
-        if outputs.uncertainty is None:
+        if outputs.learned_uncertainty is None:
             raise ValueError(
-                "the score 'uncertainty' needs a head that estimates one, and this head does not; "
+                "the score 'learned_uncertainty' needs a head that estimates one, and this head does not; "
                 "train the fusion head, or choose another score"
             )
-        return outputs.uncertainty.double()
+        return outputs.learned_uncertainty.double()
 
 
 def one_minus(probabilities: Tensor, chosen: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from stillwave.heads.personal import UNKNOWN_SPEAKER, Personalised
 from stillwave.models.simple_audio_classifier import ALL, SimpleAudioClassifier, with_lengths
-from stillwave.pipeline.runs.live import LiveModel
+from stillwave.pipeline.runs.model import Model
 
 
-class PersonalizedModel(LiveModel):
+class PersonalizedModel(Model):
     """A basic model, its features moved by a learned vector of who speaks: see heads/personal.py.
 
     base_model: what it starts as; it is copied, and stays as it is. num_speakers: those that have a vector of

@@ -24,6 +24,7 @@ from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.run import Watcher
 from stillwave.pipeline.runs.folds import folds_of
 from stillwave.pipeline.runs.live_data import load_live_data
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -186,7 +187,7 @@ class RapidTrainer:
         shutil.copyfile(run / "fold_0" / "model.safetensors", self.out / f"best_{name}_model.safetensors")
         self.watcher.stage(f"evaluate {name}")
         trained = set(manifest["speaker"][manifest["split"] != "test"])
-        results = detailed_results(evaluate(run, device=self.device), trained)
+        results = detailed_results(evaluate(Run.open(run, trusted=True), device=self.device), trained)
         self._write(f"detailed_results_{name}.json", results)
         return results
 

@@ -7,14 +7,14 @@ from stillwave.heads.pooled import PooledClassifier
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.config.backbone import Cnn1dConfig
 from stillwave.pipeline.config.train import Finetune
-from stillwave.pipeline.runs.live import LiveModel
+from stillwave.pipeline.runs.model import Model
 
 SAMPLE_RATE = 16000
 ALL = Finetune(unfreeze="all")  # every weight trains
 SHORTEST = 434  # samples that give the convolutions a frame
 
 
-class SimpleAudioClassifier(LiveModel):
+class SimpleAudioClassifier(Model):
     """Three Conv1d layers with batch norm and dropout -> adaptive pooling -> dense head, on raw waveforms.
 
     As configs/backbones/cnn1d.yaml and configs/recipes/word_basic.yaml have it: what `stillwave rapid` saves

@@ -13,6 +13,7 @@ from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.stage import ExtractResult, Progress, extract
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.stage import train
 
@@ -98,4 +99,4 @@ def run(
     watch.stage("train")
     models(paths.run, manifest_path=paths.manifest, start=start, device=device, progress=watch.epoch)
     watch.stage("evaluate")
-    return evaluate(paths.run, paths.report, device=device)
+    return evaluate(Run.open(paths.run, trusted=True), paths.report, device=device)

@@ -22,7 +22,7 @@ ENTRIES = {
     "report": "analysis/report.py",
 }
 # What changes no number of a stage. The store and its readers check bytes and make none; which rows there are
-# and where they lie is in the manifest; the frames of a cached run are in the store, a dependency like the run.
+# and where they lie is in the manifest; the frames of a cached run are in the store, which is a dependency.
 PLUMBING = ("src/", "cache/", "pipeline/corpora/manifest.py", "pipeline/corpora/quarantine.py")
 OF_STORES = ("pipeline/audio/", "pipeline/backbones/", "pipeline/extract/")
 OF_RUNS = ("pipeline/config/", "pipeline/corpora/splits.py", *OF_STORES)

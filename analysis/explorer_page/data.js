@@ -6,11 +6,11 @@ const unpacked = new Map();
 
 const TITLES = {
   label: "label", speaker: "speaker", language: "language", predicted: "prediction", correct: "correctness",
-  uncertainty: "uncertainty", confidence: "confidence", duration_s: "duration (s)", num_frames: "frames",
+  entropy: "entropy", learned_uncertainty: "learned uncertainty", confidence: "confidence", duration_s: "duration (s)", num_frames: "frames",
   kmeans: "K-means", hdbscan: "HDBSCAN", dbscan: "DBSCAN", pca: "PCA", tsne: "t-SNE", umap: "UMAP",
 };
 const COLOURS = [
-  "label", "speaker", "language", "predicted", "decision", "correct", "uncertainty", "confidence", "kmeans", "hdbscan",
+  "label", "speaker", "language", "predicted", "decision", "correct", "entropy", "learned_uncertainty", "confidence", "kmeans", "hdbscan",
   "dbscan", "duration_s", "fold",
 ];
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stillwave.pipeline.commands.options import Device, Overrides
+from stillwave.pipeline.commands.options import Device, Overrides, TrustRun
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.packages import needed
 
@@ -29,12 +29,14 @@ def analyze(
         "configs/analysis/default.yaml"
     ),
     device: Device = "auto",
+    trust_run: TrustRun = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Look at a store: one vector per row, projections, clusters, neighbours, probes; tables and pictures."""
     from stillwave.analysis.analyze import analyze
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.config.analysis import Analysis
+    from stillwave.pipeline.runs.run import Run
 
     settings = load_config(config, Analysis, overrides)
     with console.Watch() as watch:
@@ -43,7 +45,7 @@ def analyze(
             out,
             settings,
             manifest=manifest,
-            run=run,
+            run=None if run is None else Run.open(run, trusted=trust_run),
             embeddings=embeddings,
             device=device,
             progress=watch.stage,

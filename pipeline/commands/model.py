@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from stillwave.pipeline.commands.options import Device
+from stillwave.pipeline.commands.options import Device, TrustRun
 
-Run = Annotated[Path, typer.Option(help="Run folder that `train` or `finetune` wrote.")]
+RunFolder = Annotated[Path, typer.Option(help="Run folder that `train` or `finetune` wrote.")]
 Backbones = Annotated[
     Path | None,
     typer.Option(help="Folder of backbone configs, for a run that does not say what made its frames."),
@@ -16,7 +16,7 @@ Backbones = Annotated[
 
 
 def predict(
-    run: Run,
+    run: RunFolder,
     sources: Annotated[
         list[str], typer.Argument(metavar="[FILE|DIR|MANIFEST]...", help="Audio, folders of it, manifests.")
     ] = [],  # noqa: B006 - typer reads the default and makes a list of its own
@@ -52,6 +52,7 @@ def predict(
         float | None, typer.Option(help="Seconds from one segment to the next; default: half a segment.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that go through the model together.")] = 16,
+    trust_run: TrustRun = False,
 ) -> None:
     """Label new audio, text, or both: probabilities, uncertainty, and whether it is of a known class.
 
@@ -62,13 +63,15 @@ def predict(
     from stillwave.pipeline.predict.output import Format, shower
     from stillwave.pipeline.predict.predictor import Predictor
     from stillwave.pipeline.predict.results import Failure
+    from stillwave.pipeline.runs.run import Run
 
     if as_json and as_csv:
         raise ValueError("--json and --csv are two formats of the same output; give one of them")
     clips = clips_of(sources, text=text, speaker=speaker)
     if out is not None:
         check_output(out, files_of(sources))
-    predictor = Predictor.load(run, fold, backbones, device, speaker, segment_s, hop_s)
+    opened = Run.open(run, trusted=trust_run)
+    predictor = Predictor.load(opened, fold, backbones, device, speaker, segment_s, hop_s)
     predictor.reader.check_text(text)
     kind: Format = "json"
     if as_csv or (out is not None and out.suffix == ".csv" and not as_json):
@@ -93,7 +96,7 @@ def predict(
 
 
 def export(
-    run: Run,
+    run: RunFolder,
     out: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
     kind: Annotated[Literal["onnx"], typer.Option("--format", help="The one format that there is.")] = "onnx",
     quantize: Annotated[
@@ -106,11 +109,14 @@ def export(
         Literal["model", "head"], typer.Option(help="From the waveform on, or from the backbone's frames.")
     ] = "model",
     backbones: Backbones = None,
+    trust_run: TrustRun = False,
 ) -> None:
     """Write a run as one ONNX file: waveforms in, calibrated probabilities and the open-set score out."""
     from stillwave.pipeline.predict.export import export
+    from stillwave.pipeline.runs.run import Run
 
-    file, difference = export(run, out, part=part, fold=fold, quantize=quantize, backbones=backbones)
+    opened = Run.open(run, trusted=trust_run)
+    file, difference = export(opened, out, part=part, fold=fold, quantize=quantize, backbones=backbones)
     typer.echo(
         f"{file}: {file.stat().st_size / 2**20:.1f} MiB; probabilities of noise differ from the run's by "
         f"{difference:.1e} at most"
@@ -118,7 +124,7 @@ def export(
 
 
 def enroll(
-    run: Run,
+    run: RunFolder,
     speaker: Annotated[str, typer.Option(help="Name of the new speaker; `predict --speaker` asks for it.")],
     clips: Annotated[
         Path,
@@ -132,13 +138,15 @@ def enroll(
     ] = None,
     device: Device = "auto",
     backbones: Backbones = None,
+    trust_run: TrustRun = False,
 ) -> None:
     """Personalise a run to a new speaker from a handful of labelled clips; the run itself stays as it is."""
     from stillwave.pipeline.predict.enroll import enroll, read_clips
-    from stillwave.pipeline.runs.head import read_run
+    from stillwave.pipeline.runs.run import Run
 
-    label = read_run(run)["recipe"]["label"]
-    result = enroll(run, speaker, read_clips(clips, label), out, backbones=backbones, device=device)
+    opened = Run.open(run, trusted=trust_run)
+    labelled = read_clips(clips, opened.recipe.label)
+    result = enroll(opened, speaker, labelled, out, backbones=backbones, device=device)
     before, after = result.accuracy_before, result.accuracy_after
     verdict = "give two clips of a label or more, to see whether it helps"
     if result.num_seen:

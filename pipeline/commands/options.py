@@ -28,4 +28,12 @@ Start = Annotated[
 Backbones = Annotated[
     Path | None, typer.Option(help="Folder of backbone configs; default: ../backbones beside the recipe's.")
 ]
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust-run",
+        help="Import the code and fetch the files that the run's config.json names: for runs of your own, or "
+        "of people whom you trust.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto (CUDA, else mps, else cpu), cpu, mps, cuda, cuda:1, ...")]

@@ -15,6 +15,7 @@ from stillwave.pipeline.commands.options import (
     Rebuild,
     Root,
     Start,
+    TrustRun,
     Workers,
 )
 from stillwave.pipeline.config.base import load_config, overrides_of
@@ -32,6 +33,7 @@ def train(
         Path | None, typer.Option(help="Run that teaches this one; of recipes with losses.distill.")
     ] = None,
     device: Device = "auto",
+    trust_run: TrustRun = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a recipe's head on stored frames, one model per fold; a killed run goes on where it was."""
@@ -44,9 +46,10 @@ def train(
     rows = read_manifest(manifest, columns=[config.label])
     teach = None
     if teacher is not None:
+        from stillwave.pipeline.runs.run import Run
         from stillwave.pipeline.train.distill import Teacher
 
-        teach = partial(Teacher, teacher, rows, device=device)
+        teach = partial(Teacher, Run.open(teacher, trusted=trust_run), rows, device=device)
     with console.Watch() as watch:
         watch.stage("train")
         train(
@@ -108,12 +111,17 @@ def evaluate(
         bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
     ] = False,
     device: Device = "auto",
+    trust_run: TrustRun = False,
 ) -> None:
     """Predict every test row out of fold; write metrics, predictions and plots."""
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.evaluate.stage import evaluate, report_folder
+    from stillwave.pipeline.runs.run import Run
 
-    metrics = evaluate(run, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device)
+    opened = Run.open(run, trusted=trust_run)
+    metrics = evaluate(
+        opened, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device
+    )
     console.show_metrics(metrics, report_folder(run, out, ensemble))
 
 

@@ -13,19 +13,19 @@ from stillwave.pipeline.config.train import (
     Group,
     Losses,
     Personalise,
+    RecipeViews,
     Train,
-    Views,
 )
 
 __all__ = [
     "Augment", "EarlyStopping", "Finetune", "FusionHead", "Group", "Head", "Losses", "OpenSet", "Personalise",
-    "PooledHead", "Recipe", "SegmentHead", "Train", "Views",
+    "PooledHead", "Recipe", "RecipeViews", "SegmentHead", "Train",
 ]  # fmt: skip
 
 Modality = Literal["audio", "text"]
-Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "uncertainty"]
+Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "learned_uncertainty"]
 UNKNOWN_NAME = "unknown"  # what rows of unknown classes are called in decisions
-PROBABILITY_SCORES = ("msp", "openmax", "uncertainty")  # 0 to 1: a fixed threshold means something
+PROBABILITY_SCORES = ("msp", "openmax", "learned_uncertainty")  # 0 to 1: a fixed threshold means something
 
 
 class OpenSet(Config):
@@ -34,7 +34,7 @@ class OpenSet(Config):
     unknown: labels that no row is trained with; test rows that have them are to be found out.
     score: what decides, higher = more outlying; every other score that the head allows is reported beside it.
     threshold: rows above it are called unknown. `tuned`: from the known validation rows. null: 0.3 for
-        scores that are probabilities (msp, openmax, uncertainty), else tuned.
+        scores that are probabilities (msp, openmax, learned_uncertainty), else tuned.
     keep: the share of the known validation rows that a tuned threshold keeps below it.
     tail_size, alpha, distance: of OpenMax. neighbours: the k of knn.
     """
@@ -72,7 +72,7 @@ class Recipe(Config):
     head: Head
     losses: Losses = Losses()
     augment: Augment | None = None
-    views: Views = Views()
+    views: RecipeViews = RecipeViews()
     train: Train = Train()
     finetune: Finetune | None = None
     personalise: Personalise | None = None
@@ -103,15 +103,15 @@ class Recipe(Config):
             raise ValueError(
                 f"losses {own} are of the fusion_openmax head; a {self.head.kind} head has none of them"
             )
-        if self.open_set.score == "uncertainty" and not self.losses.uncertainty:
+        if self.open_set.score == "learned_uncertainty" and not self.losses.uncertainty:
             raise ValueError(
-                "open_set.score: uncertainty needs a fusion_openmax head and losses.uncertainty above 0"
+                "open_set.score: learned_uncertainty needs a fusion_openmax head and losses.uncertainty > 0"
             )
         return self
 
     @model_validator(mode="after")
     def _live_frames_have_no_views(self) -> "Recipe":
-        if self.finetune and self.views != Views():
+        if self.finetune and self.views != RecipeViews():
             raise ValueError(
                 "`views` are rows of a store, and `finetune` reads none; `finetune.augment` draws such "
                 "changes anew in every epoch"

@@ -34,7 +34,7 @@ class Augment(Config):
         return self
 
 
-class Views(Config):
+class RecipeViews(Config):
     """What becomes of the views that a store holds beside the clean rows (`views` of the backbone's config).
 
     train: `clean`, or `sample`: every epoch takes one of each row's views, the clean one among them.

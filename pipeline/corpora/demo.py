@@ -79,7 +79,7 @@ _SPREAD = Prosody(0.05, 4, 9, 1.5, 0.09)
 
 
 @dataclass(frozen=True)
-class Clip:
+class DemoClip:
     """One utterance of the corpus, before it is spoken."""
 
     id: str
@@ -121,12 +121,12 @@ def make_demo(root: Path, seed: int = 0) -> None:
         write_if_changed(metadata, _metadata_csv(clips))
 
 
-def _write_clips(root: Path, clips: list[Clip]) -> None:
+def _write_clips(root: Path, clips: list[DemoClip]) -> None:
     for leftover in root.glob("wav/*/.*.wav.*"):  # half-written by a run that was killed
         leftover.unlink()
     spoken, rate = synthesize([_utterance(clip) for clip in clips])
 
-    def write(clip: Clip, samples: bytes) -> None:
+    def write(clip: DemoClip, samples: bytes) -> None:
         buffer = io.BytesIO()
         soundfile.write(buffer, _record(clip, samples, rate), SAMPLE_RATE, "PCM_16", format="WAV")
         write_if_changed(root / _path(clip), buffer.getvalue())
@@ -135,7 +135,7 @@ def _write_clips(root: Path, clips: list[Clip]) -> None:
         list(pool.map(write, clips, spoken))
 
 
-def plan(seed: int) -> list[Clip]:
+def plan(seed: int) -> list[DemoClip]:
     """Who says what: every opening meets every topic at most once per language and emotion."""
     clips = []
     for language_index, language in enumerate(LANGUAGES):
@@ -149,7 +149,7 @@ def plan(seed: int) -> list[Clip]:
                 speaker = SPEAKERS[number // PER_CELL]
                 name = f"{language}_{speaker.name}_{emotion}_{number % PER_CELL}"
                 clip_seed = (seed, language_index, emotion_index, number)
-                clips.append(Clip(name, emotion, speaker, language, texts[text_index], clip_seed))
+                clips.append(DemoClip(name, emotion, speaker, language, texts[text_index], clip_seed))
     return clips
 
 
@@ -159,7 +159,7 @@ def _sentences(language: str, emotion: str, count: int, rng: np.random.Generator
     return [f"{openings[index // len(topics)]} {topics[index % len(topics)]}." for index in picked]
 
 
-def _utterance(clip: Clip) -> Utterance:
+def _utterance(clip: DemoClip) -> Utterance:
     """What espeak-ng is told: the emotion's prosody around the speaker's own, strayed from at random."""
     rng = np.random.default_rng([*clip.seed, 0])
     mean, speaker = PROSODY[clip.emotion], clip.speaker
@@ -175,7 +175,7 @@ def _utterance(clip: Clip) -> Utterance:
     )
 
 
-def _record(clip: Clip, spoken: bytes, rate: int) -> npt.NDArray[np.float32]:
+def _record(clip: DemoClip, spoken: bytes, rate: int) -> npt.NDArray[np.float32]:
     """The clip as a microphone would have it, (samples,) at SAMPLE_RATE: tilt, level, margins and noise."""
     rng = np.random.default_rng([*clip.seed, 1])
     mean, speaker = PROSODY[clip.emotion], clip.speaker
@@ -201,11 +201,11 @@ def _rms(signal: npt.NDArray[np.floating]) -> float:
     return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) or 1.0
 
 
-def _path(clip: Clip) -> str:
+def _path(clip: DemoClip) -> str:
     return f"wav/{clip.language}/{clip.id}.wav"
 
 
-def _metadata_csv(clips: list[Clip]) -> bytes:
+def _metadata_csv(clips: list[DemoClip]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)

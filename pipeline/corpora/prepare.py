@@ -19,7 +19,7 @@ from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
-Progress = Callable[[int, int], None]  # (files done, files in all)
+OnFile = Callable[[int, int], None]  # (files done, files in all)
 
 _DECODERS = 2  # threads; libsndfile and hashing release the interpreter lock
 
@@ -41,7 +41,7 @@ class PrepareResult:
 
 
 def prepare(
-    config: CorpusConfig, root: Path | None, out: str | Path, progress: Progress | None = None
+    config: CorpusConfig, root: Path | None, out: str | Path, progress: OnFile | None = None
 ) -> PrepareResult:
     """Import, decode, filter and split the corpus of `config`; write the manifest to `out`, a path or URL.
 
@@ -162,7 +162,7 @@ def _keep_classes(rows: list[Row], classes: list[str] | None, label: str) -> tup
 
 
 def _decode_all(
-    rows: list[Row], config: CorpusConfig, progress: Progress | None
+    rows: list[Row], config: CorpusConfig, progress: OnFile | None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
     """Rows with sha256, sample_rate, num_samples and duration_s, and those whose audio is bad.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stillwave.cache import Item, Spec, Unit
-from stillwave.cache.fingerprint import differences
+from stillwave.cache.differences import differences
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint

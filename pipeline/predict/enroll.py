@@ -5,26 +5,23 @@ start where a stranger's are, and are held near: without a vector the problem is
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
-from stillwave.heads.personal import Personalised
 from stillwave.pipeline.audio.decode import read_bytes
 from stillwave.pipeline.corpora.table import column_names, read_table
 from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
-from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, head_of, save_speaker, speaker_file
+from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, save_speaker, speaker_file
 from stillwave.pipeline.predict.ensemble import Ensemble
-from stillwave.pipeline.predict.reading import Item, Reader
-from stillwave.pipeline.runs.head import SEEN, read_run
-from stillwave.pipeline.runs.live import LiveModel
+from stillwave.pipeline.predict.reading import ClipInputs, Reader
+from stillwave.pipeline.runs.model import Model
+from stillwave.pipeline.runs.run import Run
 
 PENALTY = 0.01  # of 0.001 to 10, on one held-out speaker of FSDD: more costs much, less gains little
 BATCH_SIZE = 16
@@ -50,7 +47,7 @@ class Enrolment:
 
 
 def enroll(
-    run: str | Path,
+    run: str | Path | Run,
     name: str,
     clips: Sequence[Labelled],
     out: str | Path | None = None,
@@ -63,23 +60,23 @@ def enroll(
     """Personalise every model of a run to one speaker; writes RUN/speakers/<name>.safetensors, or `out`.
 
     clips: audio files (or Clips, with text) and their labels: two at least, better two of each label. fold:
-    the one model to personalise, of a speaker held out in it; None for all. backbones: as in `load_encoders`.
+    the one model to personalise, of a speaker held out in it; None for all. backbones: as in `Run.encoders`.
     penalty: how strongly the speaker's weights are held near the shared ones. Raises ValueError for a name
     that is no file name or that the run knows, labels that it does not know, clips that occur twice, cannot
     be read or give no finite features, and an `out` that is one of the files read.
     """
-    run = Path(run)
-    classes = tuple(read_run(run)["classes"])
+    trained = Run.open(run)
+    folder, classes = trained.folder, trained.classes
     check_name(name)
     named = [clip if isinstance(clip, Clip) else Clip(str(clip), str(clip)) for clip, _ in clips]
-    file = speaker_file(run, name) if out is None else Path(out)
+    file = speaker_file(folder, name) if out is None else Path(out)
     if file.suffix != SUFFIX:
         raise ValueError(f"--out {file}: a speaker is kept in a {SUFFIX} file; end the name so")
-    check_output(file, [*(clip.audio for clip in named), *run.glob(f"fold_*/*{SUFFIX}")])
+    check_output(file, [*(clip.audio for clip in named), *folder.glob(f"fold_*/*{SUFFIX}")])
     labels = _check_labels(named, [label for _, label in clips], classes)
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0, or a handful of clips says too little")
-    models = Ensemble(run, fold, backbones, device)
+    models = Ensemble(trained, fold, backbones, device)
     if name in models.speakers:
         raise ValueError(f"{name!r} is a speaker whom the run was trained on, and knows; enrol another name")
     items = _read(named, Reader(models.encoders))
@@ -92,7 +89,7 @@ def enroll(
                 f"{', '.join(bad)}: the features in fold {one.number} are not finite numbers; leave the "
                 "clips out, or mend them"
             )
-        head = head_of(one.model).cpu()
+        head = one.model.head.cpu()
         found = fit_speaker(features, labels, head, penalty)
         if bad := [key for key, value in found.items() if not value.isfinite().all()]:
             raise ValueError(
@@ -106,21 +103,21 @@ def enroll(
         # The diagonal: each clip by the one of whose clips it is not.
         others = speaker_logits(features, head, found)[:-1].diagonal().T
         after = after + (others / temperature).softmax(1)
-    save_speaker(file, run, name, folds)
+    save_speaker(file, trained, name, folds)
     tested = labels.bincount(minlength=len(classes))[labels] > 1
 
     def accuracy(probabilities: Tensor) -> float | None:
         right = (probabilities.argmax(1) == labels)[tested]
         return float(right.double().mean()) if len(right) else None
 
-    num_seen = _num_seen(run, named) if fold is None else 0
+    num_seen = _num_seen(trained, named) if fold is None else 0
     figures = (None, None) if num_seen else (accuracy(before), accuracy(after))
     return Enrolment(name, str(file), len(items), int(tested.sum()), num_seen, *figures)
 
 
-def _num_seen(run: Path, clips: Sequence[Clip]) -> int:
+def _num_seen(run: Run, clips: Sequence[Clip]) -> int:
     """Files among the clips that the run was trained on, in any fold."""
-    seen = set(json.loads((run / SEEN).read_text()))
+    seen = run.seen()
     files = [clip.audio for clip in clips if isinstance(clip.audio, str)]
     return sum(hashlib.sha256(read_bytes(file)).hexdigest() in seen for file in files)
 
@@ -152,20 +149,16 @@ def read_clips(table: Path, label: str) -> list[Labelled]:
 
 
 @torch.no_grad()
-def _features(model: Any, models: Ensemble, items: Sequence[Item]) -> Tensor:
+def _features(model: Model, models: Ensemble, items: Sequence[ClipInputs]) -> Tensor:
     """The features of each item before the speaker comes in, (items, width), on the CPU."""
     parts = []
     for first in range(0, len(items), BATCH_SIZE):
-        inputs = models.inputs(items[first : first + BATCH_SIZE])
-        if isinstance(model, LiveModel):
-            inputs = list(model.frames(*inputs))
-        head = head_of(model)
-        inner = head.head if isinstance(head, Personalised) else head
-        parts.append(inner.outputs(*inputs).features.float().cpu())
+        frames = model.frames(*models.inputs(items[first : first + BATCH_SIZE]))
+        parts.append(model.innermost.outputs(*frames).features.float().cpu())
     return torch.cat(parts)
 
 
-def _read(clips: Sequence[Clip], reader: Reader) -> list[Item]:
+def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
     items = []
     for clip in clips:
         try:

@@ -4,14 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stillwave.heads.personal import UNKNOWN_SPEAKER
-from stillwave.pipeline.runs.head import model_digests
-from stillwave.pipeline.runs.live import LiveModel
+from stillwave.heads.personal import UNKNOWN_SPEAKER, Personalised
+from stillwave.pipeline.runs.model import Model
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.tensors import load_tensors, save_tensors
 
 FOLDER = "speakers"  # of a run: one file per enrolled speaker
@@ -27,8 +26,8 @@ class Enrolled:
     folds: Mapping[int, Mapping[str, Tensor]]
 
     @torch.no_grad()
-    def apply(self, model: Any, fold: int) -> None:
-        """Make a loaded model of `fold`, a head or a LiveModel, the speaker's, in place.
+    def apply(self, model: Model, fold: int) -> None:
+        """Make a loaded model of `fold` the speaker's, in place.
 
         In a personalised model the speaker takes the place of the unknown one, number 0. Open-set scores and
         temperature stay those of the run. ValueError for a fold that was not enrolled.
@@ -40,15 +39,17 @@ class Enrolled:
         model.output.weight.copy_(own["weight"])
         model.output.bias.copy_(own["bias"])
         if "vector" in own:
-            head_of(model).speakers.weight[UNKNOWN_SPEAKER].copy_(own["vector"])
+            assert isinstance(model.head, Personalised)
+            model.head.speakers.weight[UNKNOWN_SPEAKER].copy_(own["vector"])
 
 
-def find_speaker(run: str | Path, speaker: str) -> Enrolled | None:
+def find_speaker(run: str | Path | Run, speaker: str) -> Enrolled | None:
     """The enrolled speaker of a name, or in a file that `enroll` wrote; None where nobody has the name.
 
     Raises ValueError, naming the file, for one that cannot be used.
     """
-    if _NAME.fullmatch(speaker) and speaker_file(Path(run), speaker).exists():
+    run = Run.open(run)
+    if _NAME.fullmatch(speaker) and speaker_file(run.folder, speaker).exists():
         return load_speaker(run, speaker)
     if not speaker.endswith(SUFFIX):
         return None
@@ -58,13 +59,13 @@ def find_speaker(run: str | Path, speaker: str) -> Enrolled | None:
     return load_speaker(run, file.stem, file)
 
 
-def load_speaker(run: str | Path, name: str, file: str | Path | None = None) -> Enrolled:
+def load_speaker(run: str | Path | Run, name: str, file: str | Path | None = None) -> Enrolled:
     """What `enroll` wrote, in `file` if it was told so; the speaker then has the name that the file says.
 
     Raises ValueError when there is no such speaker, the file is damaged, or the run was trained anew.
     """
-    run = Path(run)
-    path = speaker_file(run, name) if file is None else Path(file)
+    run = Run.open(run)
+    path = speaker_file(run.folder, name) if file is None else Path(file)
     if not path.exists():
         there = sorted(other.stem for other in path.parent.glob(f"*{SUFFIX}"))
         raise ValueError(
@@ -78,7 +79,7 @@ def load_speaker(run: str | Path, name: str, file: str | Path | None = None) -> 
         raise ValueError(f"{path}: no speaker's file; give what `stillwave enroll` wrote")
     numbers = [int(number) for number in facts["models"]]
     # An enrolment is of no use with other weights.
-    if facts["models"] != model_digests(run, numbers):
+    if facts["models"] != run.digests(numbers):
         raise ValueError(f"{path}: enrolled in other models than those of {run}; enrol {name!r} again")
     folds: dict[int, dict[str, Tensor]] = {number: {} for number in numbers}
     for key, tensor in tensors.items():
@@ -93,19 +94,14 @@ def speaker_file(run: Path, name: str) -> Path:
     return run / FOLDER / f"{name}{SUFFIX}"
 
 
-def save_speaker(file: Path, run: Path, name: str, folds: Mapping[int, Mapping[str, Tensor]]) -> None:
+def save_speaker(file: Path, run: Run, name: str, folds: Mapping[int, Mapping[str, Tensor]]) -> None:
     """Write what `load_speaker` reads."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{number}.{key}": t.float() for number, own in folds.items() for key, t in own.items()}
-    save_tensors(file, tensors, {"speaker": name, "models": model_digests(run, folds)})
+    save_tensors(file, tensors, {"speaker": name, "models": run.digests(folds)})
 
 
 def check_name(name: str) -> None:
     """Raise ValueError for what cannot be the name of a file."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"speaker is {name!r}; a name is letters, digits, _, - and dots, not first a dot")
-
-
-def head_of(model: Any) -> Any:
-    """The head of a loaded model, which may be all there is of it."""
-    return model.head if isinstance(model, LiveModel) else model

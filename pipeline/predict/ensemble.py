@@ -11,30 +11,27 @@ import torch
 from torch import Tensor
 
 from stillwave.cache.batches import pad
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device, place, to_device
-from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.predict.enrolled import Enrolled
-from stillwave.pipeline.predict.reading import Item
+from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.predict.results import Values, mean_of
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
-from stillwave.pipeline.runs.head import load_head, read_facts, read_run
 from stillwave.pipeline.runs.inference import autocast
-from stillwave.pipeline.runs.live import encode, load_encoders, load_live
+from stillwave.pipeline.runs.model import Model, encode
+from stillwave.pipeline.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One model, of the fold `number`: a head, or of a fine-tuned run the whole.
+class FoldModel:
+    """One model, of the fold `number`. Of a cached run it reads frames: the encoders are common to all.
 
     speakers: those that it was trained on, in a personalised run.
     """
 
     number: int
-    model: Any
+    model: Model
     calibration: Calibration
     speakers: tuple[str, ...]
 
@@ -48,7 +45,7 @@ class Ensemble:
 
     def __init__(
         self,
-        run: str | Path,
+        run: str | Path | Run,
         fold: int | None = None,
         backbones: str | Path | None = None,
         device: str = "auto",
@@ -57,28 +54,18 @@ class Ensemble:
 
         Raises ValueError, naming the file, for a run that cannot be used, or a fold that it does not have.
         """
-        run, self.device = Path(run), pick_device(device)
-        configs = None if backbones is None else Path(backbones)
-        config = read_run(run)
-        self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
-        self.classes = tuple(config["classes"])
-        self.live = bool(config["live"])
-        if fold is not None and fold not in config["folds"]:
-            raise ValueError(f"fold is {fold}; {run} has {', '.join(map(str, config['folds']))}")
-        numbers = config["folds"] if fold is None else [fold]
-        self.encoders = load_encoders(run, configs)
+        self.run, self.device = Run.open(run), pick_device(device)
+        self.recipe, self.classes, self.live = self.run.recipe, self.run.classes, self.run.live
+        if fold is not None:
+            self.run.fold_folder(fold)  # which there is, or the error says so
+        self.encoders = self.run.encoders(backbones)
         folds = []
-        for number in numbers:
+        for number in self.run.folds if fold is None else [fold]:
             # A fine-tuned run's weights are put into encoders: each model has its own.
-            model, _ = (
-                load_live(run, number, encoders=deepcopy(self.encoders))
-                if self.live
-                else load_head(run, number)
-            )
-            folder = run / f"fold_{number}"
-            speakers = read_facts(run, number).get("speakers") if self.recipe.personalise else None
-            place(model, self.device).eval().requires_grad_(False)
-            folds.append(Fold(number, model, Calibration.load(folder), tuple(speakers or ())))
+            model = self.run.model(number, deepcopy(self.encoders) if self.live else {})
+            model = place(model, self.device)
+            speakers = self.run.facts(number).get("speakers") if self.recipe.personalise else None
+            folds.append(FoldModel(number, model, self.run.calibration(number), tuple(speakers or ())))
         self.folds = tuple(folds)
         self.speakers = tuple(sorted({name for one in folds for name in one.speakers}))
         for encoder in () if self.live else self.encoders.values():
@@ -92,7 +79,7 @@ class Ensemble:
         self.speakers = (speaker.name,)
 
     @torch.inference_mode()
-    def __call__(self, items: Sequence[Item]) -> list[Values]:
+    def __call__(self, items: Sequence[ClipInputs]) -> list[Values]:
         """What the models say of each item, all of them one batch: the mean over the models.
 
         An item's answer does not depend on its batch (1e-5 in fp32). A frame of a cached run passes the
@@ -102,29 +89,29 @@ class Ensemble:
         table = mean_of([self._values(fold, inputs, items) for fold in self.folds])
         return [{name: column[row] for name, column in table.items()} for row in range(len(items))]
 
-    def _values(self, fold: Fold, inputs: list[Tensor], items: Sequence[Item]) -> Values:
+    def _values(self, fold: FoldModel, inputs: list[Tensor], items: Sequence[ClipInputs]) -> Values:
         if self.recipe.personalise:
             # A fold need not have been trained on every speaker that another knows.
             numbers = {name: number for number, name in enumerate(fold.speakers, UNKNOWN_SPEAKER + 1)}
             known = [numbers.get(item.speaker or "", UNKNOWN_SPEAKER) for item in items]
             inputs = [*inputs, torch.tensor(known, dtype=torch.int64, device=self.device)]
         with autocast(self.device, self.recipe.train.precision):
-            outputs: Outputs = fold.model.outputs(*inputs).each(lambda tensor: tensor.float().cpu())
+            outputs = fold.model.outputs(*inputs).each(lambda tensor: tensor.float().cpu())
         calibration, score = fold.calibration, self.recipe.open_set.score
         values = {
             "p": calibration.probabilities(outputs),
             "score": calibration.scorers[score](outputs).numpy(),
             "threshold": np.full(len(items), threshold_of(self.recipe.open_set, score, calibration)),
         }
-        if outputs.uncertainty is not None and self.recipe.losses.uncertainty:
-            values["uncertainty"] = outputs.uncertainty.double().numpy()
+        if outputs.learned_uncertainty is not None and self.recipe.losses.uncertainty:
+            values["learned_uncertainty"] = outputs.learned_uncertainty.double().numpy()
         return values
 
-    def inputs(self, items: Sequence[Item]) -> list[Tensor]:
+    def inputs(self, items: Sequence[ClipInputs]) -> list[Tensor]:
         """What the models read of a batch, but for the speakers: values and lengths of each modality."""
         return [tensor for name in self.encoders for tensor in self._inputs(name, items)]
 
-    def _inputs(self, name: str, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def _inputs(self, name: str, items: Sequence[ClipInputs]) -> tuple[Tensor, Tensor]:
         """Values and lengths of one modality, as the models take them; a length of 0 where it lacks."""
         encoder = self.encoders[name]
         arrays = pad([item.inputs[name] for item in items])

@@ -15,8 +15,8 @@ from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.onnx import quantize_weights, run_graph, write_graph
 from stillwave.pipeline.runs.calibrate import threshold_of
-from stillwave.pipeline.runs.head import read_run
-from stillwave.pipeline.runs.live import at_precision
+from stillwave.pipeline.runs.model import at_precision
+from stillwave.pipeline.runs.run import Run
 from stillwave.version import VERSION
 
 Part = Literal["model", "head"]
@@ -30,7 +30,7 @@ OTHERS = {
     "hear": "its model is somebody else's code",
 }
 # Scores that are arithmetic on logits and features; the others look up training rows or branch on numbers.
-SCORES = ("msp", "mls", "energy", "vim", "cac", "uncertainty")
+SCORES = ("msp", "mls", "energy", "vim", "cac", "learned_uncertainty")
 TOLERANCE = 1e-3  # between probabilities; rounding makes 1e-6
 EXAMPLES = 3  # items in the batch that export traces with; 1 would be taken for all there ever is
 
@@ -58,13 +58,13 @@ class Graph(nn.Module):
             None if models.live else getattr(torch, _config(encoder).storage_dtype)
             for encoder in models.encoders.values()
         ]
-        self.heads = nn.ModuleList(fold.model.head if models.live else fold.model for fold in models.folds)
+        self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
         self.temperatures = [fold.calibration.temperature or 1.0 for fold in models.folds]
         name = models.recipe.open_set.score
         self.scorers = nn.ModuleList(
             fold.calibration.scorers[name] for fold in models.folds if name in SCORES
         )
-        self.learnt_uncertainty = bool(models.recipe.losses.uncertainty)
+        self.has_learned_uncertainty = bool(models.recipe.losses.uncertainty)
         self.num_modalities = len(models.encoders)
         self.personal = models.recipe.personalise is not None
         for number, fold in enumerate(models.folds):
@@ -76,8 +76,9 @@ class Graph(nn.Module):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """As the names of `inputs_of` say -> by name:
 
-        probabilities (batch, classes), uncertainty (batch,), score (batch,) where the recipe's exports:
-        means over the models; logits (batch, models, classes) and features (batch, models, dim) of each.
+        probabilities (batch, classes), entropy (batch,), learned_uncertainty (batch,) of heads that have it,
+        score (batch,) where the recipe's exports: means over the models; logits (batch, models, classes) and
+        features (batch, models, dim) of each.
         """
         if self.single:
             waveform, *others = inputs
@@ -96,7 +97,12 @@ class Graph(nn.Module):
             for outputs, temperature in zip(found, self.temperatures, strict=True)
         ]
         p = torch.stack(scaled).mean(0)
-        results = {"probabilities": p.float(), "uncertainty": self._uncertainty(found, p).float()}
+        terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        entropy = -terms.sum(1) / float(np.log(p.shape[1]))
+        results = {"probabilities": p.float(), "entropy": entropy.float()}
+        learned = [one.learned_uncertainty for one in found if one.learned_uncertainty is not None]
+        if learned and self.has_learned_uncertainty:
+            results["learned_uncertainty"] = torch.stack(learned).mean(0).float()
         if self.scorers:
             scores = [scorer(outputs) for scorer, outputs in zip(self.scorers, found, strict=True)]
             results["score"] = torch.stack(scores).mean(0).float()
@@ -112,17 +118,9 @@ class Graph(nn.Module):
             parts += [values if stored is None else values.to(stored).float(), lengths]
         return tuple(parts)
 
-    def _uncertainty(self, found: list[Outputs], p: Tensor) -> Tensor:
-        """What the heads have learnt to say, or the entropy of p as a part of the largest possible."""
-        learnt = [outputs.uncertainty for outputs in found if outputs.uncertainty is not None]
-        if learnt and self.learnt_uncertainty:
-            return torch.stack(learnt).mean(0)
-        terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
-        return -terms.sum(1) / float(np.log(p.shape[1]))
-
 
 def export(
-    run: str | Path,
+    run: str | Path | Run,
     out: str | Path,
     *,
     part: Part = "model",
@@ -140,12 +138,12 @@ def export(
     file's metadata: see `facts_of`. Raises ValueError for a backbone that does not export, and when the file
     does not say under onnxruntime what the run says.
     """
-    run, out = Path(run), Path(out)
+    run, out = Run.open(run), Path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: the name of an ONNX file ends in .onnx")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
-    if part == "head" and read_run(run)["live"]:
+    if part == "head" and run.live:
         raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone: part model")
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
@@ -159,7 +157,7 @@ def export(
     names, arguments, dynamic = inputs_of(models, part, single)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / out.name
-        write_graph(graph, names, arguments, dynamic, draft, facts_of(run, models, part, single))
+        write_graph(graph, names, arguments, dynamic, draft, facts_of(models, part, single))
         difference = _difference(graph, draft, dict(zip(names, arguments, strict=True)))
         if not difference <= TOLERANCE:
             raise ValueError(
@@ -243,7 +241,7 @@ def inputs_of(
     return names, arguments, dynamic
 
 
-def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str, str]:
+def facts_of(models: Ensemble, part: Part, single: bool) -> dict[str, str]:
     """What the file's metadata says, each value JSON.
 
     classes, folds, speakers; temperatures, one per fold, which the probabilities have in them already; score,
@@ -258,7 +256,6 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
     threshold = float(np.mean(thresholds))
     encoders = models.encoders.values() if part == "model" else ()
     audio = next((encoder for encoder in encoders if encoder.modality == "audio"), None)
-    config = read_run(run)
     facts = {
         "classes": models.classes,
         "folds": len(models.folds),
@@ -271,7 +268,7 @@ def facts_of(run: Path, models: Ensemble, part: Part, single: bool) -> dict[str,
         "clip_samples": getattr(audio, "clip_length", None),
         "part": part,
         "batch": 1 if single else "any",
-        "recipe": config["recipe"],
+        "recipe": models.run.config["recipe"],
         "stillwave": VERSION,
     }
     return {key: json.dumps(value) for key, value in facts.items()}

@@ -10,8 +10,8 @@ from stillwave.pipeline.predict.results import Answer, Failure, Prediction
 Format = Literal["json", "csv", "table"]
 Show = Callable[[Prediction | Failure], None]
 
-FACTS = ("label", "decision", "uncertainty", "score", "threshold")  # of an answer, in this order
-WIDTHS = {"clip": 40, "time": 17, "label": 12, "p": 6, "uncertainty": 11, "decision": 12, "score": 9}
+FACTS = ("label", "decision", "entropy", "learned_uncertainty", "score", "threshold")  # in this order
+WIDTHS = {"clip": 40, "time": 17, "label": 12, "p": 6, "entropy": 7, "decision": 12, "score": 9}
 
 
 def shower(kind: Format, file: TextIO, classes: Sequence[str]) -> Show:
@@ -76,7 +76,7 @@ def _table(file: TextIO) -> Show:
 def _answer(clip: str, time: str, answer: Answer) -> str:
     shown = {"clip": clip, "time": time, "label": answer.label, "decision": answer.decision or "-"}
     shown |= {"p": f"{answer.probabilities[answer.label]:.3f}", "score": f"{answer.score:.4g}"}
-    return _line(shown | {"uncertainty": f"{answer.uncertainty:.3f}"})
+    return _line(shown | {"entropy": f"{answer.entropy:.3f}"})
 
 
 def _line(shown: dict[str, str]) -> str:

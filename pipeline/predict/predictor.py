@@ -13,9 +13,10 @@ from stillwave.pipeline.extract.memory import flat_memory
 from stillwave.pipeline.predict.clips import Clip, Sound, check_rate, read_sound, sound_of
 from stillwave.pipeline.predict.enrolled import find_speaker
 from stillwave.pipeline.predict.ensemble import Ensemble
-from stillwave.pipeline.predict.reading import Item, Reader, read_ahead
+from stillwave.pipeline.predict.reading import ClipInputs, Reader, read_ahead
 from stillwave.pipeline.predict.results import Failure, Prediction, Segment, Values, fields_of, mean_of
 from stillwave.pipeline.predict.stream import Span, Stream, in_samples, windows
+from stillwave.pipeline.runs.run import Run
 
 BATCH_SIZE = 16
 WINDOW_CLIPS, WINDOW_S = 64, 600.0  # of many clips, what is predicted together; as many are read ahead
@@ -30,7 +31,7 @@ class _Read:
 
     clip: Clip
     duration_s: float | None
-    item: Item | None
+    item: ClipInputs | None
 
 
 class Predictor:
@@ -60,7 +61,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        run: str | Path,
+        run: str | Path | Run,
         fold: int | None = None,
         backbones: str | Path | None = None,
         device: str = "auto",
@@ -74,8 +75,9 @@ class Predictor:
         not say what made its frames. speaker: also one that was enrolled, by name or by the file that
         `enroll` wrote; then every clip is of that speaker.
         """
-        models, name = Ensemble(run, fold, backbones, device), None if speaker is None else str(speaker)
-        enrolled = None if name is None or name in models.speakers else find_speaker(run, name)
+        models = Ensemble(run, fold, backbones, device)
+        name = None if speaker is None else str(speaker)
+        enrolled = None if name is None or name in models.speakers else find_speaker(models.run, name)
         if enrolled is not None:
             models.enroll(enrolled)
             name = enrolled.name

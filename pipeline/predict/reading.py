@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Item:
+class ClipInputs:
     """What a model reads of one clip: a waveform or token ids of each modality, empty where it lacks one.
 
     speaker: by its name in the training rows.
@@ -49,7 +49,7 @@ class Reader:
         """Of the audio that is read."""
         return 1 if self.audio is None else self.audio.channels
 
-    def item(self, sound: Sound | None, text: str | None, speaker: str | None) -> Item:
+    def item(self, sound: Sound | None, text: str | None, speaker: str | None) -> ClipInputs:
         """The item of a clip; a sound or text that no encoder reads is left aside.
 
         Raises BadAudio for a sound too short for a frame, ValueError for a text that is not to be encoded and
@@ -62,7 +62,7 @@ class Reader:
         if not any(len(values) for values in inputs.values()):
             reads = " or ".join(sorted(encoder.modality for encoder in self.encoders.values()))
             raise ValueError(f"the run reads {reads}, and the clip has none")
-        return Item(inputs, speaker)
+        return ClipInputs(inputs, speaker)
 
     def check_text(self, text: str | None) -> None:
         """Raise ValueError for a text, or for one that is empty, where the run reads none."""

@@ -1,6 +1,5 @@
 """What is said of a clip: label, probabilities, how sure, and whether it is of a known class at all."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,23 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME
+from stillwave.pipeline.scores.decision import decide, entropy
 
-Values = dict[str, NDArray[np.float64]]  # p (..., classes), and score, threshold, perhaps uncertainty (...)
+# p (..., classes), and score, threshold, perhaps learned_uncertainty (...)
+Values = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """label: the most probable class. probabilities: of all classes, calibrated.
 
-    uncertainty: 0 to 1; the head's own estimate where it has learned one, else the entropy of the
-        probabilities as a part of the largest possible.
+    entropy: of the probabilities, as a part of the largest possible: 0 to 1. learned_uncertainty: the head's
+        own estimate, 0 to 1; None of a head that has learned none.
     score: the recipe's open-set score, higher = more outlying. decision: `unknown` above the threshold, else
         the label; both None where the run has no threshold.
     """
 
     label: str
     probabilities: dict[str, float]
-    uncertainty: float
+    entropy: float
+    learned_uncertainty: float | None
     score: float
     threshold: float | None
     decision: str | None
@@ -72,27 +74,22 @@ class Failure:
 
 def fields_of(values: Values, classes: Sequence[str]) -> dict[str, Any]:
     """The fields of the Answer that the values of one item make. ValueError where they are no numbers."""
-    p, score, threshold = values["p"], float(values["score"]), float(values["threshold"])
+    p, score, threshold = values["p"], values["score"], values["threshold"]
     if not np.isfinite(p).all():
         raise ValueError(
             "the model's answer is not a number: its frames or logits overflow in this precision"
         )
     label = classes[int(p.argmax())]
-    decision = None if math.isnan(threshold) else label if score <= threshold else UNKNOWN_NAME
+    learned = values.get("learned_uncertainty")
     return {
         "label": label,
         "probabilities": dict(zip(classes, p.tolist(), strict=True)),
-        "uncertainty": float(values["uncertainty"]) if "uncertainty" in values else entropy(p),
-        "score": score,
-        "threshold": None if math.isnan(threshold) else threshold,
-        "decision": decision,
+        "entropy": float(entropy(p)),
+        "learned_uncertainty": None if learned is None else float(learned),
+        "score": float(score),
+        "threshold": None if np.isnan(threshold) else float(threshold),
+        "decision": decide(np.array(label, object), score, threshold, UNKNOWN_NAME).item(),
     }
-
-
-def entropy(p: NDArray[np.float64]) -> float:
-    """Of probabilities (classes,), as a part of that of equal ones: 0 to 1."""
-    some = p[p > 0]
-    return float(-(some * np.log(some)).sum() / math.log(len(p))) + 0.0  # no -0.0
 
 
 def mean_of(parts: Sequence[Values]) -> Values:

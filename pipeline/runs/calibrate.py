@@ -5,26 +5,25 @@ Scores are fitted on the training rows; temperature and thresholds on the valida
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stillwave.heads.base import Head
 from stillwave.heads.calibration import fit_temperature
-from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.open_set import SCORES, load_scorer
 from stillwave.heads.openmax import OpenMaxScore
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 from stillwave.pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from stillwave.pipeline.runs.features import Features
-from stillwave.pipeline.runs.head import innermost
 from stillwave.pipeline.runs.inference import outputs_of
 from stillwave.pipeline.runs.tensors import load_tensors, save_tensors, tensors_under
 
 FILE = "calibration.safetensors"
+RENAMED = {"uncertainty": "learned_uncertainty"}  # scores, as runs of version 0.1 call them
 DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
 
 
@@ -69,10 +68,13 @@ class Calibration:
         """What `save` wrote. Raises ValueError naming the file when it cannot be read."""
         tensors, facts = load_tensors(folder / FILE)
         try:
+            named = {RENAMED.get(name, name): name for name in facts["scorers"]}
             scorers = {
-                name: load_scorer(name, tensors_under(f"{name}.", tensors)) for name in facts["scorers"]
+                name: load_scorer(name, tensors_under(f"{stored}.", tensors))
+                for name, stored in named.items()
             }
-            return cls(scorers, facts["temperature"], facts["thresholds"])
+            thresholds = {RENAMED.get(name, name): value for name, value in facts["thresholds"].items()}
+            return cls(scorers, facts["temperature"], thresholds)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder / FILE}: not what training writes ({error}); train the run again"
@@ -86,7 +88,7 @@ class Calibration:
 
 
 def calibrate(
-    head: Any,
+    head: Head,
     features: Features,
     labels: NDArray[np.int64],
     train_rows: NDArray[np.int64],
@@ -105,10 +107,9 @@ def calibrate(
     scorers = {
         name: scorer.fit(known, target, output) for name, scorer in build_scorers(recipe, known).items()
     }
-    if isinstance(inner := innermost(head), FusionClassifier):
-        fitted = scorers["openmax"]
-        assert isinstance(fitted, OpenMaxScore)
-        inner.classifier.openmax.load_state_dict(fitted.openmax.state_dict())
+    fitted = scorers["openmax"]
+    assert isinstance(fitted, OpenMaxScore)
+    head.keep_openmax(fitted.openmax)
     if not len(valid_rows):
         return Calibration(scorers, None, {})
     valid = outputs_of(head, features, valid_rows, precision=precision)
@@ -123,8 +124,8 @@ def calibrate(
 def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
     """The scores that the head's outputs and losses allow, not fitted yet."""
     options = _options(recipe.open_set)
-    learnt = outputs.uncertainty is not None and recipe.losses.uncertainty
-    lacking = set() if learnt else {"uncertainty"}
+    learned = outputs.learned_uncertainty is not None and recipe.losses.uncertainty
+    lacking = set() if learned else {"learned_uncertainty"}
     if not recipe.losses.cac and recipe.open_set.score != "cac":
         lacking.add("cac")  # distances mean little in logits that were not trained for them
     return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.config.backbone import TEXT_KINDS
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, Views
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, RecipeViews
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
 from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Features, Part, joined
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 UNKNOWN = -1  # the label of rows of an unknown class
 
 
@@ -32,8 +32,8 @@ class Data:
     features: Features
     parts: Mapping[str, Part]  # of `features`, by the modality that they stand for
     classes: tuple[str, ...]
-    labels: Rows  # class numbers, per row of `features`; UNKNOWN for classes that are not trained
-    views: tuple[Rows, ...]  # of each row of the manifest: its rows of `features`, the clean one first
+    labels: RowNumbers  # class numbers, per row of `features`; UNKNOWN for classes that are not trained
+    views: tuple[RowNumbers, ...]  # of each row of the manifest: its rows of `features`, the clean one first
     missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract, or too short
 
     def digest(self, group: str | None = "speaker") -> str:
@@ -102,7 +102,7 @@ def check_enough(used: pd.DataFrame, classes: Sequence[str], label: str, places:
         )
 
 
-def label_numbers(labels: Iterable[str], classes: Sequence[str]) -> Rows:
+def label_numbers(labels: Iterable[str], classes: Sequence[str]) -> RowNumbers:
     """The number of each label in `classes`; UNKNOWN of those that are not there."""
     return np.array([classes.index(x) if x in classes else UNKNOWN for x in labels], np.int64)
 
@@ -155,9 +155,9 @@ def load_data(
     )
 
 
-def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tuple[Rows, Rows]:
+def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tuple[RowNumbers, RowNumbers]:
     """The augmented views that the recipe uses: numbers in `ids`, ascending, and the views' own numbers."""
-    if recipe.views == Views():
+    if recipe.views == RecipeViews():
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     number = {id_: i for i, id_ in enumerate(ids)}
     found = sorted(
@@ -182,7 +182,7 @@ def check_modality(name: str, is_text: bool, source: str) -> None:
         )
 
 
-def _check_absent(name: str, store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
+def _check_absent(name: str, store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
     """Raise ValueError when rows lack a modality only because it was not extracted."""
     if name not in ("audio", "text") or (rows != ABSENT).all():
         return
@@ -199,7 +199,7 @@ def _check_absent(name: str, store: EmbeddingStore, rows: Rows, manifest: pd.Dat
         )
 
 
-def check_fresh(store: EmbeddingStore, rows: Rows, manifest: pd.DataFrame) -> None:
+def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
     """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
     for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):

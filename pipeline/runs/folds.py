@@ -6,7 +6,7 @@ import numpy as np
 
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.splits import holdout
-from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
+from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Fold:
     """Row numbers of one fold; no row stands in two of the three."""
 
     number: int
-    train: Rows
-    valid: Rows
-    test: Rows
+    train: RowNumbers
+    valid: RowNumbers
+    test: RowNumbers
 
 
 def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
@@ -65,7 +65,7 @@ def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
     return folds
 
 
-def _hold_out(data: Data, rows: Rows, recipe: Recipe, fold: int) -> tuple[Rows, Rows]:
+def _hold_out(data: Data, rows: RowNumbers, recipe: Recipe, fold: int) -> tuple[RowNumbers, RowNumbers]:
     fraction, group = recipe.train.valid_fraction, recipe.train.group
     if fraction == 0:
         return rows, np.array([], dtype=np.int64)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from stillwave.cache.batches import length_bucketed
+from stillwave.heads.base import Head
 from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.runs.features import Features
 
@@ -22,7 +22,7 @@ def autocast(device: torch.device, precision: str) -> Any:
 
 @torch.no_grad()
 def outputs_of(
-    head: nn.Module,
+    head: Head,
     features: Features,
     rows: NDArray[np.int64],
     *,
@@ -38,10 +38,10 @@ def outputs_of(
     for batch in batches:
         inputs = features.batch(rows[batch])
         with autocast(features.device, precision):
-            found: Outputs = head.outputs(*inputs)  # type: ignore[operator]
+            found = head.outputs(*inputs)
         parts.append(found.each(lambda value: value.float()))
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
-    given = [part.uncertainty for part in parts if part.uncertainty is not None]
+    given = [part.learned_uncertainty for part in parts if part.learned_uncertainty is not None]
     whole = Outputs(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.features for part in parts]),
@@ -52,7 +52,7 @@ def outputs_of(
 
 
 def predict(
-    head: nn.Module,
+    head: Head,
     features: Features,
     rows: NDArray[np.int64],
     *,

@@ -9,7 +9,6 @@ import pandas as pd
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
-from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.extract.rows import plan_rows
@@ -22,8 +21,7 @@ from stillwave.pipeline.runs.data import (
     load_data,
 )
 from stillwave.pipeline.runs.features import joined
-from stillwave.pipeline.runs.head import read_run
-from stillwave.pipeline.runs.live import load_encoders
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.waveforms import LiveFeatures
 
 
@@ -69,7 +67,7 @@ def load_live_data(
 
 
 def data_of_run(
-    run: Path,
+    run: Run,
     manifest: pd.DataFrame,
     *,
     embeddings: str | Path | None = None,
@@ -79,23 +77,19 @@ def data_of_run(
 ) -> Data:
     """What a run reads of the rows of `manifest`: stored frames, or waveforms where its backbone trained.
 
-    embeddings: folder of the stores, if not that of the training. backbones: as of `load_encoders`.
+    embeddings: folder of the stores, if not that of the training. backbones: as of `Run.encoders`.
     """
-    config = read_run(run)
-    recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(run / "config.json"))
-    if not config["live"]:
-        return load_data(recipe, manifest, embeddings or config["embeddings"], device, trained=trained)
-    encoders = load_encoders(run, None if backbones is None else Path(backbones))
-    return load_live_data(recipe, manifest, encoders, device, trained=trained)
+    if run.live:
+        return load_live_data(run.recipe, manifest, run.encoders(backbones), device, trained=trained)
+    return load_data(run.recipe, manifest, embeddings or run.place("embeddings"), device, trained=trained)
 
 
-def check_as_trained(run: Path, data: Data, what: str = "the manifest or the frames") -> None:
+def check_as_trained(run: Run, data: Data, what: str = "the manifest or the frames") -> None:
     """Raise ValueError unless `data` are the rows and the frames that the run was trained on.
 
     what: they, as the error calls them.
     """
-    config = read_run(run)
-    if data.digest(config["recipe"]["train"]["group"]) != config["rows"] or data.stores() != config["stores"]:
+    if data.digest(run.recipe.train.group) != run.rows or data.stores() != run.stores:
         raise ValueError(
             f"{run}: {what} have changed since it was trained, or the manifest is another: name the one that "
             "it was trained with, or train it again"

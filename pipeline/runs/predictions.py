@@ -1,6 +1,5 @@
 """Tables of predictions: every row by models that have not seen it."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,19 @@ from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
-from stillwave.pipeline.runs.data import UNKNOWN, Data, Rows
+from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import load_head, read_facts
 from stillwave.pipeline.runs.inference import outputs_of
-from stillwave.pipeline.runs.live import load_live
+from stillwave.pipeline.runs.model import Model
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.speakers import numbered
 from stillwave.pipeline.runs.waveforms import LiveFeatures
 from stillwave.pipeline.scores.classification import argmax_names
+from stillwave.pipeline.scores.decision import decide
 
 
-def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
+def predict_folds(run: Run, data: Data) -> pd.DataFrame:
     """Out-of-fold predictions, sorted by id.
 
     id, fold, speaker, language; label, known (its class was trained); predicted (a known class), p_<class>
@@ -31,30 +31,28 @@ def predict_folds(run: Path, recipe: Recipe, data: Data) -> pd.DataFrame:
     recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing where
     there is no threshold.
     """
-    parts = []
+    recipe, parts = run.recipe, []
     for fold in folds_of(data, recipe):
         if len(fold.test):
-            values = fold_values(run, fold.number, recipe, data, fold.test)
+            values = fold_values(run, fold.number, data, fold.test)
             parts.append(_table(values, data, fold.test, recipe).assign(fold=fold.number))
     return _in_order(pd.concat(parts, ignore_index=True))
 
 
-def predict_ensemble(run: Path, folds: list[int], recipe: Recipe, data: Data, rows: Rows) -> pd.DataFrame:
+def predict_ensemble(run: Run, data: Data, rows: RowNumbers) -> pd.DataFrame:
     """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
-    each = [fold_values(run, fold, recipe, data, rows) for fold in folds]
+    each = [fold_values(run, fold, data, rows) for fold in run.folds]
     mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
-    return _in_order(_table(mean, data, rows, recipe).assign(fold=-1))
+    return _in_order(_table(mean, data, rows, run.recipe).assign(fold=-1))
 
 
-def fold_values(
-    run: Path, fold: int, recipe: Recipe, data: Data, rows: Rows
-) -> dict[str, NDArray[np.float64]]:
+def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> dict[str, NDArray[np.float64]]:
     """What one model says of rows, by name: `p`, `raw` (rows, classes), scores and thresholds (rows,).
 
     Where the recipe tests on views, each value is the mean over the views of a row.
     """
     model, features = _model(run, fold, data)
-    calibration = Calibration.load(run / f"fold_{fold}")
+    recipe, calibration = run.recipe, run.calibration(fold)
     views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
     outputs = outputs_of(model, features, np.concatenate(views), precision=recipe.train.precision)
     starts = np.cumsum([0, *(len(part) for part in views[:-1])])
@@ -66,14 +64,13 @@ def fold_values(
     }
 
 
-def _model(run: Path, fold: int, data: Data) -> tuple[Any, Features]:
+def _model(run: Run, fold: int, data: Data) -> tuple[Model, Features]:
     """One model of a run on the device of the data, and the features as it takes them."""
-    speakers = read_facts(run, fold).get("speakers")
+    speakers = run.facts(fold).get("speakers")
     features = numbered(data, speakers) if speakers else data.features
     live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
     encoders = {name: part.backbone for name, part in live.items()}
-    model = load_live(run, fold, encoders=encoders)[0] if encoders else load_head(run, fold)[0]
-    return place(model, data.features.device), features
+    return place(run.model(fold, encoders), data.features.device), features
 
 
 def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:
@@ -89,7 +86,9 @@ def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict
     return values
 
 
-def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recipe: Recipe) -> pd.DataFrame:
+def _table(
+    values: dict[str, NDArray[np.float64]], data: Data, rows: RowNumbers, recipe: Recipe
+) -> pd.DataFrame:
     part = data.manifest.iloc[rows]
     table = part[[name for name in ("id", "speaker", "language") if name in part]].reset_index(drop=True)
     table["label"] = part[recipe.label].to_numpy()
@@ -101,8 +100,8 @@ def _table(values: dict[str, NDArray[np.float64]], data: Data, rows: Rows, recip
     columns |= {name: value for name, value in values.items() if value.ndim == 1}
     columns["score"] = values[f"score_{recipe.open_set.score}"]
     table = pd.concat([table, pd.DataFrame(columns)], axis=1)
-    decision = table["predicted"].where(table["score"] <= table["threshold"], UNKNOWN_NAME)
-    table["decision"] = decision.where(table["threshold"].notna(), None)
+    score, threshold = table["score"].to_numpy(), table["threshold"].to_numpy()
+    table["decision"] = decide(table["predicted"].to_numpy(dtype=object), score, threshold, UNKNOWN_NAME)
     return table
 
 

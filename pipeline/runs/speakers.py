@@ -9,11 +9,11 @@ from torch import Tensor
 
 from stillwave.heads.devices import send
 from stillwave.heads.personal import UNKNOWN_SPEAKER
-from stillwave.pipeline.runs.data import Data, Rows
+from stillwave.pipeline.runs.data import Data, RowNumbers
 from stillwave.pipeline.runs.features import Features
 
 
-def training_speakers(data: Data, train: Rows) -> list[str]:
+def training_speakers(data: Data, train: RowNumbers) -> list[str]:
     """The speakers of these rows, sorted: number i + 1 is the i-th. Raises ValueError when there are none."""
     names = data.manifest.get("speaker")
     found = sorted(set(names.iloc[train].dropna().astype(str))) if names is not None else []
@@ -39,11 +39,11 @@ def numbered(data: Data, speakers: Sequence[str]) -> Features:
 class WithSpeakers:
     """Features that end with the numbers of the speakers, (batch,) int64."""
 
-    def __init__(self, features: Features, numbers: Rows) -> None:
+    def __init__(self, features: Features, numbers: RowNumbers) -> None:
         self.features, self.numbers = features, numbers
         self.lengths, self.device = features.lengths, features.device
 
-    def batch(self, rows: Rows) -> tuple[Tensor, ...]:
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         numbers = send(torch.from_numpy(self.numbers[rows]), self.device)
         return (*self.features.batch(rows), numbers)
 

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.runs.data import Data, Rows
+from stillwave.pipeline.runs.data import Data, RowNumbers
 from stillwave.pipeline.runs.folds import Fold, folds_of
-from stillwave.pipeline.runs.head import model_digests, read_facts, read_run
 from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import fold_values
+from stillwave.pipeline.runs.run import Run
 
 
 class Teacher:
@@ -25,20 +23,23 @@ class Teacher:
     """
 
     def __init__(
-        self, run: str | Path, manifest: pd.DataFrame, data: Data, folds: list[Fold], device: str = "auto"
+        self,
+        run: str | Path | Run,
+        manifest: pd.DataFrame,
+        data: Data,
+        folds: list[Fold],
+        device: str = "auto",
     ) -> None:
         """data, folds: the student's, of `manifest`, which `train` knows: it is given what comes before them.
 
         Raises ValueError when the run cannot teach them.
         """
-        self.run = Path(run)
-        config = read_run(self.run)
-        if config["classes"] != list(data.classes):
+        self.run = Run.open(run)
+        if self.run.classes != data.classes:
             raise ValueError(
-                f"{run}: it was trained on the classes {', '.join(config['classes'])}, and cannot teach "
+                f"{run}: it was trained on the classes {', '.join(self.run.classes)}, and cannot teach "
                 f"{', '.join(data.classes)}: train one of the two again"
             )
-        self.recipe: Recipe = parse_config(config["recipe"], Recipe, source=str(self.run / "config.json"))
         own = data_of_run(self.run, manifest, device=device)
         check_as_trained(self.run, own)
         self.data, self.student = own, data
@@ -47,7 +48,7 @@ class Teacher:
         self._check_folds(folds)
 
     def _check_folds(self, folds: list[Fold]) -> None:
-        theirs = {fold.number: fold for fold in folds_of(self.data, self.recipe)}
+        theirs = {fold.number: fold for fold in folds_of(self.data, self.run.recipe)}
         for fold in folds:
             other = theirs.get(fold.number)
             if other is None or (self.row_of[fold.train] < 0).any():
@@ -55,7 +56,7 @@ class Teacher:
                     f"{self.run}: it has no model or no frames for training rows of fold {fold.number}; a "
                     "teacher is trained on the same rows and folds"
                 )
-            read_facts(self.run, fold.number)  # a model that is lost is refused before it costs an old run
+            self.run.facts(fold.number)  # a model that is lost is refused before it costs an old run
             tested = np.isin(self.row_of[fold.test], [*other.train, *other.valid])
             if tested.any() or np.isin(self.row_of[fold.valid], other.train).any():
                 raise ValueError(
@@ -75,10 +76,10 @@ class Teacher:
             logits[self.student.views[row]] = values
         return logits
 
-    def _said(self, fold: int, rows: Rows) -> NDArray[np.float64]:
-        probabilities = fold_values(self.run, fold, self.recipe, self.data, rows)["raw"]
+    def _said(self, fold: int, rows: RowNumbers) -> NDArray[np.float64]:
+        probabilities = fold_values(self.run, fold, self.data, rows)["raw"]
         return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
     def facts(self) -> dict[str, Any]:
         """Which run it is, JSON-ready: another teacher makes another run."""
-        return {"run": str(self.run), "sha256": model_digests(self.run, read_run(self.run)["folds"])}
+        return {"run": str(self.run), "sha256": self.run.digests()}

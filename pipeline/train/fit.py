@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stillwave.cache.batches import length_bucketed
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.base import Head
 from stillwave.heads.objective import Objective
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.train import Losses, Train
@@ -43,7 +44,7 @@ Log = Callable[[int, dict[str, float]], None]  # epochs done, figures of the las
 
 
 @dataclass
-class _Progress:
+class _State:
     """Where training stands; JSON-ready."""
 
     epoch: int = 0
@@ -54,7 +55,7 @@ class _Progress:
 
 
 def fit(
-    head: nn.Module,
+    head: Head,
     features: Features,
     labels: NDArray[np.int64],
     train_rows: NDArray[np.int64],
@@ -93,10 +94,10 @@ def fit(
     average = {name: tensor.clone() for name, tensor in state_of(head).items()} if config.ema else {}
     best: dict[str, Tensor] = {}  # weights of the best epoch, kept for early stopping
     scaler = processes.scaler(features.device, config.precision)
-    progress = _Progress()
+    progress = _State()
     if checkpoint is not None and checkpoint.exists():
         state, metadata = load_tensors(checkpoint)
-        progress = _Progress(**metadata)
+        progress = _State(**metadata)
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
         best = tensors_under("best.", state)
@@ -184,7 +185,7 @@ def _drawn(
 
 
 def _validate(
-    head: nn.Module,
+    head: Head,
     average: dict[str, Tensor],
     features: Features,
     labels: NDArray[np.int64],
@@ -204,7 +205,7 @@ def _validate(
     return {f"valid_{name}": value for name, value in named.items()} | {"valid_loss": float(loss)}
 
 
-def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> bool:
+def _is_best(progress: _State, figures: dict[str, float], config: Train) -> bool:
     if config.early_stopping is None:
         return False
     metric = config.early_stopping.metric
@@ -214,7 +215,7 @@ def _is_best(progress: _Progress, figures: dict[str, float], config: Train) -> b
     return progress.since_best == 0
 
 
-def _update_average(average: dict[str, Tensor], head: nn.Module, decay: float) -> None:
+def _update_average(average: dict[str, Tensor], head: Head, decay: float) -> None:
     learned = {name for name, _ in head.named_parameters()} if average else set()
     for name, tensor in state_of(head).items() if average else ():
         if name in learned:

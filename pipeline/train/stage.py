@@ -1,68 +1,45 @@
 """Stage two: train a head on stored frames, one model per fold, from one cache."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
-from stillwave.pipeline.runs.data import Data, Rows, load_data
+from stillwave.pipeline.runs.data import Data, RowNumbers, load_data
 from stillwave.pipeline.runs.environment import record
-from stillwave.pipeline.runs.features import Features, valid_frames
+from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folder import begin, write_curves
 from stillwave.pipeline.runs.folds import Fold, folds_of
-from stillwave.pipeline.runs.head import FORMAT, SEEN, build_head
+from stillwave.pipeline.runs.head import build_head
+from stillwave.pipeline.runs.model import Model, at_precision
+from stillwave.pipeline.runs.run import COMPLETE, FORMAT, SEEN, WEIGHTS, Run, tensors_to_save
 from stillwave.pipeline.runs.speakers import numbered, training_speakers
-from stillwave.pipeline.runs.tensors import save_tensors, state_of
+from stillwave.pipeline.runs.tensors import save_tensors
+from stillwave.pipeline.train.distill import Teacher
 from stillwave.pipeline.train.fit import fit
 from stillwave.pipeline.train.optimizer import build_optimizer
 from stillwave.pipeline.train.processes import Processes, is_launched
 from stillwave.pipeline.train.start import check_start, load_start
 from stillwave.version import VERSION
 
-Progress = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
-
-
-class Teacher(Protocol):
-    """What teaches the models of a run: see pipeline/train/distill.py."""
-
-    def logits(self, fold: Fold) -> NDArray[np.float32]:
-        """(rows of the student's features, classes), NaN but for the fold's training rows."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """Which teacher it is, JSON-ready."""
-        ...
+OnEpoch = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures of the epoch
 
 
 Teach = Callable[[Data, list[Fold]], Teacher]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How the models of a run are made: heads on stored frames here, whole models in `finetune`.
-
-    build: a model from the seed of its weights and the number of speakers.
-    frames: of each modality in turn, its number and all valid frames of some rows, a batch at a time.
-    rates: factors on the learning rate, by the names of parameters.
-    augment: of what the features give, while training.
-    """
-
-    build: Callable[[tuple[int, ...], int], Any]
-    frames: Callable[[Any, Features, Rows, int], Iterable[Tensor]]
-    rates: Callable[[Any], dict[str, float]]
-    augment: FrameAugment | None
+Build = Callable[[tuple[int, ...], int], Model]  # from the seed of its weights and the number of speakers
+ENCODED_AT_ONCE, READ_AT_ONCE = 16, 64  # rows, when only frames are wanted
 
 
 def train(
@@ -75,7 +52,7 @@ def train(
     start: str | Path | None = None,
     teach: Teach | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
 ) -> Path:
     """Train one model per fold of the manifest (read from `manifest_path`) into `out`; returns `out`.
 
@@ -90,30 +67,25 @@ def train(
     if is_launched():
         raise ValueError("heads on stored frames train in one process; leave the launcher out")
     data = load_data(recipe, manifest, embeddings, device)
-    kind = Kind(
-        build=partial(head_of, recipe, data),
-        frames=lambda head, features, rows, number: valid_frames(list(data.parts.values())[number], rows),
-        rates=lambda head: {},
-        augment=frame_augment(recipe, data),
-    )
     where = {"manifest": str(manifest_path), "embeddings": str(embeddings), "live": False}
-    return train_models(recipe, data, Path(out), kind, where, start=start, teach=teach, progress=progress)
+    return train_models(recipe, data, Path(out), {}, where, start=start, teach=teach, progress=progress)
 
 
 def train_models(
     recipe: Recipe,
     data: Data,
     out: Path,
-    kind: Kind,
+    encoders: Mapping[str, Backbone],
     where: dict[str, Any],
     *,
     start: str | Path | None = None,
     teach: Teach | None = None,
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
     processes: Processes = Processes(),  # noqa: B008 - this one alone
 ) -> Path:
-    """Train a model of `kind` per fold of `data` into the run folder `out`; see `train`.
+    """Train a model per fold of `data` into the run folder `out`; see `train`.
 
+    encoders: what each model begins with, by modality, copied for each; none where `data` has stored frames.
     where: what else config.json says of the run: manifest, embeddings, live.
     """
     folds = folds_of(data, recipe)
@@ -129,7 +101,7 @@ def train_models(
         **where,
     }
     if start is not None:
-        config["start"] = check_start(Path(start), config)
+        config["start"] = check_start(Run.open(start), config)
     teacher = None if teach is None else teach(data, folds)
     if (teacher is not None) != (recipe.losses.distill > 0):
         raise ValueError(
@@ -141,7 +113,8 @@ def train_models(
     for role in ("start", "teacher"):
         if role in config and Path(config[role]["run"]).resolve() == out.resolve():
             raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
-    _check(recipe, data, folds, kind)  # what is refused must cost no old run
+    build = partial(_built, recipe, data, encoders)
+    _check(recipe, data, folds, build)  # what is refused must cost no old run
     if processes.main:
         begin(out, config)
         record(out, data.features.device)
@@ -149,11 +122,11 @@ def train_models(
     for fold in folds:
         processes.wait()
         _train_fold(
-            out / f"fold_{fold.number}", recipe, data, fold, kind, start, teacher, progress, processes
+            out / f"fold_{fold.number}", recipe, data, fold, build, start, teacher, progress, processes
         )
     processes.wait()
     if processes.main:
-        (out / "complete").touch()
+        (out / COMPLETE).touch()
     return out
 
 
@@ -162,14 +135,14 @@ def _train_fold(
     recipe: Recipe,
     data: Data,
     fold: Fold,
-    kind: Kind,
+    build: Build,
     start: str | Path | None,
     teacher: Teacher | None,
-    progress: Progress | None,
+    progress: OnEpoch | None,
     processes: Processes,
 ) -> None:
     checkpoint = folder / "checkpoint.safetensors"
-    if (folder / "model.safetensors").exists():
+    if (folder / WEIGHTS).exists():
         processes.wait()  # all have seen it, before one deletes or goes on
         checkpoint.unlink(missing_ok=True)
         return
@@ -179,12 +152,12 @@ def _train_fold(
     if recipe.personalise is not None:
         speakers = training_speakers(data, fold.train)
         features = numbered(data, speakers)
-    model = place(kind.build(seed, len(speakers or ())), data.features.device)
+    model = place(build(seed, len(speakers or ())), data.features.device)
     if start is not None:
-        load_start(model, Path(start), fold.number)
+        load_start(model, Run.open(start), fold.number)
     elif not checkpoint.exists():
         for number, standardise in enumerate(model.standardisers):
-            standardise.fit(kind.frames(model, features, fold.train, number))
+            standardise.fit(_frames(model, features, fold.train, number))
     history = fit(
         model,
         features,
@@ -193,9 +166,9 @@ def _train_fold(
         fold.valid,
         recipe.train,
         losses=recipe.losses,
-        augment=kind.augment,
+        augment=None if model.encoders else _frame_augment(recipe, data),
         views=data.views if recipe.views.train == "sample" else None,
-        rates=kind.rates(model),
+        rates=_rates(model, recipe),
         teacher=None if teacher is None else teacher.logits(fold),
         seed=seed,
         checkpoint=checkpoint,
@@ -206,31 +179,57 @@ def _train_fold(
         write_curves(folder, history)
         calibrate(model, features, data.labels, fold.train, fold.valid, recipe).save(folder)
         facts = {"classes": list(data.classes), "speakers": speakers}
-        save_tensors(folder / "model.safetensors", state_of(model), facts)
+        save_tensors(folder / WEIGHTS, tensors_to_save(model), facts)
         checkpoint.unlink(missing_ok=True)
 
 
-def head_of(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Any:
-    """The recipe's head for the frames of `data`."""
+def _built(
+    recipe: Recipe, data: Data, encoders: Mapping[str, Backbone], seed: tuple[int, ...], num_speakers: int
+) -> Model:
+    """A model with the recipe's head for the frames of `data`, its weights drawn from `seed`."""
     shapes = {name: part.frame_shape for name, part in data.parts.items()}
-    return build_head(recipe, shapes, len(data.classes), seed, num_speakers)
+    head = build_head(recipe, shapes, len(data.classes), seed, num_speakers)
+    if not encoders:
+        return Model({}, head)
+    precision = recipe.train.precision
+    own = {name: at_precision(deepcopy(encoder), precision) for name, encoder in encoders.items()}
+    return Model(own, head, recipe.finetune, _frame_augment(recipe, data))
 
 
-def frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
+def _rates(model: Model, recipe: Recipe) -> dict[str, float]:
+    """Factors on the learning rate of what trains of the encoders, by the names of parameters."""
+    if recipe.finetune is None:
+        return {}
+    top = recipe.finetune.learning_rate / recipe.train.learning_rate
+    return {name: top * factor for name, factor in model.factors.items()}
+
+
+@torch.no_grad()
+def _frames(model: Model, features: Features, rows: RowNumbers, number: int) -> Iterator[Tensor]:
+    """Valid frames of one modality of `rows`, as the encoders give them before they train."""
+    model.eval()
+    at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
+    for start in range(0, len(rows), at_once):
+        found = model.frames(*features.batch(rows[start : start + at_once]))
+        values, lengths = found[2 * number : 2 * number + 2]
+        yield values[valid_mask(lengths, values.shape[1])]
+
+
+def _frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
     """Of the first modality's frames; a fusion head that is given text alone has none to change."""
     if recipe.augment is None or next(iter(data.parts)) == "text":
         return None
     return FrameAugment(**recipe.augment.model_dump())
 
 
-def _check(recipe: Recipe, data: Data, folds: list[Fold], kind: Kind) -> None:
+def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
     """Raise ValueError for what training, or evaluating after it, would refuse."""
-    model = kind.build((0,), 1)
-    build_optimizer(model, recipe.train, kind.rates(model))
+    model = build((0,), 1)
+    build_optimizer(model, recipe.train, _rates(model, recipe))
     if recipe.personalise is not None:
         for fold in folds:
             training_speakers(data, fold.train)
-    if augment := frame_augment(recipe, data):
+    if augment := _frame_augment(recipe, data):
         shape = next(iter(data.parts.values())).frame_shape
         augment(torch.zeros(1, 2, *shape), torch.tensor([2]), torch.Generator())
     if bare := [fold.number for fold in folds if not len(fold.valid)]:

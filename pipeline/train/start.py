@@ -1,22 +1,23 @@
 """Beginning where another run ended: a head from its stored frames, a personalised one from a basic one."""
 
-from pathlib import Path
 from typing import Any
 
-from stillwave.cache.fingerprint import differences
-from stillwave.pipeline.runs.head import model_digests, read_run, read_weights
+from stillwave.cache.differences import differences
+from stillwave.heads.personal import Personalised
+from stillwave.pipeline.runs.model import Model
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.tensors import load_state, state_of
 
 PERSONAL = ("speakers.", "down.", "up.")  # what a personalised head has of its own
 
 
-def check_start(start: Path, config: dict[str, Any]) -> dict[str, Any]:
+def check_start(start: Run, config: dict[str, Any]) -> dict[str, Any]:
     """Raise ValueError when a run that will have `config` cannot begin with the models of `start`.
 
     Else a JSON-ready description of them. Each fold begins with the weights of the same fold, so the rows,
     their folds and the held-out validation rows have to be the same: else it would have seen its test rows.
     """
-    other = read_run(start)
+    other = start.config
     ours, theirs = config["recipe"], other["recipe"]
     held_out = ("valid_fraction", "group", "seed")
     for name, a, b in (
@@ -40,28 +41,26 @@ def check_start(start: Path, config: dict[str, Any]) -> dict[str, Any]:
             f"{start}: a personalised run, and not with these settings ({theirs['personalise']} there, "
             f"{ours['personalise']} here); begin with the basic one"
         )
-    for fold in other["folds"]:
-        read_weights(start, fold)  # what is lost or broken is refused now, before it costs an old run
-    return {"run": str(start), "sha256": model_digests(start, other["folds"])}
+    for fold in start.folds:
+        start.weights(fold)  # what is lost or broken is refused now, before it costs an old run
+    return {"run": str(start), "sha256": start.digests()}
 
 
-def load_start(model: Any, start: Path, fold: int) -> None:
+def load_start(model: Model, start: Run, fold: int) -> None:
     """Put the weights of a fold of `start` into `model`; what only `model` has stays as it is."""
-    state, _ = read_weights(start, fold)
-    live, was_live = hasattr(model, "encoders"), any(name.startswith("encoders.") for name in state)
-    head = model.head if live else model
-    given = {name.removeprefix("head.") if was_live else name: tensor for name, tensor in state.items()}
-    inner = hasattr(head, "speakers") and not any(name.startswith(PERSONAL) for name in given)
-    prefix = ("head." if live else "") + ("head." if inner else "")
-    named = {
-        name if name.startswith("encoders.") else f"{prefix}{name}": tensor for name, tensor in given.items()
-    }
+    given = start.weights(fold)
+    # A basic run's head goes inside a personalised one's.
+    inner = isinstance(model.head, Personalised) and not any(map(_personal, given))
+    named = {f"head.{name}" if inner and _of_head(name) else name: tensor for name, tensor in given.items()}
     own = {name: tensor for name, tensor in state_of(model).items() if name not in named}
-    if strangers := [n for n in own if not n.startswith("encoders.") and not (inner and _personal(n))]:
+    if strangers := [name for name in own if _of_head(name) and not (inner and _personal(name))]:
         raise ValueError(f"{start}: it lacks {strangers[:3]} of this model's head; train it again")
-    load_state(model, own | named, start / f"fold_{fold}")
-    if live:  # what the start had trained is no longer what the backbone's config gives: it is saved, too
-        model.frozen_names -= named.keys()
+    load_state(model, own | named, start.fold_folder(fold))
+    model.frozen_names -= named.keys()  # no longer what the backbone's config gives: they are saved, too
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith("head.")
 
 
 def _personal(name: str) -> bool:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.base import Head
 from stillwave.heads.masks import on_host
 from stillwave.heads.objective import Objective
 from stillwave.pipeline.backbones.device import to_device
@@ -24,7 +25,7 @@ class Step:
     the batch (`Objective.shares`), so the gradient is that of the whole batch, however it is cut.
     """
 
-    head: nn.Module
+    head: Head
     labels: NDArray[np.int64]
     objective: Objective
     optimizer: torch.optim.Optimizer
@@ -71,7 +72,7 @@ class Step:
             values, lengths = self.augment(values.float(), lengths, generator)
         target = to_device(torch.from_numpy(self.labels[rows]), features.device)
         with self.processes.autocast(features.device, self.config.precision):
-            outputs = self.head.outputs(values, lengths, *others)  # type: ignore[operator]
+            outputs = self.head.outputs(values, lengths, *others)
         taught = None
         if self.teacher is not None:
             taught = to_device(torch.from_numpy(self.teacher[rows]), features.device)

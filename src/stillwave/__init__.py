@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from stillwave.pipeline.evaluate.stage import evaluate as evaluate
     from stillwave.pipeline.extract.stage import extract as extract
     from stillwave.pipeline.predict.predictor import Predictor as Predictor
+    from stillwave.pipeline.runs.run import Run as Run
     from stillwave.pipeline.train.finetune import finetune as finetune
     from stillwave.pipeline.train.stage import train as train
 
 _PLACES = {
     "EmbeddingStore": "cache",
     "Predictor": "pipeline.predict.predictor",
+    "Run": "pipeline.runs.run",
     "evaluate": "pipeline.evaluate.stage",
     "extract": "pipeline.extract.stage",
     "finetune": "pipeline.train.finetune",

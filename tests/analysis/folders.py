@@ -66,7 +66,7 @@ def rows_of(root: Path) -> pd.DataFrame:
                 "id": f"clip_{i:02d}", "path": str(path) if i < 50 else "", "label": label,
                 "speaker": speaker, "language": ("de", "en")[i // 30], "text": f"number {i}",
                 "duration_s": 0.8, "predicted": predicted, "correct": predicted == label,
-                "confidence": i / 100, "uncertainty": 1 - i / 100,
+                "confidence": i / 100, "entropy": 1 - i / 100,
             }
         )  # fmt: skip
     return pd.DataFrame(records)

@@ -226,7 +226,7 @@ def test_the_command_shows_a_run_and_says_what_was_left_out(folder: Path, tmp_pa
     rows = pd.read_parquet(out / "rows.parquet").set_index("id")
     assert rows["predicted"].isna().sum() == 3
     assert rows["confidence"].between(0.5, 1).sum() == 32
-    assert (out / "pca_uncertainty.svg").exists()
+    assert (out / "pca_entropy.svg").exists()
     other = CliRunner().invoke(app, [*command, *settings, "-S", "label=text"])
     assert "the label is 'text', and" in str(other.exception)
     assert "predicts 'word': leave out -S label, or --run" in str(other.exception)

@@ -100,7 +100,7 @@ def test_missing_values_and_noise_have_names_of_their_own(tmp_path: Path) -> Non
     rows["predicted"] = ["class 10", "class 9", "x", "class 10"]
     folder = write_analysis(tmp_path / "one", rows, k=2)
     table = pd.read_parquet(folder / "rows.parquet").assign(hdbscan=[1, -1, 0, 0], fold=[0, 1, 2, 0])
-    table["uncertainty"] = [0.5, np.nan, 0.25, 1]
+    table["entropy"] = [0.5, np.nan, 0.25, 1]
     table.to_parquet(folder / "rows.parquet")
     write_explorer([folder], tmp_path / "page.html")
     data = data_of(tmp_path / "page.html")
@@ -118,8 +118,8 @@ def test_missing_values_and_noise_have_names_of_their_own(tmp_path: Path) -> Non
     assert column("correct") == (["correct", "wrong"], [0, 1, -1, -1])
     assert column("hdbscan") == (["cluster 0", "cluster 1", "noise"], [1, 2, 0, 0])
     assert column("fold") == ("whole", [0, 1, 2, 0])
-    assert column("uncertainty")[1][::2] == [0.5, 0.25]
-    assert np.isnan(column("uncertainty")[1][1])
+    assert column("entropy")[1][::2] == [0.5, 0.25]
+    assert np.isnan(column("entropy")[1][1])
 
 
 def test_names_are_text_even_where_they_are_numbers(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_every_class_is_drawn_and_projections_differ(page: Page) -> None:
     second = page.pixels()
     assert near(second, "#0072B2") > 200
     assert (np.abs(first - second).max(axis=-1) > 40).mean() > 0.005
-    page.pick("colour", "uncertainty")
+    page.pick("colour", "entropy")
     assert near(page.pixels(), "#0072B2") == 0
     assert page.log() == []
 
@@ -183,7 +183,7 @@ def test_missing_labels_have_a_name_and_are_nobodys(chromium: Any, tmp_path: Pat
     rows = pd.DataFrame({"id": [f"r{i:02d}" for i in range(30)], "label": labels, "speaker": speakers})
     folder = write_analysis(tmp_path / "one", rows, classes=["w", "x"])
     table = pd.read_parquet(folder / "rows.parquet")
-    table["uncertainty"] = [np.inf, -np.inf, np.nan, *np.linspace(0.25, 0.5, 27)]
+    table["entropy"] = [np.inf, -np.inf, np.nan, *np.linspace(0.25, 0.5, 27)]
     table.loc[4, ["pca_x", "pca_y"]] = [np.inf, np.nan]
     table.to_parquet(folder / "rows.parquet")
     write_explorer([folder], tmp_path / "page.html")
@@ -206,7 +206,7 @@ def test_missing_labels_have_a_name_and_are_nobodys(chromium: Any, tmp_path: Pat
     page.element("list").click()
     assert page.text("counts").splitlines()[-1].split() == ["speaker:", "(none)", "10"]
     page.element("clear").click()
-    page.pick("colour", "uncertainty")
+    page.pick("colour", "entropy")
     assert page.text("legend").split() == ["0.25", "0.5"]
     marked = page.js(
         "const { fill, marker } = Bokeh.index.roots[0].model.renderers[1].data_source.data;"

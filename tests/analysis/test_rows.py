@@ -25,6 +25,7 @@ from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.live_data import data_of_run
 from stillwave.pipeline.runs.predictions import predict_folds
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.stage import train
 from tests.fakes import row, rows_with_views, write_store
 
@@ -180,8 +181,8 @@ def test_predictions_are_out_of_fold_and_by_id(trained: Path, name: str) -> None
     manifest = read_manifest(trained / "manifest.parquet")
     rows = rows_of(EmbeddingStore(trained / "embeddings/fbank.zarr"), manifest, Analysis(max_rows=30))
     table = with_predictions(rows, trained / name, manifest).table.set_index("id")
-    recipe = Recipe.model_validate(read_config(trained / name)["recipe"])
-    wanted = predict_folds(trained / name, recipe, data_of_run(trained / name, manifest)).set_index("id")
+    run = Run.open(trained / name)
+    wanted = predict_folds(run, data_of_run(run, manifest)).set_index("id")
     unlabelled = manifest["id"][manifest["word"].isna()].tolist()
     for id_, line in table.iterrows():
         if id_ in unlabelled:
@@ -194,9 +195,10 @@ def test_predictions_are_out_of_fold_and_by_id(trained: Path, name: str) -> None
         assert line["confidence"] == max(one["p_high"], one["p_low"])
         assert line["correct"] is (one["predicted"] == manifest.set_index("id")["word"][id_])
         assert line["fold"] == one["fold"] == manifest.set_index("id")["fold"][id_]
-        told = one.get("score_uncertainty", 1 - line["confidence"])
-        assert line["uncertainty"] == told
-    assert ("score_uncertainty" in wanted) == (name == "both" and recipe.losses.uncertainty > 0)
+        p = one.filter(regex="^p_").to_numpy(float)
+        assert line["entropy"] == pytest.approx(-(p * np.log(p)).sum() / np.log(len(p)))
+        assert line.get("learned_uncertainty") == one.get("score_learned_uncertainty")
+    assert ("score_learned_uncertainty" in wanted) == (name == "both" and run.recipe.losses.uncertainty > 0)
 
 
 @pytest.mark.parametrize("name", ["rejects", "undecided"])
@@ -215,12 +217,6 @@ def test_a_row_of_an_unknown_class_is_correct_when_it_is_rejected(trained: Path,
     assert table["decision"].tolist() == table["predicted"].where(~rejected, "unknown").tolist()
     assert table["correct"][~known].tolist() == rejected[~known].tolist()
     assert rejected[~known].nunique() == 2
-
-
-def read_config(run: Path) -> Any:
-    from stillwave.pipeline.runs.head import read_run
-
-    return read_run(run)
 
 
 def test_a_run_on_other_rows_is_refused(trained: Path, store: EmbeddingStore, manifest: pd.DataFrame) -> None:

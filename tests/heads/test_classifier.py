@@ -114,6 +114,6 @@ def test_outputs_are_what_the_logits_come_from():
     head = make("convolutions")
     outputs = head.outputs(*batch("convolutions", [4, 9]))
     assert outputs.features.shape == (2, 128)
-    assert outputs.uncertainty is None
+    assert outputs.learned_uncertainty is None
     torch.testing.assert_close(head.output(outputs.features), outputs.logits)
     torch.testing.assert_close(head(*batch("convolutions", [4, 9])), outputs.logits)

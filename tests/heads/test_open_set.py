@@ -88,7 +88,7 @@ def test_fitted_state_travels_through_safetensors_to_the_bit(name):
     assert torch.equal(again(outputs), score(outputs))
 
 
-@pytest.mark.parametrize("name", [name for name in SCORES if name != "uncertainty"])
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "learned_uncertainty"])
 def test_unknown_items_score_higher(name):
     scores = fitted(name)(trained()[3])
     known, unknown = scores[:90], scores[90:]

@@ -64,7 +64,7 @@ def test_outputs_are_those_of_forward_and_do_not_depend_on_the_batch():
     outputs = model.outputs(x)
     logits, uncertainty, _ = model(x)
     assert torch.equal(outputs.logits, logits)
-    assert torch.equal(outputs.uncertainty, uncertainty[:, 0])
+    assert torch.equal(outputs.learned_uncertainty, uncertainty[:, 0])
     assert torch.equal(model.deep_classifier.output(outputs.features), logits)
     for item in range(6):
         for together, alone in zip(outputs, model.outputs(x[item : item + 1]), strict=True):
@@ -78,7 +78,7 @@ def test_losses_are_those_of_the_parts_and_reach_them_all(target):
     losses = model.losses(outputs, labels)
     assert list(losses) == ["anchor", "uncertainty", "prototype"]
     torch.testing.assert_close(losses["anchor"], model.anchor_clustering.loss(outputs.features, labels))
-    expected = model.uncertainty_head.loss(outputs.uncertainty, outputs.logits, labels)
+    expected = model.uncertainty_head.loss(outputs.learned_uncertainty, outputs.logits, labels)
     torch.testing.assert_close(losses["uncertainty"], expected)
     torch.testing.assert_close(losses["prototype"], model.prototypes.prototype_loss(outputs.features, labels))
     (outputs.logits.square().sum() + sum(losses.values())).backward()

@@ -47,7 +47,7 @@ def test_starts_as_the_head_that_it_wraps_whoever_speaks(name):
         outputs = head.outputs(*batch(name), torch.tensor(speakers))
         assert torch.equal(outputs.logits, plain.logits)
         assert torch.equal(outputs.features, plain.features)
-        assert (outputs.uncertainty is None) == (plain.uncertainty is None)
+        assert (outputs.learned_uncertainty is None) == (plain.learned_uncertainty is None)
     assert head.output is head.head.output
     assert head.standardisers == head.head.standardisers
 

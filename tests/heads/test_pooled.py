@@ -85,7 +85,7 @@ def test_equals_its_parts_composed_by_hand() -> None:
     outputs = head.outputs(frames[None], torch.tensor([11]))
     torch.testing.assert_close(outputs.features[0], features)
     torch.testing.assert_close(outputs.logits[0], head.output.weight @ features + head.output.bias)
-    assert outputs.uncertainty is None
+    assert outputs.learned_uncertainty is None
     torch.testing.assert_close(head(frames[None], torch.tensor([11])), outputs.logits)
 
 

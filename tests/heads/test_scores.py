@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stillwave.heads.outputs import Outputs
-from stillwave.heads.scores import Energy, MaximumLogit, MaximumProbability, Uncertainty, one_minus
+from stillwave.heads.scores import Energy, LearnedUncertainty, MaximumLogit, MaximumProbability, one_minus
 
 LOGITS = torch.tensor([[1.0, 2.0, 4.0], [0, 0, 0], [-3, -8, -1], [90, 0, 10]], dtype=torch.float64)
 
@@ -57,6 +57,6 @@ def test_one_minus_a_choice():
 
 def test_uncertainty_is_the_heads():
     values = torch.tensor([0.25, 0.75, 0.5, 1.0])
-    assert Uncertainty()(Outputs(LOGITS, LOGITS, values)).tolist() == [0.25, 0.75, 0.5, 1.0]
-    with pytest.raises(ValueError, match=r"'uncertainty' needs a head that estimates one.*choose another"):
-        Uncertainty()(Outputs(LOGITS, LOGITS))
+    assert LearnedUncertainty()(Outputs(LOGITS, LOGITS, values)).tolist() == [0.25, 0.75, 0.5, 1.0]
+    with pytest.raises(ValueError, match=r"'learned_uncertainty' needs a head.*choose another"):
+        LearnedUncertainty()(Outputs(LOGITS, LOGITS))

@@ -17,7 +17,7 @@ import stillwave.pipeline.train.stage as train_module
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.cli import main
 from stillwave.pipeline.evaluate.stage import evaluate
-from stillwave.pipeline.runs.head import load_head, read_run
+from stillwave.pipeline.runs.run import Run
 from tests.fakes import files_of, speech_config, write_speech, write_wave
 
 RECIPE = {
@@ -139,7 +139,7 @@ def test_each_prediction_is_that_of_the_fold_that_had_not_seen_the_row(project: 
     store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
     for id_ in manifest.index[::4]:
         fold = int(manifest["fold"][id_])
-        head, config = load_head(project / "out/run", fold)
+        head, config = Run.open(project / "out/run").model(fold).head, Run.open(project / "out/run").config
         (row,) = store.rows([id_])
         frames = torch.from_numpy(store[row].astype(np.float32))[None]
         with torch.inference_mode():
@@ -155,7 +155,7 @@ def test_standardisation_is_fitted_on_training_rows_only(project: Path) -> None:
     manifest = pd.read_parquet(project / "out/manifest.parquet")
     store = EmbeddingStore(project / "out/embeddings/fbank.zarr")
     for fold in range(3):
-        head, _ = load_head(project / "out/run", fold)
+        head = Run.open(project / "out/run").model(fold).head
         rows = store.rows(manifest["id"][manifest["fold"] != fold])
         frames = np.concatenate([store[row] for row in rows]).astype(np.float64)
         np.testing.assert_allclose(head.standardise.mean.numpy(), frames.mean(0), rtol=1e-4)
@@ -187,13 +187,13 @@ def test_training_never_replaces_a_folder_of_somebody_else(project: Path, tmp_pa
 )
 def test_a_run_that_lacks_a_key_is_refused(key: str, project: Path, tmp_path: Path) -> None:
     (tmp_path / "complete").touch()
-    config = read_run(project / "out/run")
+    config = Run.open(project / "out/run").config
     for value, message in ((None, f"lacks the key '{key}'"), (3, f"'{key}' is 3, no ")):
         changed = {name: there for name, there in config.items() if name != key}
         changed |= {} if value is None else {key: value}
         (tmp_path / "config.json").write_text(json.dumps(changed))
         with pytest.raises(ValueError, match=rf"config\.json: {message}.*train the run again"):
-            read_run(tmp_path)
+            Run.open(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "3", "null", '"a run"'])
@@ -201,7 +201,7 @@ def test_a_config_that_is_no_object_is_refused(content: str, tmp_path: Path) -> 
     (tmp_path / "complete").touch()
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json: holds no object.*train the run again"):
-        read_run(tmp_path)
+        Run.open(tmp_path)
 
 
 def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ import sys
 import stillwave.pipeline.cli
 sys.argv = ["stillwave", "--help"]
 try:
-    pipeline.cli.main()
+    stillwave.pipeline.cli.main()
 except SystemExit:
     heavy = {"torch", "pandas", "zarr", "numpy", "transformers", "matplotlib"}
     print("heavy imports:", sorted(heavy & set(sys.modules)))
@@ -279,7 +279,7 @@ except SystemExit:
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout
     assert "heavy imports: []" in shown
-    for command in ("prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
+    for command in ("init", "prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
         assert f" {command} " in shown
 
 

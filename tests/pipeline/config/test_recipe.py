@@ -45,7 +45,7 @@ def test_stores_are_those_of_the_modalities(fields: dict[str, Any], stores: dict
         ({"losses": {"anchor": 0.1}}, "a segment head has none of them"),
         ({"losses": {"cross_entropy": 0}}, "no loss trains the logits"),
         (
-            {"open_set": {"score": "uncertainty"}},
+            {"open_set": {"score": "learned_uncertainty"}},
             "uncertainty needs a fusion_openmax head and losses.uncertainty",
         ),
         ({"open_set": {"score": "best"}}, r"`open_set.score`: Input should be 'msp'.*\(got 'best'\)"),

@@ -10,7 +10,7 @@ import pytest
 
 import stillwave.pipeline.evaluate.report as report_module
 from stillwave.pipeline.evaluate.report import full_report, report_figures, summary, write_report
-from stillwave.pipeline.runs.head import read_run
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.scores.intervals import interval_report
 from stillwave.pipeline.scores.open_set import auroc
 
@@ -166,7 +166,7 @@ def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "complete").touch()
     (tmp_path / "config.json").write_text(json.dumps({"stillwave": "0.0.9", "frame_shape": [3]}))
     with pytest.raises(ValueError, match=r"a run of format 1 \(Stillwave 0.0.9\).*train it again"):
-        read_run(tmp_path)
+        Run.open(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json: not JSON.*train the run again"):
-        read_run(tmp_path)
+        Run.open(tmp_path)

@@ -23,7 +23,7 @@ from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.export import check_exports, export
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.runs.calibrate import Calibration
-from stillwave.pipeline.runs.head import load_head
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech
@@ -65,7 +65,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "modalities": ["audio", "text"],
         "head": FUSION,
         "losses": {"uncertainty": 0.05},
-        "open_set": {"score": "uncertainty"},
+        "open_set": {"score": "learned_uncertainty"},
         "personalise": {"dim": 4, "hidden": 8},
     },
 }
@@ -129,7 +129,8 @@ def differences(file: Path, run: Path, fold: int | None, batches: list[list[int]
             p = np.array(list(expected.probabilities.values()))
             found.append(float(np.abs(given["probabilities"][row] - p).max()))
             scores.append((float(given["score"][row]), expected.score))
-            assert abs(float(given["uncertainty"][row]) - expected.uncertainty) <= 1e-3
+            assert abs(float(given["entropy"][row]) - expected.entropy) <= 1e-3
+            assert "learned_uncertainty" not in given
     table = np.array(scores)
     return max(found), float(np.abs(table[:, 0] - table[:, 1]).max() / np.abs(table[:, 1]).max())
 
@@ -215,7 +216,9 @@ def test_speech_text_and_who_speaks(train_run: Callable[[str], Path], tmp_path: 
         expected = predictor(noise(n), 16000, text=text, speaker=speaker if row == 0 else None)
         p = np.array(list(expected.probabilities.values()))
         assert np.abs(outputs["probabilities"][row] - p).max() <= 1e-4
-        assert outputs["uncertainty"][row] == pytest.approx(expected.uncertainty, abs=1e-4)
+        assert outputs["entropy"][row] == pytest.approx(expected.entropy, abs=1e-4)
+        learned = expected.learned_uncertainty
+        assert outputs["learned_uncertainty"][row] == pytest.approx(learned, abs=1e-4)
         assert outputs["score"][row] == pytest.approx(expected.score, abs=1e-4)
 
 
@@ -223,7 +226,7 @@ def test_the_head_alone(train_run: Callable[[str], Path], tmp_path: Path) -> Non
     """Any number of frames, and items that lack a modality."""
     run = train_run("fusion")
     file, _ = export(run, tmp_path / "head.onnx", part="head", fold=2)
-    head, config = load_head(run, 2)
+    head, config = Run.open(run).model(2).head, Run.open(run).config
     generator = torch.Generator().manual_seed(3)
     for batch, audio, text in ((4, 90, 12), (1, 1, 3)):
         values: dict[str, Tensor] = {}
@@ -249,7 +252,7 @@ def test_the_head_of_one_backbone_alone(name: str, train_run: Callable[[str], Pa
     run = train_run(name)
     file, difference = export(run, tmp_path / "head.onnx", part="head", fold=1)
     assert difference <= 1e-5
-    head, config = load_head(run, 1)
+    head, config = Run.open(run).model(1).head, Run.open(run).config
     generator = torch.Generator().manual_seed(4)
     for lengths in ([14, 100, 33], [1], [3, 1]):
         frames = torch.randn(

@@ -34,7 +34,7 @@ from stillwave.pipeline.predict.enroll import enroll
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.predict.results import Failure, Prediction, fields_of
 from stillwave.pipeline.runs.calibrate import Calibration
-from stillwave.pipeline.runs.live import load_live
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech, write_wave
@@ -97,7 +97,8 @@ def same(a: Any, b: Any, tolerance: float = 1e-5) -> None:
     """Two answers agree."""
     assert a.probabilities == pytest.approx(b.probabilities, abs=tolerance)
     assert a.score == pytest.approx(b.score, rel=1e-3)
-    assert a.uncertainty == pytest.approx(b.uncertainty, abs=1e-4)
+    assert a.entropy == pytest.approx(b.entropy, abs=1e-4)
+    assert a.learned_uncertainty == pytest.approx(b.learned_uncertainty, abs=1e-4)
     assert (a.label, a.threshold) == (b.label, b.threshold)
 
 
@@ -118,10 +119,11 @@ def test_answers_are_those_of_evaluate_with_all_folds(folder: Path, name: str) -
         assert one.threshold == pytest.approx(row["threshold"], rel=1e-6)
         assert one.segments == ()
         if name == "fusion":
-            assert one.uncertainty == pytest.approx(row["score_uncertainty"], abs=1e-5)
+            assert one.learned_uncertainty == pytest.approx(row["score_learned_uncertainty"], abs=1e-5)
         else:
-            entropy = -sum(p * math.log(p) for p in one.probabilities.values()) / math.log(2)
-            assert one.uncertainty == pytest.approx(entropy)
+            assert one.learned_uncertainty is None
+        entropy = -sum(p * math.log(p) for p in one.probabilities.values()) / math.log(2)
+        assert one.entropy == pytest.approx(entropy)
     assert len({round(one.score, 6) for one in found if isinstance(one, Prediction)}) == 9
 
 
@@ -132,7 +134,7 @@ def test_all_folds_are_the_mean_of_each(folder: Path, segment: Predictor, wav: s
         mean = np.mean([one.probabilities[name] for one in each])
         assert together.probabilities[name] == pytest.approx(mean, abs=1e-9)
     assert len({one.probabilities["low"] for one in each}) == 3
-    with pytest.raises(ValueError, match=r"fold is 3; .* has 0, 1, 2"):
+    with pytest.raises(ValueError, match=r"fold 3: .* has 0, 1, 2"):
         Predictor.load(folder / "segment", fold=3)
 
 
@@ -378,7 +380,7 @@ def test_a_fine_tuned_run_answers_by_its_own_backbones(folder: Path, tmp_path: P
     run = finetune(recipe, read_manifest(table), {"w": wav2vec2}, tmp_path / "run", manifest_path=table)
     samples, rate = soundfile.read(wav, dtype="float32")
     for fold in (0, 1):
-        model, _ = load_live(run, fold)
+        model = Run.open(run).model(fold, Run.open(run).encoders())
         with torch.no_grad():
             outputs = model.outputs(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
         expected = Calibration.load(run / f"fold_{fold}").probabilities(outputs)[0]
@@ -443,8 +445,8 @@ def test_decisions_follow_the_threshold_and_what_is_no_number_is_refused() -> No
     assert fields_of(values | {"score": np.array(2.1)}, ["a", "b"])["decision"] == "unknown"
     bare = fields_of(values | {"threshold": np.array(np.nan)}, ["a", "b"])
     assert (bare["decision"], bare["threshold"], bare["label"]) == (None, None, "a")
-    assert fields_of(values | {"p": np.array([0.0, 1.0])}, ["a", "b"])["uncertainty"] == 0
-    assert fields_of(values | {"p": np.array([0.5, 0.5])}, ["a", "b"])["uncertainty"] == 1
+    assert fields_of(values | {"p": np.array([0.0, 1.0])}, ["a", "b"])["entropy"] == 0
+    assert fields_of(values | {"p": np.array([0.5, 0.5])}, ["a", "b"])["entropy"] == 1
     with pytest.raises(ValueError, match="the model's answer is not a number"):
         fields_of(values | {"p": np.array([np.nan, np.nan])}, ["a", "b"])
 
@@ -467,7 +469,7 @@ def test_the_command_prints_json_lines_and_counts_failures(
     assert (code, said) == (1, "1 of 2 clips could not be predicted\n")
     expected = segment(wav).to_dict()
     assert list(one) == list(expected)
-    for name in ("probabilities", "score", "uncertainty", "threshold"):
+    for name in ("probabilities", "score", "entropy", "learned_uncertainty", "threshold"):
         assert one.pop(name) == pytest.approx(expected.pop(name), rel=1e-4)
     assert one == expected | {"clip": wav}
     assert lost == {"clip": "lost.wav", "error": "missing: lost.wav: No such file or directory"}
@@ -512,7 +514,7 @@ def test_the_command_shows_a_table(folder: Path, wav: str) -> None:
     show(found)
     show(Failure("x" * 60, "empty: 0 bytes"))
     head, line, *segments, failed = file.getvalue().splitlines()
-    assert head.split() == ["clip", "time", "label", "p", "uncertainty", "decision", "score"]
+    assert head.split() == ["clip", "time", "label", "p", "entropy", "decision", "score"]
     assert line.split()[-5] == found.label
     assert f"{found.probabilities[found.label]:.3f}" in line
     assert len(segments) == len(found.segments)

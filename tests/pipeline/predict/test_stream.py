@@ -47,7 +47,8 @@ def tell(sound: Sound, spans: Sequence[Span]) -> list[Segment]:
         Segment(
             label=str(sound.waveform[start:stop].tolist()),
             probabilities={},
-            uncertainty=0.0,
+            entropy=0.0,
+            learned_uncertainty=None,
             score=0.0,
             threshold=None,
             decision=None,

@@ -128,4 +128,4 @@ def test_an_uncertainty_that_was_never_taught_is_no_score() -> None:
         chosen = Recipe.model_validate(
             {"backbones": ["a"], "modalities": ["audio"], "head": head, "losses": losses}
         )
-        assert ("uncertainty" in build_scorers(chosen, outputs)) == there
+        assert ("learned_uncertainty" in build_scorers(chosen, outputs)) == there

@@ -29,8 +29,8 @@ def test_outputs_come_in_the_order_of_the_rows_whatever_the_batches() -> None:
     with torch.no_grad():
         torch.testing.assert_close(head.output(together.features), together.logits, atol=1e-5, rtol=1e-5)
     np.testing.assert_array_equal(predict(head, features, rows, batch_size=2), together.logits.numpy())
-    assert together.uncertainty is not None
-    assert together.uncertainty.shape == (5,)
+    assert together.learned_uncertainty is not None
+    assert together.learned_uncertainty.shape == (5,)
 
 
 def test_half_precision_outputs_are_fp32_tensors_near_the_full_ones() -> None:
@@ -49,5 +49,5 @@ def test_no_rows_are_refused() -> None:
 
 def test_outputs_without_an_uncertainty_stay_without() -> None:
     outputs = Outputs(torch.ones(2, 3), torch.ones(2, 4)).each(lambda value: 2 * value)
-    assert outputs.uncertainty is None
+    assert outputs.learned_uncertainty is None
     assert outputs.features.sum() == 16

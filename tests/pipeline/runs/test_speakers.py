@@ -15,7 +15,7 @@ from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import read_weights
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.speakers import numbered, training_speakers
 from stillwave.pipeline.train.stage import train
 
@@ -75,15 +75,15 @@ def test_a_personalised_run_begins_as_the_basic_one(corpus: Path, basic: Path, t
 
 def test_training_moves_the_vectors_of_known_speakers(corpus: Path, basic: Path, tmp_path: Path) -> None:
     run = run_train(corpus, tmp_path / "run", recipe(personalise=PERSONAL), start=basic)
-    state, facts = read_weights(run, 0)
+    state, facts = Run.open(run).weights(0), Run.open(run).facts(0)
     assert facts["speakers"] == ["s0", "s1", "s2", "s3", "s4"]
-    assert state["speakers.weight"].shape == (6, 4)
-    assert state["up.weight"].abs().max() > 0
+    assert state["head.speakers.weight"].shape == (6, 4)
+    assert state["head.up.weight"].abs().max() > 0
     table = predictions(run, tmp_path / "report")
     assert (table["predicted"] == table["label"]).mean() > 0.8
     # The last layer is that of the basic head, trained on.
-    basic_state, _ = read_weights(basic, 0)
-    assert not torch.equal(state["head.mlp.5.weight"], basic_state["mlp.5.weight"])
+    basic_state = Run.open(basic).weights(0)
+    assert not torch.equal(state["head.head.mlp.5.weight"], basic_state["head.mlp.5.weight"])
 
 
 def test_without_speakers_or_from_a_personalised_start_it_is_refused(

@@ -15,8 +15,8 @@ from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import load_head
 from stillwave.pipeline.runs.inference import predict
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.distill import Teacher
 from stillwave.pipeline.train.stage import Teach, train
 from tests.fakes import write_speech
@@ -65,7 +65,7 @@ def test_the_student_comes_to_say_what_the_teacher_says(corpus: Path, tmp_path: 
     folds = folds_of(data, chosen)
     teacher = taught(corpus)(data, folds)
     for fold in folds:
-        head, _ = load_head(out, fold.number)
+        head = Run.open(out).model(fold.number).head
         said = softmax(predict(head, data.features, fold.train))
         wanted = softmax(teacher.logits(fold)[fold.train])
         assert np.abs(said - wanted).mean() < 0.5 * np.abs(0.5 - wanted).mean()
@@ -88,7 +88,7 @@ def test_a_model_teaches_the_training_rows_of_its_fold_alone(corpus: Path) -> No
         logits = teacher.logits(fold)
         assert np.flatnonzero(np.isfinite(logits).all(1)).tolist() == sorted(fold.train.tolist())
         assert np.isnan(np.delete(logits, fold.train, axis=0)).all()
-        head, _ = load_head(corpus / "teacher", fold.number)
+        head = Run.open(corpus / "teacher").model(fold.number).head
         expected = softmax(predict(head, teacher.data.features, fold.train))
         np.testing.assert_allclose(softmax(logits[fold.train]), expected, atol=1e-5)
 

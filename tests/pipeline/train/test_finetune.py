@@ -24,15 +24,16 @@ from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
-from stillwave.pipeline.runs.head import load_head, read_run, read_weights
+from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.inference import predict
-from stillwave.pipeline.runs.live import LiveModel, at_precision, load_encoders, load_live
 from stillwave.pipeline.runs.live_data import load_live_data
+from stillwave.pipeline.runs.model import Model, at_precision
+from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.unfreeze import unfreeze
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.optimizer import build_optimizer
 from stillwave.pipeline.train.processes import Launched
-from stillwave.pipeline.train.stage import head_of, train
+from stillwave.pipeline.train.stage import train
 from tests.fakes import files_of
 from tests.pipeline.backbones.variants import HEAR_API
 from tests.pipeline.train.test_fit import Killed
@@ -120,10 +121,10 @@ def test_cached_and_live_logits_agree(
     wanted = recipe(name, head=head, train=TRAIN | {"epochs": 1})
     run = cached(table, speech, tmp_path, wanted)
     stored = load_data(wanted, table, tmp_path)
-    live = load_live_data(wanted, table, load_encoders(run))
+    live = load_live_data(wanted, table, Run.open(run).encoders())
     rows = np.arange(12)
-    from_store = predict(load_head(run, 0)[0], stored.features, rows)
-    from_audio = predict(load_live(run, 0)[0], live.features, rows)
+    from_store = predict(Run.open(run).model(0).head, stored.features, rows)
+    from_audio = predict(Run.open(run).model(0, Run.open(run).encoders()), live.features, rows)
     assert relative(from_audio, from_store) < 1e-4
     np.testing.assert_array_equal(stored.features.lengths, live.features.lengths)
     assert stored.digest() == live.digest()
@@ -141,11 +142,14 @@ def test_speech_and_text_live_agree_with_their_stores_and_may_be_absent(
     extract(config("mbert", max_bad_fraction=0.5), table, tmp_path / "mbert.zarr")
     run = train(both, table, tmp_path, tmp_path / "run", manifest_path=speech / "manifest.parquet")
     stored = load_data(both, table, tmp_path)
-    live = load_live_data(both, table, load_encoders(run))
+    live = load_live_data(both, table, Run.open(run).encoders())
     assert live.absent() == stored.absent() == {"audio": 0, "text": 2}
     rows = np.arange(10)
-    from_store = predict(load_head(run, 0)[0], stored.features, rows)
-    assert relative(predict(load_live(run, 0)[0], live.features, rows), from_store) < 1e-4
+    from_store = predict(Run.open(run).model(0).head, stored.features, rows)
+    assert (
+        relative(predict(Run.open(run).model(0, Run.open(run).encoders()), live.features, rows), from_store)
+        < 1e-4
+    )
 
     settings = {"unfreeze": 1, "learning_rate": 1e-4}
     tuned_run = run_finetune(
@@ -155,7 +159,7 @@ def test_speech_and_text_live_agree_with_their_stores_and_may_be_absent(
         both.model_copy(update={"finetune": Finetune(**settings)}),
         start=run,
     )
-    moved = {name.split(".")[1] for name in read_weights(tuned_run, 0)[0] if name.startswith("encoders.")}
+    moved = {name.split(".")[1] for name in Run.open(tuned_run).weights(0) if name.startswith("encoders.")}
     assert moved == {"audio", "text"}
 
 
@@ -169,7 +173,7 @@ def test_fine_tuning_starts_with_the_answers_of_its_cached_run(
     before, after = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in "ab")
     np.testing.assert_allclose(after["raw_low"], before["raw_low"], atol=1e-4)
     np.testing.assert_allclose(after["score_vim"], before["score_vim"], rtol=1e-2)
-    assert read_run(run)["start"]["run"] == str(cached_run)
+    assert Run.open(run).config["start"]["run"] == str(cached_run)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -181,7 +185,7 @@ def test_fine_tuning_learns_in_every_backbone(
     history = pd.read_csv(run / "fold_0" / "history.csv")
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     fresh = build_backbone(config(name)).state_dict()
-    state, _ = read_weights(run, 0)
+    state = Run.open(run).weights(0)
     moved = {
         key.removeprefix("encoders.frames."): t for key, t in state.items() if key.startswith("encoders.")
     }
@@ -193,14 +197,14 @@ def test_fine_tuning_learns_in_every_backbone(
 
 def test_only_the_named_layers_train_and_are_kept(table: pd.DataFrame, speech: Path, tmp_path: Path) -> None:
     run = run_finetune(table, speech, tmp_path / "run", tuned(unfreeze=1))
-    state, facts = read_weights(run, 0)
+    state, facts = Run.open(run).weights(0), Run.open(run).facts(0)
     assert {name.rsplit(".layers.", 1)[1][0] for name in state if name.startswith("encoders.")} == {"2"}
     assert facts == {"classes": ["high", "low"], "speakers": None}
     assert (run / "fold_0" / "model.safetensors").stat().st_size < 600_000
 
 
 def test_rates_fall_from_layer_to_layer() -> None:
-    model = LiveModel(
+    model = Model(
         {"frames": build_backbone(config("wav2vec2"))},
         torch.nn.Linear(2, 2),
         Finetune(unfreeze="all", layer_decay=0.5),
@@ -221,13 +225,13 @@ def test_rates_fall_from_layer_to_layer() -> None:
 
 def test_what_is_frozen_stays_in_eval_mode() -> None:
     head = torch.nn.Linear(2, 2)
-    some = LiveModel({"frames": build_backbone(config("wav2vec2"))}, head, Finetune(unfreeze=1)).train()
+    some = Model({"frames": build_backbone(config("wav2vec2"))}, head, Finetune(unfreeze=1)).train()
     training = {name for name, module in some.encoders.named_modules() if module.training}
     assert training
     assert all(".layers.2" in name for name in training)
-    whole = LiveModel({"frames": build_backbone(config("wav2vec2"))}, head, Finetune(unfreeze="all")).train()
+    whole = Model({"frames": build_backbone(config("wav2vec2"))}, head, Finetune(unfreeze="all")).train()
     assert all(module.training for module in whole.modules())
-    none = LiveModel({"frames": build_backbone(config("wav2vec2"))}, head).train()
+    none = Model({"frames": build_backbone(config("wav2vec2"))}, head).train()
     assert not any(module.training for module in none.encoders.modules())
 
 
@@ -237,10 +241,12 @@ def test_recomputing_activations_changes_no_gradient(name: str, table: pd.DataFr
     encoder = build_backbone(config(name))
     data = load_live_data(wanted, table, {"frames": encoder})
     inputs = data.features.batch(np.array([0, 7, 3]))
+    shapes = {name: part.frame_shape for name, part in data.parts.items()}
     gradients = []
     for again in (False, True):
         settings = Finetune(unfreeze="all", gradient_checkpointing=again)
-        model = LiveModel({"frames": build_backbone(config(name))}, head_of(wanted, data, (0,), 0), settings)
+        head = build_head(wanted, shapes, len(data.classes))
+        model = Model({"frames": build_backbone(config(name))}, head, settings)
         model.train()
         with torch.random.fork_rng():
             torch.manual_seed(0)  # dropout
@@ -267,7 +273,7 @@ def test_a_killed_fine_tuning_ends_with_the_weights_of_one_that_was_not(
     with pytest.raises(Killed):
         run_finetune(folds, speech, tmp_path / "killed", wanted, progress=kill)
     with pytest.raises(ValueError, match="training has not finished"):
-        read_run(tmp_path / "killed")
+        Run.open(tmp_path / "killed")
     goes_on: list[tuple[int, int]] = []
     killed = run_finetune(
         folds,
@@ -278,7 +284,7 @@ def test_a_killed_fine_tuning_ends_with_the_weights_of_one_that_was_not(
     )
     assert goes_on[0] == (1, 2)
     for fold in (0, 1, 2):
-        expected, got = read_weights(whole, fold)[0], read_weights(killed, fold)[0]
+        expected, got = Run.open(whole).weights(fold), Run.open(killed).weights(fold)
         assert expected.keys() == got.keys()
         for name, tensor in expected.items():
             torch.testing.assert_close(got[name], tensor, atol=1e-6, rtol=1e-5)
@@ -307,9 +313,9 @@ def test_mixed_precision_trains_and_weights_stay_fp32(
 ) -> None:
     run = run_finetune(table, speech, tmp_path / "run", tuned(unfreeze=1, train={"precision": "bf16"}))
     assert {
-        tensor.dtype for name, tensor in read_weights(run, 0)[0].items() if name.startswith("encoders.")
+        tensor.dtype for name, tensor in Run.open(run).weights(0).items() if name.startswith("encoders.")
     } == {torch.float32}
-    model, _ = load_live(run, 0)
+    model = Run.open(run).model(0, Run.open(run).encoders())
     encoder: Any = model.encoders["frames"]
     assert encoder.config.precision == "bf16"
     encoder = at_precision(build_backbone(config("wav2vec2")), "bf16")
@@ -353,7 +359,7 @@ def test_two_processes_have_the_loss_curve_of_one(table: pd.DataFrame, speech: P
     )
     assert one["train_loss"].iloc[-1] < one["train_loss"].iloc[0]
     pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-5)
-    first, second = (read_weights(tmp_path / f"run_{count}", 0)[0] for count in (1, 2))
+    first, second = (Run.open(tmp_path / f"run_{count}").weights(0) for count in (1, 2))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=2e-3, rtol=1e-2)
 
@@ -395,8 +401,7 @@ def test_what_cannot_be_fine_tuned_is_refused(
         recipe(finetune={}, views={"train": "sample"})
     with pytest.raises(ValueError, match=r"train.groups.encoders"):
         recipe(finetune={}, train={"groups": {"encoders": {"rate": 0.1}}})
-    with pytest.raises(ValueError, match="whose head is of no use without its backbone"):
-        load_head(run_finetune(table, speech, tmp_path / "live", tuned(unfreeze=1)), 0)
+    run_finetune(table, speech, tmp_path / "live", tuned(unfreeze=1))
     with pytest.raises(ValueError, match=r"live: its backbone was trained, too"):
         cached(table, speech, tmp_path / "other", recipe(), start=tmp_path / "live")
 
@@ -441,13 +446,13 @@ def test_what_a_start_had_trained_is_kept_though_it_is_frozen_now(
     whole = run_finetune(table, speech, tmp_path / "whole", tuned("wav2vec2", {"learning_rate": 1e-2}))
     still = tuned(unfreeze=1, learning_rate=1e-12, train={"learning_rate": 1e-12, "epochs": 1})
     run = run_finetune(table, speech, tmp_path / "run", still, start=whole)
-    before, after = read_weights(whole, 0)[0], read_weights(run, 0)[0]
+    before, after = Run.open(whole).weights(0), Run.open(run).weights(0)
     assert before.keys() == after.keys()
     for name in (name for name in before if name.startswith("encoders.")):
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=1e-5)
-    data = load_live_data(still, table, load_encoders(run))
+    data = load_live_data(still, table, Run.open(run).encoders())
     rows = np.arange(8)
-    one, other = (predict(load_live(path, 0)[0], data.features, rows) for path in (whole, run))
+    one, other = (predict(Run.open(path).model(0), data.features, rows) for path in (whole, run))
     assert relative(other, one) < 1e-4
 
 
@@ -470,7 +475,7 @@ def test_what_is_refused_costs_no_run(role: str, table: pd.DataFrame, speech: Pa
         with pytest.raises(ValueError, match="HEAR module cannot be trained along"):
             finetune(tuned(), table, {"wav2vec2": module}, run, manifest_path="m")
     assert (run / "fold_0/model.safetensors").read_bytes() == kept
-    assert read_run(run)["live"]
+    assert Run.open(run).config["live"]
 
 
 def test_decoded_rows_are_kept_as_long_as_there_is_room(
@@ -508,7 +513,7 @@ def test_a_file_that_changed_since_prepare_is_named(
 def test_backbones_that_are_no_longer_the_same_are_named(
     table: pd.DataFrame, speech: Path, tmp_path: Path, cached_run: Path
 ) -> None:
-    assert load_encoders(cached_run)["frames"].dim == 96
+    assert Run.open(cached_run).encoders()["frames"].dim == 96
     (tmp_path / "wav2vec2.yaml").write_text(yaml.safe_dump(BACKBONES["wav2vec2"] | {"seed": 4}))
     with pytest.raises(ValueError, match=r"would give other frames than those it was trained on: .*weights"):
-        load_encoders(cached_run, tmp_path)
+        Run.open(cached_run).encoders(tmp_path)

@@ -27,9 +27,10 @@ from stillwave.pipeline.runs.calibrate import Calibration
 from stillwave.pipeline.runs.data import UNKNOWN, load_data
 from stillwave.pipeline.runs.features import CachedFeatures
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.head import build_head, load_head
+from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.inference import outputs_of
-from stillwave.pipeline.runs.tensors import save_tensors
+from stillwave.pipeline.runs.run import Run
+from stillwave.pipeline.runs.tensors import load_tensors, save_tensors
 from stillwave.pipeline.train.fit import build_objective, fit
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech
@@ -95,7 +96,7 @@ def test_rows_that_lack_a_modality_are_trained_and_predicted_on_the_other(corpus
 def test_what_a_row_lacks_makes_no_difference_and_what_it_has_does(corpus: Path, run: Path) -> None:
     manifest = read_manifest(corpus / "manifest.parquet")
     data = load_data(recipe(), manifest, corpus / "e")
-    head, _ = load_head(run, 0)
+    head = Run.open(run).model(0).head
     rows = np.array([NO_TEXT[0], 0])
     audio, audio_lengths, text, text_lengths = data.features.batch(rows)
     assert text_lengths.tolist()[0] == 0
@@ -118,7 +119,7 @@ def test_an_ablation_reads_the_one_store_and_the_rows_that_it_has(
     assert list(data.parts) == [modality]
     train(chosen, manifest, corpus / "e", tmp_path, manifest_path=corpus / "manifest.parquet")
     assert evaluate(tmp_path)["n"] == 36 - len(lacking)
-    head, _ = load_head(tmp_path, 0)
+    head = Run.open(tmp_path).model(0).head
     assert isinstance(head, FusionClassifier)
     assert head.cross_attention is None
 
@@ -133,7 +134,7 @@ def test_every_loss_is_in_the_curves_and_the_weighted_sum_is_the_loss(run: Path)
 
 def test_the_run_answers_as_the_composed_classifier_does(corpus: Path, run: Path) -> None:
     """Logits, uncertainty and anchor loss, with OpenMax's unknown class in last place."""
-    head, config = load_head(run, 0)
+    head, config = Run.open(run).model(0).head, Run.open(run).config
     assert isinstance(head, FusionClassifier)
     data = load_data(recipe(), read_manifest(corpus / "manifest.parquet"), corpus / "e")
     rows = np.arange(6)
@@ -146,6 +147,24 @@ def test_the_run_answers_as_the_composed_classifier_does(corpus: Path, run: Path
     calibration = Calibration.load(run / "fold_0")
     score = calibration.scores(outputs_of(head, data.features, rows))["openmax"]
     np.testing.assert_allclose(1 - logits.softmax(1)[:, :-1].amax(1).numpy(), score, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_of_before_still_names_its_score_by_its_old_name(run: Path, tmp_path: Path) -> None:
+    """Version 0.1 called the score `uncertainty`, in config.json and beside the models."""
+    shutil.copytree(run, tmp_path / "old")
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["open_set"]["score"] = "uncertainty"
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "old" / "fold_0" / "calibration.safetensors"
+    tensors, facts = load_tensors(file)
+    assert "learned_uncertainty" in facts["scorers"]
+    old = json.loads(json.dumps(facts).replace("learned_uncertainty", "uncertainty"))
+    save_tensors(file, tensors, old)
+    opened = Run.open(tmp_path / "old")
+    assert opened.recipe.open_set.score == "learned_uncertainty"
+    now, then = opened.calibration(0), Run.open(run).calibration(0)
+    assert list(now.scorers) == list(then.scorers)
+    assert now.thresholds == then.thresholds
 
 
 def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_path: Path) -> None:
@@ -168,7 +187,7 @@ def test_unknown_classes_are_never_trained_and_always_tested(corpus: Path, tmp_p
     assert set(metrics["per_class"]) == {"high", "low"}
     found = metrics["open_set"]
     assert found["unknown"] == ["other"]
-    assert {"msp", "mls", "energy", "openmax", "knn", "vim", "uncertainty"} == set(found["scores"])
+    assert {"msp", "mls", "energy", "openmax", "knn", "vim", "learned_uncertainty"} == set(found["scores"])
     assert found["scores"]["energy"]["n_unknown"] == 12
     np.testing.assert_array_equal(table["score"], table["score_energy"])
     np.testing.assert_array_equal(table["threshold"], table["tuned_energy"])
@@ -198,7 +217,7 @@ def test_an_ensemble_of_all_folds_predicts_rows_that_none_has_seen(
     data = load_data(recipe(), manifest, new / "e")
     each = []
     for fold in range(3):
-        outputs = outputs_of(load_head(run, fold)[0], data.features, np.arange(14))
+        outputs = outputs_of(Run.open(run).model(fold).head, data.features, np.arange(14))
         each.append(Calibration.load(run / f"fold_{fold}").probabilities(outputs))
     expected = np.mean(each, axis=0)
     assert np.std([p[:, 0] for p in each], axis=0).max() > 1e-4
@@ -294,7 +313,7 @@ def test_scores_know_the_training_rows_only(corpus: Path, run: Path) -> None:
     for fold in folds_of(data, recipe()):
         bank = Calibration.load(run / f"fold_{fold.number}").scorers["knn"].bank
         assert len(bank) == len(fold.train)
-        head, _ = load_head(run, fold.number)
+        head = Run.open(run).model(fold.number).head
         own = outputs_of(head, data.features, fold.train).features
         torch.testing.assert_close(bank, torch.nn.functional.normalize(own), atol=1e-4, rtol=1e-4)
 

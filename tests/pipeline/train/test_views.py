@@ -18,7 +18,8 @@ from stillwave.pipeline.config.recipe import Recipe, SegmentHead, Train, Views
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.features import CachedFeatures
-from stillwave.pipeline.runs.head import build_head, load_head
+from stillwave.pipeline.runs.head import build_head
+from stillwave.pipeline.runs.run import Run
 from tests.fakes import files_of, rows_with_views, write_store
 
 COUNT = 2
@@ -198,7 +199,7 @@ def test_a_prediction_is_the_mean_of_the_probabilities_of_all_views(
     predictions = pd.read_parquet(run / "report/predictions.parquet").set_index("id")
     store = EmbeddingStore(embeddings / "fbank.zarr")
     for record in manifest.to_dict("records"):
-        head, config = load_head(run, record["fold"])
+        head, config = Run.open(run).model(record["fold"]).head, Run.open(run).config
         views = range(COUNT + 1) if test == "average" else [0]
         probabilities = []
         for view in views:

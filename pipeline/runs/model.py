@@ -1,0 +1,103 @@
+"""Encoders and head as one model: what a run trains, and what turns new audio into predictions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillwave.heads.base import Head, WrappedHead
+from stillwave.heads.devices import send
+from stillwave.heads.outputs import Outputs
+from stillwave.pipeline.backbones import Backbone, Frames
+from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.runs.unfreeze import unfreeze
+
+FrameChange = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+class Model(WrappedHead):
+    """Waveforms, token ids or stored frames to logits: `encoders`, by modality, and a `head` on their frames.
+
+    encoders: none where frames are stored; then the inputs are those of the head. Else they are, of each
+    modality in turn, (batch, samples) or (batch, tokens) and lengths on the host, 0 where an item lacks the
+    modality; then the numbers of the speakers, if the head wants them.
+    finetune: which parts of the encoders train; None for none, and then they are frozen.
+    augment: of the first modality's frames, while training.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Backbone],
+        head: Head,
+        finetune: Finetune | None = None,
+        augment: FrameChange | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.head = head
+        self.augment = augment
+        self.trained: list[nn.Module] = []
+        self.factors: dict[str, float] = {}  # of the learning rate, by the names of what trains
+        for name, encoder in encoders.items():
+            encoder.eval().requires_grad_(False)
+            if finetune is not None:
+                modules, factors = unfreeze(encoder, finetune)
+                self.trained += modules
+                self.factors |= {f"encoders.{name}.{key}": factor for key, factor in factors.items()}
+        self.train_whole = finetune is not None and finetune.unfreeze == "all"
+        kept = {id(t) for m in self.trained for t in (*m.parameters(), *m.buffers())}
+        state = self.state_dict(keep_vars=True)
+        self.frozen_names = frozenset(
+            name for name, tensor in state.items() if name.startswith("encoders.") and id(tensor) not in kept
+        )
+
+    def train(self, mode: bool = True) -> "Model":
+        """As of any module, but what is frozen stays in eval mode."""
+        super().train(mode)
+        if not self.train_whole:
+            self.encoders.eval()
+            for module in self.trained:
+                module.train(mode)
+        return self
+
+    def outputs(self, *inputs: Tensor) -> Outputs:
+        values, lengths, *others = self.frames(*inputs)
+        if self.augment is not None and self.training:
+            seed = int(torch.randint(2**62, ()))  # of the stream that dropout draws from
+            values, lengths = self.augment(values, lengths, torch.Generator().manual_seed(seed))
+        return self.head.outputs(values, lengths, *others)
+
+    def frames(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The inputs of the head: of each modality in turn, frames and lengths, then what else there is."""
+        encoders = [encoder for encoder in self.encoders.values() if isinstance(encoder, Backbone)]
+        pairs = zip(encoders, inputs[::2], inputs[1::2], strict=False)
+        encoded = [tensor for pair in pairs for tensor in encode(*pair)]
+        return (*encoded, *inputs[len(encoded) :])
+
+
+def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
+    """The frames of a batch of which some items, with the length 0, may have none. lengths: on the host."""
+    there = lengths > 0
+    if there.all():
+        return encoder(values, lengths)  # type: ignore[no-any-return]
+    if not there.any():
+        shape = (encoder.num_layers, encoder.dim) if encoder.num_layers > 1 else (encoder.dim,)
+        return Frames(
+            torch.zeros(len(lengths), 1, *shape, device=values.device),
+            torch.zeros(len(lengths), dtype=torch.int64, device=values.device),
+        )
+    chosen = there.nonzero()[:, 0]
+    index = send(chosen, values.device)
+    found = encoder(values[index], lengths[chosen])
+    frames = found.values.new_zeros(len(lengths), *found.values.shape[1:])
+    counts = found.lengths.new_zeros(len(lengths))
+    return Frames(frames.index_copy(0, index, found.values), counts.index_copy(0, index, found.lengths))
+
+
+def at_precision(encoder: Backbone, precision: str) -> Backbone:
+    """The backbone, computing in `precision` from here on, if it has a choice."""
+    config: Any = encoder.config
+    if hasattr(config, "precision"):
+        encoder.config = config.model_copy(update={"precision": precision})
+    return encoder
