@@ -25,6 +25,7 @@ from stillwave.cache import (
     StoreWriter,
     ledger,
     ranges,
+    units,
     write_unit,
 )
 from stillwave.cache.compact import compact
@@ -289,6 +290,31 @@ def test_a_unit_of_a_plan_that_was_replaced_is_not_kept(place: str) -> None:
         assert plan is not None
         assert ledger.load_records(open_storage(url), plan) == {}
         assert open_storage(url).sizes("frames/c") == {}
+
+
+def test_a_plan_that_is_replaced_while_a_unit_is_put_gets_no_record_of_it(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards are there when the plan changes: without another look, the unit would be called done."""
+    url = f"{place}/a.zarr"
+    with StoreWriter(url, SPEC, FINGERPRINT) as writer:
+        unit = writer.plan(ROWS)[0]
+        plan = ledger.load_plan(open_storage(url))
+        assert plan is not None
+        put = units._put_shards
+
+        def put_and_replan(*arguments: Any) -> dict[int, str]:
+            checksums = put(*arguments)
+            ledger.save_plan(open_storage(url), ledger.Plan(plan.units[1:], frozenset(), {}))
+            return checksums
+
+        monkeypatch.setattr(units, "_put_shards", put_and_replan)
+        with pytest.raises(StoreError, match="planned anew by another run while unit 0 was computed"):
+            write_unit(url, SPEC, unit, unit_frames(unit, SPEC))
+        there = ledger.load_plan(open_storage(url))
+        assert there is not None
+        assert ledger.load_records(open_storage(url), there) == {}
+        assert ledger.load_records(open_storage(url), plan) == {}
 
 
 LEASE_S = (0.2, 2.0)  # S3 tells times in whole seconds: an age may be one too high

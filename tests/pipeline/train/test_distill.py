@@ -1,6 +1,7 @@
 """A run that teaches another, through training."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,20 @@ def test_a_teacher_that_has_seen_the_test_rows_is_refused(corpus: Path, tmp_path
             manifest_path=corpus / "manifest.parquet", teach=partial(Teacher, corpus / "teacher", manifest),
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_was_trained_on_a_test_row_alone_is_refused(corpus: Path) -> None:
+    """What it was trained on must be in no fold's test rows, even where validation rows are the same."""
+    manifest = read_manifest(corpus / "manifest.parquet")
+    data = load_data(recipe(), manifest, corpus / "e", "cpu")
+    (fold, *_) = folds_of(data, recipe())
+    Teacher(corpus / "teacher", manifest, data, [fold], "cpu")
+    moved = replace(fold, train=fold.train[1:], test=np.append(fold.test, fold.train[0]))
+    with pytest.raises(ValueError, match="of fold 0 was trained on rows that the student"):
+        Teacher(corpus / "teacher", manifest, data, [moved], "cpu")
+    valid = replace(fold, train=fold.train[1:], valid=np.append(fold.valid, fold.train[0]))
+    with pytest.raises(ValueError, match="of fold 0 was trained on rows that the student"):
+        Teacher(corpus / "teacher", manifest, data, [valid], "cpu")
 
 
 def test_a_weight_without_a_teacher_and_a_teacher_without_a_weight(corpus: Path, tmp_path: Path) -> None:

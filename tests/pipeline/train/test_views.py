@@ -14,7 +14,7 @@ import stillwave.pipeline.train.fit as fit_module
 import stillwave.pipeline.train.stage as train_module
 from stillwave.cache import EmbeddingStore, Row, Spec
 from stillwave.pipeline.backbones.base import Frames
-from stillwave.pipeline.config.recipe import Recipe, SegmentHead, Train, Views
+from stillwave.pipeline.config.recipe import Recipe, RecipeViews, SegmentHead, Train
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.features import CachedFeatures
@@ -39,7 +39,7 @@ def embeddings(manifest: pd.DataFrame, tmp_path: Path) -> Path:
 def recipe(train: str = "clean", test: str = "clean", **fields: Any) -> Recipe:
     head = SegmentHead(kind="segment", channels=8, num_heads=2, num_segments=2, hidden=8)
     settings = Train(epochs=4, batch_size=8, **fields)
-    views = Views(train=train, test=test)  # type: ignore[arg-type]
+    views = RecipeViews(train=train, test=test)  # type: ignore[arg-type]
     return Recipe(backbones=["fbank"], label="word", head=head, views=views, train=settings)
 
 
