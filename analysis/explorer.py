@@ -27,7 +27,7 @@ from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.evaluate.plots import PALETTE
 
 NEIGHBOURS = 10  # listed for the chosen row
-PAGE = files("analysis") / "explorer_page"
+PAGE = files("stillwave.analysis") / "explorer_page"
 SCRIPTS = ("data.js", "symbols.js", "plot.js", "panels.js", "explorer.js")  # in the order of reading
 
 

@@ -31,8 +31,9 @@ from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract.stage import extract
-from stillwave.pipeline.predict.ensemble import Ensemble, Item
+from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.export import export
+from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.train.stage import train
 
 RATE, CLIP_S = 16_000, 3
@@ -56,7 +57,7 @@ def main() -> None:
         ensemble = Ensemble(run, 0, device="cpu")
         clip = noise(CLIP_S * RATE, 99)
         turns = {
-            "torch": lambda: ensemble([Item({"frames": clip})]),
+            "torch": lambda: ensemble([ClipInputs({"frames": clip})]),
             "fp32": runner(plain, clip, arguments.threads),
             "int8": runner(small, clip, arguments.threads),
         }

@@ -70,8 +70,10 @@ class SegmentAttentionPooling(nn.Module):
             nn.Parameter(torch.randn(num_segments, dim) / math.sqrt(dim)) if use_temporal_encoding else None
         )
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, dim), lengths (batch,) >= 1 -> (batch, num_segments, dim)."""
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim), lengths (batch,) >= 1, or all frames -> (batch, num_segments, dim)."""
+        if lengths is None:
+            lengths = torch.full((len(frames),), frames.shape[1], device=frames.device)
         if on_host(lengths) and (int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]):
             raise ValueError(
                 f"lengths span {int(lengths.min())}..{int(lengths.max())}; "

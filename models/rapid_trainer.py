@@ -16,6 +16,7 @@ from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.corpus import Holdout, Table
+from stillwave.pipeline.config.named import Kind, find_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
@@ -27,7 +28,6 @@ from stillwave.pipeline.runs.live_data import load_live_data
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 TEST = 0.2  # of the rows
 MODELS = ("basic", "personalized")
 SUMMARY = "rapid_training_summary.json"
@@ -40,7 +40,8 @@ class RapidTrainer:
     root: folder that the paths are relative to; the table's own unless given.
     speaker_independent: whole speakers are tested, none of whom was trained on. Else a fifth of the rows,
         stratified by word, whose speakers were trained on, too.
-    seed: of the split, the weights and the training. configs: folder of the recipes and backbones.
+    seed: of the split, the weights and the training. configs: folder of the recipes and backbones, in
+        place of those that find_config knows by name.
 
     The best checkpoint is that of the highest accuracy on validation rows, a tenth of the training rows: the
     test rows choose nothing. A killed training goes on in the same `out`; what is complete is made anew. A
@@ -56,13 +57,13 @@ class RapidTrainer:
         speaker_independent: bool = False,
         seed: int = 0,
         device: str = "auto",
-        configs: str | Path = CONFIGS,
+        configs: str | Path | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self.table, self.out = Path(csv_path), Path(out)
         self.root = self.table.parent if root is None else Path(root)
         self.speaker_independent, self.seed, self.device = speaker_independent, seed, device
-        self.configs, self.watcher = Path(configs), watcher or Watcher()
+        self.configs, self.watcher = configs, watcher or Watcher()
 
     def run_rapid_training(self) -> dict[str, Any]:
         """All of it; returns what is in rapid_training_summary.json.
@@ -151,13 +152,15 @@ class RapidTrainer:
         return self.out / "manifest.parquet"
 
     def _recipe(self, name: str, overrides: tuple[str, ...] = ()) -> Recipe:
-        file = self.configs / "recipes" / f"word_{name}.yaml"
+        file = self._config("recipes", f"word_{name}")
         recipe: Recipe = load_config(file, Recipe, [f"train.seed={self.seed}", *overrides])
         return recipe
 
     def _backbone(self, name: str) -> Any:
-        file = self.configs / "backbones" / f"{name}.yaml"
-        return load_config(file, BackboneConfig, [f"seed={self.seed}"])
+        return load_config(self._config("backbones", name), BackboneConfig, [f"seed={self.seed}"])
+
+    def _config(self, kind: Kind, name: str) -> Path:
+        return find_config(kind, name if self.configs is None else f"{self.configs}/{kind}/{name}.yaml")
 
     def _train(self, name: str, start: Path | None, epochs: int | None, lr: float | None) -> dict[str, Any]:
         overrides: tuple[str, ...] = ()

@@ -15,7 +15,8 @@ from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.commands import store as store_commands
 from stillwave.pipeline.commands import training as training_commands
 from stillwave.pipeline.commands.options import (
-    Corpus,
+    BackboneName,
+    CorpusName,
     Device,
     Manifest,
     Overrides,
@@ -25,6 +26,7 @@ from stillwave.pipeline.commands.options import (
     Workers,
 )
 from stillwave.pipeline.config.base import ConfigError, load_config
+from stillwave.pipeline.config.named import find_config
 from stillwave.version import VERSION
 
 app = typer.Typer(
@@ -32,7 +34,6 @@ app = typer.Typer(
     help="Cached frame embeddings and light heads for speech emotion and audio classification.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
 )
 
@@ -57,7 +58,7 @@ app.command()(init_commands.init)
 
 @app.command()
 def prepare(
-    corpus: Corpus,
+    corpus: CorpusName,
     out: Annotated[str, typer.Option(help="Manifest to write; quarantine.csv goes beside it.")],
     root: Root = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes a list of its own
@@ -67,7 +68,7 @@ def prepare(
     from stillwave.pipeline.config.corpus import CorpusConfig
     from stillwave.pipeline.corpora.prepare import prepare
 
-    config = load_config(corpus, CorpusConfig, overrides)
+    config = load_config(find_config("corpora", corpus), CorpusConfig, overrides)
     with console.Watch() as watch:
         watch.stage("prepare")
         watch.prepared(prepare(config, root, out, watch.files))
@@ -75,9 +76,7 @@ def prepare(
 
 @app.command()
 def extract(
-    backbone: Annotated[
-        Path, typer.Option(help="Backbone config, for example configs/backbones/fbank.yaml.")
-    ],
+    backbone: BackboneName,
     manifest: Manifest,
     out: Annotated[str, typer.Option(help="Store to write, STORE.zarr.")],
     rebuild: Rebuild = False,
@@ -95,9 +94,10 @@ def extract(
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.extract.stage import extract
 
-    config = load_config(backbone, BackboneConfig, overrides)
+    file = find_config("backbones", backbone)
+    config = load_config(file, BackboneConfig, overrides)
     with console.Watch() as watch:
-        watch.stage(f"extract {backbone.stem}")
+        watch.stage(f"extract {file.stem}")
         rows = read_manifest(manifest)
         result = extract(
             config,
@@ -109,7 +109,7 @@ def extract(
             scheduler=scheduler,
             progress=watch.items,
         )
-        watch.extracted(backbone.stem, result)
+        watch.extracted(file.stem, result)
 
 
 for _command in (
@@ -135,13 +135,13 @@ for _command in (
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo corpus.")] = Path("data/corpora/demo"),
-    corpus: Annotated[Path, typer.Option(help="Its config.")] = Path("configs/corpora/demo.yaml"),
+    corpus: CorpusName = "demo",
 ) -> None:
     """Synthesise the built-in demo corpus; does nothing when it is there."""
     from stillwave.pipeline.config.corpus import Demo
     from stillwave.pipeline.corpora.demo import make_demo
 
-    make_demo(out, seed=load_config(corpus, Demo).seed)
+    make_demo(out, seed=load_config(find_config("corpora", corpus), Demo).seed)
     typer.echo(f"{out}: demo corpus ready")
 
 

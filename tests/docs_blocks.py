@@ -23,7 +23,6 @@ LIBRARIES = (
     "dask.array", "dask.distributed", "dvclive", "matplotlib.figure", "pyarrow.parquet",
     "sklearn.linear_model", "sklearn.metrics", "torch", "torch._dynamo", "transformers", "typer", "zarr",
 )  # fmt: skip
-OURS = ("analysis", "cache", "heads", "models", "pipeline")
 SECONDS = 300  # for a page
 
 _BLOCK = re.compile(
@@ -101,7 +100,7 @@ def _write(file: Path, block: Block) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(edit(file.read_text(), block.text) if block.language == "diff" else block.text)
     importlib.invalidate_caches()
-    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stillwave"]:
         del sys.modules[name]  # the next command is a new process to a reader, and sees the file
 
 
@@ -132,7 +131,7 @@ def serve() -> None:
     """What `python docs_blocks.py` does."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    assert not set(OURS) & set(sys.modules)  # those of the page's folder come later
+    assert "stillwave" not in sys.modules  # that of the page's folder comes later
     for line in sys.stdin:
         if child := os.fork():
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -144,9 +143,10 @@ def serve() -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.chdir(page.parent)
-        sys.path.insert(0, str(page.parent))
+        folders = [str(page.parent / "src"), str(page.parent)]
+        sys.path[:0] = folders
         # PYTHONPATH: of the processes that the page starts
-        os.environ.update({"PYTHONPATH": str(page.parent), **environment})
+        os.environ.update({"PYTHONPATH": os.pathsep.join(folders), **environment})
         return run_page(page)
 
 

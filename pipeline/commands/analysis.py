@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from stillwave.pipeline.commands.options import Device, Overrides, TrustRun
+from stillwave.pipeline.commands.options import AnalysisName, Device, Overrides, TrustRun
 from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.named import find_config
 from stillwave.pipeline.config.packages import needed
 
 
@@ -25,9 +26,7 @@ def analyze(
     embeddings: Annotated[
         str | None, typer.Option(help="The folder of the run's stores, if it was moved since.")
     ] = None,
-    config: Annotated[Path, typer.Option(help="What is measured and drawn, and how.")] = Path(
-        "configs/analysis/default.yaml"
-    ),
+    config: AnalysisName = "default",
     device: Device = "auto",
     trust_run: TrustRun = False,
     overrides: Overrides = [],  # noqa: B006
@@ -38,7 +37,7 @@ def analyze(
     from stillwave.pipeline.config.analysis import Analysis
     from stillwave.pipeline.runs.run import Run
 
-    settings = load_config(config, Analysis, overrides)
+    settings = load_config(find_config("analysis", config), Analysis, overrides)
     with console.Watch() as watch:
         facts = analyze(
             store,

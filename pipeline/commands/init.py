@@ -40,13 +40,4 @@ def init(
     typer.echo(f"{found.speakers or 'unknown'} speakers; split: {found.split}")
     typer.echo(f"wrote {corpus} and {recipe}; read them, then run:")
     command = ["stillwave", "run", "--corpus", str(corpus), "--recipe", str(recipe)]
-    command += ["--backbones", str(_backbones()), "--out", f"runs/{folder.absolute().name}"]
-    typer.echo(shlex.join(command))
-
-
-def _backbones() -> Path:
-    """The folder of the backbones' configs that Stillwave brings, as a person here would write it."""
-    import stillwave
-
-    folder = Path(stillwave.__path__[0], "configs", "backbones").resolve()
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    typer.echo(shlex.join([*command, "--out", f"runs/{folder.absolute().name}"]))

@@ -1,15 +1,30 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from stillwave.pipeline.config.named import Kind, config_names
+
+
+def _config(kind: Kind, text: str) -> Any:
+    """An option that find_config takes, and a shell completes."""
+    return typer.Option(
+        help=f"{text}, by its name or its file.",
+        metavar="NAME|FILE",
+        autocompletion=lambda: config_names(kind),
+    )
+
+
+AnalysisName = Annotated[str, _config("analysis", "What is measured and drawn, and how")]
+BackboneName = Annotated[str, _config("backbones", "Backbone config, for example fbank")]
+CorpusName = Annotated[str, _config("corpora", "Corpus config, for example emodb")]
+RecipeName = Annotated[str, _config("recipes", "Recipe, for example fbank_segment")]
 Overrides = Annotated[
     list[str],
     typer.Option("-S", metavar="KEY=VALUE", help="Override a field of the config; may be given many times."),
 ]
-Corpus = Annotated[Path, typer.Option(help="Corpus config, for example configs/corpora/emodb.yaml.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of the corpus; overrides the config's root.")]
 Manifest = Annotated[str, typer.Option(help="The manifest that `prepare` wrote.")]
 Rebuild = Annotated[
@@ -26,7 +41,10 @@ Start = Annotated[
     typer.Option(help="A run on the same rows and folds, with whose weights each fold begins."),
 ]
 Backbones = Annotated[
-    Path | None, typer.Option(help="Folder of backbone configs; default: ../backbones beside the recipe's.")
+    Path | None,
+    typer.Option(
+        help="Folder of the recipe's backbones; default: ../backbones beside the recipe's file, else by name."
+    ),
 ]
 TrustRun = Annotated[
     bool,

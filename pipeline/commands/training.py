@@ -8,23 +8,25 @@ import typer
 
 from stillwave.pipeline.commands.options import (
     Backbones,
-    Corpus,
+    CorpusName,
     Device,
     Manifest,
     Overrides,
     Rebuild,
+    RecipeName,
     Root,
     Start,
     TrustRun,
     Workers,
 )
 from stillwave.pipeline.config.base import load_config, overrides_of
+from stillwave.pipeline.config.named import find_config, is_path
 
 GROUPS = ("corpus", "recipe", "backbones")  # of `run`: configs that overrides name
 
 
 def train(
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    recipe: RecipeName,
     manifest: Manifest,
     embeddings: Annotated[str, typer.Option(help="Folder of the stores.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
@@ -42,7 +44,7 @@ def train(
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.train.stage import train
 
-    config = load_config(recipe, Recipe, overrides)
+    config = load_config(find_config("recipes", recipe), Recipe, overrides)
     rows = read_manifest(manifest, columns=[config.label])
     teach = None
     if teacher is not None:
@@ -67,7 +69,7 @@ def train(
 
 
 def finetune(
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/wav2vec2_finetune.yaml.")],
+    recipe: RecipeName,
     manifest: Manifest,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     start: Start = None,
@@ -84,7 +86,7 @@ def finetune(
     from stillwave.pipeline.corpora.manifest import read_manifest
     from stillwave.pipeline.train.finetune import finetune
 
-    config = load_config(recipe, Recipe, overrides)
+    config = load_config(find_config("recipes", recipe), Recipe, overrides)
     models = _backbone_configs(recipe, config, backbones)
     rows = read_manifest(manifest, columns=[config.label])
     with console.Watch() as watch:
@@ -147,8 +149,8 @@ def compare(
 
 
 def run(
-    corpus: Corpus,
-    recipe: Annotated[Path, typer.Option(help="Recipe, for example configs/recipes/fbank_segment.yaml.")],
+    corpus: CorpusName,
+    recipe: RecipeName,
     out: Annotated[Path, typer.Option(help="Folder for manifest, stores, run and report.")],
     root: Root = None,
     backbones: Backbones = None,
@@ -167,8 +169,10 @@ def run(
     from stillwave.pipeline.config.recipe import Recipe
     from stillwave.pipeline.run import run
 
-    head = load_config(recipe, Recipe, overrides_of(overrides, "recipe", GROUPS))
-    speech = load_config(corpus, CorpusConfig, overrides_of(overrides, "corpus", GROUPS))
+    head = load_config(find_config("recipes", recipe), Recipe, overrides_of(overrides, "recipe", GROUPS))
+    speech = load_config(
+        find_config("corpora", corpus), CorpusConfig, overrides_of(overrides, "corpus", GROUPS)
+    )
     models = _backbone_configs(recipe, head, backbones, overrides_of(overrides, "backbones", GROUPS))
     with console.Watch() as watch:
         metrics = run(
@@ -186,14 +190,24 @@ def run(
 
 
 def _backbone_configs(
-    recipe: Path, config: Any, folder: Path | None, overrides: list[str] | None = None
+    recipe: str, config: Any, folder: Path | None, overrides: list[str] | None = None
 ) -> dict[str, Any]:
-    """The configs of the recipe's backbones, by name. overrides: with the names in front."""
+    """The configs of the recipe's backbones, by name. overrides: with the names in front.
+
+    They are looked up in `folder`; where none is given, beside the recipe's file, then as find_config does.
+    """
     from stillwave.pipeline.config.backbone import BackboneConfig
 
     names = list(config.stores().values())
-    files = folder or recipe.parent.parent / "backbones"
+    beside = Path(recipe).parent.parent / "backbones"
+
+    def file(name: str) -> Path:
+        if folder is not None:
+            return folder / f"{name}.yaml"
+        own = beside / f"{name}.yaml"
+        return own if is_path(recipe) and own.exists() else find_config("backbones", name)
+
     return {
-        name: load_config(files / f"{name}.yaml", BackboneConfig, overrides_of(overrides or [], name, names))
+        name: load_config(file(name), BackboneConfig, overrides_of(overrides or [], name, names))
         for name in names
     }

@@ -27,7 +27,9 @@ def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> A
     try:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; see configs/ for examples") from None
+        raise ConfigError(
+            f"{path}: no such config file; give its path, or the name of a config, such as fbank"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:

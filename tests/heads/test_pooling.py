@@ -111,6 +111,13 @@ def test_avg_and_max_are_torchs_adaptive_pooling(num_segments):
         torch.testing.assert_close(pooling(frames, lengths), expected)
 
 
+def test_without_lengths_all_frames_are_valid():
+    frames = torch.randn(2, 20, 16)
+    pooling = SegmentAttentionPooling(16).eval()
+    assert torch.equal(pooling(frames), pooling(frames, torch.tensor([20, 20])))
+    assert pooling(frames).shape == (2, 8, 16)
+
+
 def test_segments_cover_every_frame_and_none_is_empty():
     lengths = torch.arange(1, 40)
     for num_segments in (1, 2, 8):

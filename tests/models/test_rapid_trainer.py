@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from stillwave.models import rapid_trainer
 from stillwave.models.personalized_model import PersonalizedModel
-from stillwave.models.rapid_trainer import CONFIGS, RapidTrainer
+from stillwave.models.rapid_trainer import RapidTrainer
 from stillwave.models.simple_audio_classifier import SimpleAudioClassifier
 from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import ConfigError, load_config, parse_config
+from stillwave.pipeline.config.named import SHIPPED, find_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.evaluate.stage import evaluate
@@ -34,7 +35,7 @@ FILES = {
 
 
 def raw(name: str) -> Any:
-    return yaml.safe_load((CONFIGS / name).read_text())
+    return yaml.safe_load((SHIPPED / name).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def done(
 
 def test_the_recipes_are_as_described() -> None:
     for name, epochs, every in (("word_basic", 8, 5), ("word_personalized", 12, 7)):
-        recipe: Recipe = load_config(CONFIGS / "recipes" / f"{name}.yaml", Recipe)
+        recipe: Recipe = load_config(find_config("recipes", name), Recipe)
         assert (recipe.train.epochs, recipe.train.step_epochs, recipe.train.gamma) == (epochs, every, 0.5)
         assert recipe.train.schedule == "step"
         assert recipe.train.early_stopping is not None
@@ -74,7 +75,7 @@ def test_the_recipes_are_as_described() -> None:
     basic, personal = raw("recipes/word_basic.yaml"), raw("recipes/word_personalized.yaml")
     assert personal["train"]["learning_rate"] < basic["train"]["learning_rate"]
     assert personal["head"] == basic["head"]
-    cnn = load_config(CONFIGS / "backbones" / "cnn1d.yaml", BackboneConfig)
+    cnn = load_config(find_config("backbones", "cnn1d"), BackboneConfig)
     model = SimpleAudioClassifier(10)
     assert model.encoders["frames"].config.fingerprint_fields() == cnn.fingerprint_fields()
     assert (model.head.pooling.pooling, model.head.pooling.bins) == ("adaptive", basic["head"]["bins"])
@@ -292,7 +293,7 @@ def test_personalised_over_stored_frames(speech: Path, tmp_path: Path) -> None:
     """fbank_words and fbank_words_personalized, smaller and shorter."""
     manifest, rows = speech / "manifest.parquet", read_manifest(speech / "manifest.parquet")
     small = {"channels": 8, "hidden": 8, "num_segments": 2}
-    fbank = load_config(CONFIGS / "backbones" / "fbank_static.yaml", BackboneConfig)
+    fbank = load_config(find_config("backbones", "fbank_static"), BackboneConfig)
     extract(fbank, rows, tmp_path / "fbank_static.zarr")
     start = None
     for name in ("fbank_words", "fbank_words_personalized"):
