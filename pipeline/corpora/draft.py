@@ -146,17 +146,18 @@ def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | 
 
 
 def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings: list[str]) -> Source:
-    inside = [file.relative_to(folder).as_posix() for file in files if file.parent != folder]
+    root = Path(os.path.commonpath([file.parent for file in files]))  # `folder`, or one below that holds all
+    inside = [file.relative_to(root).as_posix() for file in files if file.parent != root]
     labels = [path.partition("/")[0] for path in inside]
     if len(set(labels)) < 2:
         raise ValueError(
-            f"{folder}: no table in it names its files, and {len(set(labels))} of its folders hold audio; it "
+            f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
             f"takes a folder for each of two classes, or a table ({', '.join(TABLES)}): "
-            "stillwave init FOLDER TABLE"
+            "stillwave init FOLDER TABLE. Files whose names say it are `kind: named` (docs/howto/corpus.md)"
         )
     if all(SPEAKER.search(name.lower()) for name in labels):
         warnings.append("the folders are called after speakers, not classes: name the classes in a table")
-    fields = {"kind": "folder", "root": folder.as_posix(), "label": _name(label or "label")}
+    fields = {"kind": "folder", "root": root.as_posix(), "label": _name(label or "label")}
     comments = {"kind": "a folder for each class"}
     if speaker := speaker_pattern(inside, labels):
         fields["speaker"] = speaker[0]

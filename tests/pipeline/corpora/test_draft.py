@@ -157,9 +157,10 @@ def test_what_is_thin_or_missing_is_warned_of(table: Table, tmp_path: Path) -> N
 
 def test_a_folder_per_class(tmp_path: Path) -> None:
     for i in range(24):
-        write_wave(tmp_path / f"corpus/{MOODS[i]}/{ACTORS[i]}_{i}.wav", 0.2, 100, seed=i)
+        write_wave(tmp_path / f"corpus/wav/{MOODS[i]}/{ACTORS[i]}_{i}.wav", 0.2, 100, seed=i)
     found = draft(tmp_path / "corpus")
     corpus = corpus_of(found)
+    assert str(corpus["root"]).endswith("corpus/wav")
     assert (corpus["kind"], corpus["label"]) == ("folder", "label")
     assert re.search(str(corpus["speaker"]), "sad/a3_17.wav")["speaker"] == "a3"  # type: ignore[index]
     assert (found.speakers, found.classes, found.warnings) == (6, {"glad": 12, "sad": 12}, [])
@@ -185,7 +186,7 @@ def test_what_cannot_be_drafted_says_why(table: Table, tmp_path: Path) -> None:
         ValueError, match=r"list.csv: no column names the files below .*such as 'clips/00.wav'"
     ):
         draft(folder, folder / "list.csv")
-    with pytest.raises(ValueError, match=r"1 of its folders hold audio; .*stillwave init FOLDER TABLE"):
+    with pytest.raises(ValueError, match=r"0 folders in .*/clips hold audio. .*stillwave init FOLDER TABLE"):
         draft(folder)
 
 
