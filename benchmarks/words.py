@@ -26,7 +26,7 @@ import pandas as pd
 
 from stillwave.pipeline.config.backbone import BackboneConfig
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import FSDD, Holdout
+from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
@@ -77,11 +77,13 @@ def main() -> None:
     print(json.dumps(lines))
 
 
-def corpus(split: str, seed: int) -> FSDD:
+def corpus(split: str, seed: int) -> CorpusConfig:
     """FSDD's config; by default every speaker is held out in turn."""
-    if split == "speaker":
-        return FSDD(kind="fsdd")
-    return FSDD(kind="fsdd", split=Holdout(kind="holdout", group=None, valid=0, test=0.2, seed=seed))
+    random = [f"split={{kind: holdout, group: null, valid: 0, test: 0.2, seed: {seed}}}"]
+    config: CorpusConfig = load_config(
+        CONFIGS / "corpora/fsdd.yaml", CorpusConfig, [] if split == "speaker" else random
+    )
+    return config
 
 
 def measure(

@@ -84,7 +84,8 @@ def _describe(kind: type[Config]) -> Iterator[str]:
     said = pieces(inspect.getdoc(kind) or "")
     if "kind" in kind.model_fields:
         yield f"`kind: {get_args(kind.model_fields['kind'].annotation)[0]}`\n"
-    yield "\n\n".join(piece.text for piece in said if not set(piece.names) & set(kind.model_fields))
+    fields = {field.alias or name for name, field in kind.model_fields.items()}
+    yield "\n\n".join(piece.text for piece in said if not fields & set(piece.names))
     parents = [base for base in kind.__bases__ if issubclass(base, Config) and base.model_fields]
     own = [name for name in inspect.get_annotations(kind) if name in kind.model_fields and name != "kind"]
     if parents:
@@ -96,7 +97,7 @@ def _describe(kind: type[Config]) -> Iterator[str]:
         field = kind.model_fields[name]
         bounds = " ".join(filter(None, map(_bound, field.metadata)))
         wanted = ", ".join(filter(None, [_type(field.annotation), bounds]))
-        yield f"| `{name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
+        yield f"| `{field.alias or name}` | {wanted} | {_default(field)} | {meaning(kind, name)} |"
 
 
 def meaning(kind: type[Config], name: str) -> str:
@@ -106,7 +107,7 @@ def meaning(kind: type[Config], name: str) -> str:
         texts = [inspect.getdoc(one) if issubclass(one, Config) else None]
         texts.append(inspect.getdoc(_load(described_by)) if described_by else None)
         for piece in (piece for text in texts for piece in pieces(text or "")):
-            if name in piece.names:
+            if (kind.model_fields[name].alias or name) in piece.names:
                 return piece.text[:1].upper() + piece.text[1:].replace("|", "\\|")
     inner = [one for one in get_args(kind.model_fields[name].annotation) if inspect.isclass(one)]
     for one in [kind.model_fields[name].annotation, *inner]:

@@ -1,10 +1,31 @@
 """What `prepare` reads: which corpus, which labels to keep, how it is split, what counts as unusable."""
 
-from typing import Annotated, Literal
+import re
+from pathlib import PurePath, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stillwave.pipeline.config.base import Config
+
+MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s"})
+
+
+def compiled(pattern: str, field: str) -> re.Pattern[str]:
+    """`pattern` as a regular expression. Raises ValueError that names `field`."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{field}: {pattern!r} is not a regular expression: {error}") from None
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"YAML reads this as {value!r}, not as text; put it in quotes")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
 
 
 class SplitBase(Config):
@@ -115,8 +136,7 @@ class Table(CorpusBase):
     def _maps_path_and_no_column_twice(self) -> "Table":
         if "path" not in self.columns:
             raise ValueError("columns must name the one with the audio paths, for example `path: file_path`")
-        made = {"sha256", "sample_rate", "num_samples", "duration_s"}
-        if taken := sorted(made & (self.columns.keys() | self.constants.keys())):
+        if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
             raise ValueError(f"{', '.join(taken)}: measured from the audio; leave it out of the mapping")
         if both := sorted(self.columns.keys() & self.constants.keys()):
             raise ValueError(f"{', '.join(both)}: in `columns` and in `constants`; keep one")
@@ -136,41 +156,92 @@ class Folder(CorpusBase):
     constants: dict[str, str] = Field(default_factory=dict)
 
 
-class EmoDB(CorpusBase):
-    """Berlin Database of Emotional Speech (Burkhardt et al., 2005)."""
+class Named(CorpusBase):
+    """A corpus whose file names say everything: a regular expression, and what its named groups mean.
 
-    kind: Literal["emodb"]
-    split: SplitConfig = LeaveOneGroupOut(kind="leave_one_group_out")
-
-
-class FSDD(CorpusBase):
-    """Free Spoken Digit Dataset: `word` is zero to nine."""
-
-    kind: Literal["fsdd"]
-    label: str = "word"
-    split: SplitConfig = LeaveOneGroupOut(kind="leave_one_group_out")
-
-
-class RAVDESS(CorpusBase):
-    """Ryerson Audio-Visual Database of Emotional Speech and Song, its audio-only files.
-
-    channel: which of them.
+    pattern: a regular expression for the whole of a file's name without its suffix, or for the name and the
+        folders above it: `(?P<speaker>[A-Z]+)/(?P<emotion>[a-z]+)` reads `any/DC/sad.wav`. Each named group
+        is a column; where one part says two things, put a group within a group. `(?x)` at its start allows
+        spaces and lines. A file that does not match is quarantined. What matches is the row's id, unless
+        there is a group `id`.
+    example: a file of the corpus, with the folders that `pattern` reads; the config is checked by it.
+    names: what quarantine.csv calls such names.
+    values: column -> text in the file's name -> value; a column that is not here has the text itself.
+    constants: as for a table.
+    columns: the manifest's columns, in this order; null takes all groups, then all constants.
+    keep: column -> values to import; rows with other values are counted as left out.
     """
 
-    kind: Literal["ravdess"]
-    channel: Literal["speech", "song", "both"] = "speech"
+    kind: Literal["named"]
+    pattern: str
+    example: str
+    names: str = "the corpus's names"
+    values: dict[str, dict[Text, Text]] = Field(default_factory=dict)
+    constants: dict[str, Text] = Field(default_factory=dict)
+    columns: list[str] | None = None
+    keep: dict[str, list[Text]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_its_pattern(self) -> "Named":
+        groups = [group for group in compiled(self.pattern, "pattern").groupindex if group != "id"]
+        there = [*groups, *self.constants]
+        reserved = {"id", "path", *MEASURED}
+        if taken := sorted({name for name in there if there.count(name) > 1 or name in reserved}):
+            raise ValueError(f"{', '.join(taken)}: reserved, or in `pattern` and in `constants`; rename it")
+        columns = there if self.columns is None else self.columns
+        split = self.split.column if isinstance(self.split, Predefined) else self.split.group
+        for field, names, known in (
+            ("values", self.values, groups),
+            ("columns", columns, there),
+            ("label", [self.label], columns),
+            ("split", [split] if split else [], columns),
+            ("keep", self.keep, columns),
+        ):
+            if absent := [name for name in names if name not in known]:
+                raise ValueError(
+                    f"{field}: no column {absent[0]!r}; there are {', '.join(known) or 'none'}. Name its "
+                    f"part of `pattern`, (?P<{absent[0]}>...), or correct `{field}`"
+                )
+        if self.row(PurePosixPath(self.example)) is None:
+            raise ValueError(
+                f"example: {self.example!r} does not match pattern {self.pattern!r}; correct either"
+            )
+        return self
+
+    def row(self, path: PurePath) -> dict[str, str | None] | None:
+        """The id and the columns of a file, of its path below the root; None when it does not match.
+
+        Raises ValueError for a text that `values` lacks.
+        """
+        parts = path.with_suffix("").parts
+        tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        match = next(filter(None, map(re.compile(self.pattern).fullmatch, tails)), None)
+        if match is None:
+            return None
+        row = {"id": match.group(), **match.groupdict(), **self.constants}
+        for name, values in self.values.items():
+            if (text := row[name]) is not None and text not in values:
+                raise ValueError(
+                    f"values.{name}: no value for {text!r}, which {path} has; add it, or narrow "
+                    f"(?P<{name}>...) in `pattern`, and such files are quarantined"
+                )
+            row[name] = None if text is None else values[text]
+        return row if self.columns is None else {name: row[name] for name in ("id", *self.columns)}
 
 
-class CremaD(CorpusBase):
-    """Crowd-sourced Emotional Multimodal Actors Dataset."""
+class Custom(CorpusBase):
+    """A corpus that your own code imports. `prepare` runs that code; a manifest, store or run never does.
 
-    kind: Literal["crema_d"]
+    class: `package.module:Name` of a function or class. It is called with the root (a `Path`) and the
+        config's further fields as keyword arguments, and returns an `Imported`
+        (`stillwave.pipeline.corpora.base`), whose rows have `id`, `path` and the same columns each, as text
+        or None.
+    """
 
+    model_config = ConfigDict(extra="allow")
 
-class Urdu(CorpusBase):
-    """URDU dataset of emotional utterances from talk shows (Latif et al., 2018)."""
-
-    kind: Literal["urdu"]
+    kind: Literal["custom"]
+    class_path: str = Field(alias="class")
 
 
 class Demo(CorpusBase):
@@ -184,6 +255,18 @@ class Demo(CorpusBase):
     seed: int = Field(0, ge=0)
 
 
+_RENAMED = ("emodb", "fsdd", "ravdess", "crema_d", "urdu")
+
+
+def _renamed(raw: Any) -> Any:
+    if isinstance(raw, dict) and (kind := raw.get("kind")) in _RENAMED:
+        raise ValueError(
+            f"kind: {kind} is now configs/corpora/{kind}.yaml, of `kind: named`; copy that file, and set "
+            "root, classes and split in it (RAVDESS's `channel: song` is `keep: {channel: [song]}`)"
+        )
+    return raw
+
+
 CorpusConfig = Annotated[
-    Table | Folder | EmoDB | FSDD | RAVDESS | CremaD | Urdu | Demo, Field(discriminator="kind")
+    Table | Folder | Named | Demo | Custom, Field(discriminator="kind"), BeforeValidator(_renamed)
 ]

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,20 +62,3 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
             yield path
     if not found:
         raise ValueError(f"{root}: no audio files below it (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
-
-
-def read_named(root: Path, rule: str, parse: Callable[[str], Row | None]) -> Imported:
-    """Import a corpus whose file names say everything.
-
-    `parse` gives the text columns for a file's stem, or None when the stem does not fit the corpus's naming
-    `rule`; such a file is rejected as `unrecognised_name`. The id of a row is the stem.
-    """
-    imported = Imported()
-    for path in audio_files(root, imported.ignored):
-        columns = parse(path.stem)
-        if columns is None:
-            detail = f"{path.name} does not fit {rule}"
-            imported.rejected.append(Rejected(path.stem, path.as_posix(), "unrecognised_name", detail))
-        else:
-            imported.rows.append({"id": path.stem, "path": path.as_posix(), **columns})
-    return imported

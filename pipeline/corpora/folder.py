@@ -1,9 +1,8 @@
 """A folder per class: `root/<label>/**/<file>`, with the speaker from a regular expression on the path."""
 
-import re
 from pathlib import Path
 
-from stillwave.pipeline.config.corpus import Folder
+from stillwave.pipeline.config.corpus import Folder, compiled
 from stillwave.pipeline.corpora.base import Imported, Rejected, Row, audio_files
 
 
@@ -14,7 +13,9 @@ def read(config: Folder, root: Path) -> Imported:
     speaker's expression does not match, is rejected as `unrecognised_name`. Raises ValueError for an
     expression that cannot be used.
     """
-    expression = _compile(config.speaker) if config.speaker is not None else None
+    expression = compiled(config.speaker, "speaker") if config.speaker is not None else None
+    if expression and not expression.groups:
+        raise ValueError(f"speaker: {config.speaker!r} has no group; put the speaker's part in parentheses")
     imported = Imported()
     for path in audio_files(root, imported.ignored):
         relative = path.relative_to(root)
@@ -32,13 +33,3 @@ def read(config: Folder, root: Path) -> Imported:
             continue
         imported.rejected.append(Rejected(name, path.as_posix(), "unrecognised_name", problem))
     return imported
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"speaker: {pattern!r} is not a regular expression: {error}") from None
-    if expression.groups < 1:
-        raise ValueError(f"speaker: {pattern!r} has no group; put the speaker's part in parentheses")
-    return expression

@@ -1,0 +1,35 @@
+"""A corpus that the user's own code imports: `kind: custom`."""
+
+from inspect import signature
+from pathlib import Path
+
+from stillwave.pipeline.config.classes import imported
+from stillwave.pipeline.config.corpus import Custom
+from stillwave.pipeline.corpora.base import Imported
+
+
+def read(config: Custom, root: Path) -> Imported:
+    """What the config's class gives for `root` and the further fields, checked. Raises ValueError."""
+    target, fields = imported(config.class_path, "class"), config.model_extra or {}
+    where = f"`class` {config.class_path}"
+    try:
+        signature(target).bind(root, **fields)
+    except (TypeError, ValueError) as error:  # ValueError: written in C, without a signature
+        raise ValueError(
+            f"{where}: cannot be called with the root and {fields}: {error}; name a function that takes the "
+            "root and these fields of the config"
+        ) from None
+    result = target(root, **fields)
+    if not isinstance(result, Imported):
+        raise ValueError(
+            f"{where}: gave {type(result).__name__}; it should give an Imported "
+            "(stillwave.pipeline.corpora.base)"
+        )
+    for number, row in enumerate(result.rows, start=1):
+        alike = isinstance(row, dict) and {"id", "path"} <= row.keys() == result.rows[0].keys()
+        if not alike or not all(isinstance(value, str | None) for value in row.values()):
+            raise ValueError(
+                f"{where}: row {number} is {row}; each row should have `id`, `path` and the columns of the "
+                "first one, as text or None"
+            )
+    return result
