@@ -229,7 +229,7 @@ def test_every_command_and_every_config_class_is_in_the_reference(site: dict[Pat
 
 @pytest.mark.slow
 def test_every_module_of_analysis_is_in_the_reference(site: dict[Path, Page]) -> None:
-    modules = {f"analysis.{file.stem}" for file in (ROOT / "analysis").glob("[a-z]*.py")}
+    modules = {f"stillwave.analysis.{file.stem}" for file in (ROOT / "analysis").glob("[a-z]*.py")}
     assert {"stillwave.analysis.analyze", "stillwave.analysis.explorer"} <= modules
     assert modules <= site[Path("reference/api/analysis.html")].ids
 
