@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stillwave.pipeline.commands import analysis as analysis_commands
+from stillwave.pipeline.commands import init as init_commands
 from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.commands import store as store_commands
 from stillwave.pipeline.commands import training as training_commands
@@ -50,6 +51,9 @@ def options(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(init_commands.init)
 
 
 @app.command()

@@ -58,6 +58,13 @@ def column_names(table: Path) -> list[str]:
     return _names(_records(table))
 
 
+def read_cells(table: Path) -> list[Row]:
+    """Every row of `table` as text, column by column; None for an empty cell. Raises as `column_names`."""
+    records = _records(table)
+    names = _names(records)
+    return [{name: _text(record.get(name)) for name in names} for record in records]
+
+
 def _names(records: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 

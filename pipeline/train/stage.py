@@ -14,6 +14,7 @@ from torch import Tensor
 from stillwave.heads.augment import FrameAugment
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, RowNumbers, load_data
@@ -151,7 +152,7 @@ def _train_fold(
     if recipe.personalise is not None:
         speakers = training_speakers(data, fold.train)
         features = numbered(data, speakers)
-    model = build(seed, len(speakers or ())).to(data.features.device)
+    model = place(build(seed, len(speakers or ())), data.features.device)
     if start is not None:
         load_start(model, Run.open(start), fold.number)
     elif not checkpoint.exists():
