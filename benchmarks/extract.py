@@ -44,7 +44,7 @@ from stillwave.cache.layout import plan_units
 from stillwave.pipeline.backbones import BackboneConfig, build_backbone, load_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract.engine import Engine

@@ -65,7 +65,7 @@ def prepare(
 ) -> None:
     """Read a corpus, check every file, split it, and write the manifest."""
     from stillwave.pipeline.commands import console
-    from stillwave.pipeline.config.corpus import CorpusConfig
+    from stillwave.pipeline.corpora import CorpusConfig
     from stillwave.pipeline.corpora.prepare import prepare
 
     config = load_config(find_config("corpora", corpus), CorpusConfig, overrides)
@@ -138,8 +138,7 @@ def demo(
     corpus: CorpusName = "demo",
 ) -> None:
     """Synthesise the built-in demo corpus; does nothing when it is there."""
-    from stillwave.pipeline.config.corpus import Demo
-    from stillwave.pipeline.corpora.demo import make_demo
+    from stillwave.pipeline.corpora.demo import Demo, make_demo
 
     make_demo(out, seed=load_config(find_config("corpora", corpus), Demo).seed)
     typer.echo(f"{out}: demo corpus ready")

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from stillwave.cache import Item, Row, Spec, StoreWriter, Unit, write_unit
 from stillwave.cache.places import open_storage
-from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.table import Table
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}

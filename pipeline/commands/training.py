@@ -165,8 +165,8 @@ def run(
     -S backbones.fbank.deltas=0.
     """
     from stillwave.pipeline.commands import console
-    from stillwave.pipeline.config.corpus import CorpusConfig
     from stillwave.pipeline.config.recipe import Recipe
+    from stillwave.pipeline.corpora import CorpusConfig
     from stillwave.pipeline.run import run
 
     head = load_config(find_config("recipes", recipe), Recipe, overrides_of(overrides, "recipe", GROUPS))

@@ -11,9 +11,8 @@ import pandas as pd
 import yaml
 
 from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.corpora import IMPORTERS
+from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig
 from stillwave.pipeline.corpora.base import Row, audio_files
 from stillwave.pipeline.corpora.draft_split import propose_split
 from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml

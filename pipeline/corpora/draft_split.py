@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from stillwave.pipeline.config.base import parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.prepare import split_rows
 
 FOLDS = 5

@@ -13,8 +13,7 @@ import pandas as pd
 from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
-from stillwave.pipeline.config.corpus import CorpusConfig
-from stillwave.pipeline.corpora import IMPORTERS, splits
+from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from stillwave.pipeline.config.base import load_config, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.draft import Draft, draft
 from stillwave.pipeline.corpora.prepare import prepare
 from tests.fakes import write_wave
