@@ -52,7 +52,7 @@ from stillwave.pipeline.extract.rows import load, plan_rows
 from stillwave.pipeline.extract.stage import extract
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as ever, for they bound batches
+SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as always, for they bound batches
 NAIVE_FILES = 96  # of the sides that take files one after the other; on a GPU a third, which suffices there
 
 

@@ -120,7 +120,7 @@ def cold(run: Path, clip: Path) -> float:
 
 
 def warm(predictor: Predictor, repeats: int) -> tuple[float, float]:
-    """Median ms of an answer to a clip, and of the bare forward pass; they take turns."""
+    """Median ms of a prediction for a clip, and of the bare forward pass; they take turns."""
     device, encoder = predictor.models.device, predictor.models.encoders["frames"]
     samples = np.random.default_rng(1).normal(0, 0.1, int(SECONDS * RATE)).astype(np.float32)
     batch = torch.from_numpy(samples)[None].to(device)

@@ -44,7 +44,7 @@ class RapidTrainer:
         place of those that find_config knows by name.
 
     The best checkpoint is that of the highest accuracy on validation rows, a tenth of the training rows: the
-    test rows choose nothing. A killed training goes on in the same `out`; what is complete is made anew. A
+    test rows choose nothing. A killed training resumes in the same `out`; what is complete is made anew. A
     table that is refused changes nothing of what is there.
     """
 

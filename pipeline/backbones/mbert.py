@@ -76,7 +76,7 @@ class HubTokenizer:
         from transformers import AutoTokenizer
 
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-            # transformers would go on with an empty vocabulary, and every word would be [UNK]
+            # transformers would continue with an empty vocabulary, and every word would be [UNK]
             raise ValueError(
                 f"`weights` {folder}: no tokenizer.json or vocab.txt there; save the tokenizer too"
             )

@@ -49,7 +49,7 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
     # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
-        # A link to a folder that it lies in would come round for ever.
+        # A link to a folder that it lies in would come round forever.
         subfolders[:] = sorted(
             name
             for name in subfolders

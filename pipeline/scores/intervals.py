@@ -2,7 +2,7 @@
 
 Conventions: labels, predictions and groups are names, one per row. Differences are B - A. A unit is what is
 drawn as a whole: a row, or all rows of a group (a speaker). Rows of one speaker resemble each other, so where
-there are several speakers the interval by groups is the one that speaks for new speakers; rows alone say how
+there are several speakers the interval by groups is the one that holds for new speakers; rows alone say how
 well these speakers were measured. Percentile intervals of few groups (under about 20) are too short.
 
 Nothing is done row by row: the headline scores follow from a confusion matrix, and a resample of rows is a

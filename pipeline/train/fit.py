@@ -1,4 +1,4 @@
-"""The one training loop: batches in, a trained model out. After a kill it goes on."""
+"""The one training loop: batches in, a trained model out. After a kill it resumes."""
 
 import math
 import time
@@ -83,7 +83,7 @@ def fit(
 
     The head ends with its moving average where there is one, and with the best epoch's weights where early
     stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
-    goes on from `checkpoint` ends with the very weights of one that was not. Raises ValueError when the loss
+    resumes from `checkpoint` ends with the very weights of one that was not. Raises ValueError when the loss
     is not finite.
     """
     if config.early_stopping and not len(valid_rows):

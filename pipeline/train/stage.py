@@ -59,7 +59,7 @@ def train(
     start: a run on the same rows and folds, with whose weights each fold begins. teach: makes the
     teacher of a recipe with `losses.distill`, as `partial(Teacher, run, manifest)` of train/distill.py.
 
-    A run that was killed goes on: folds that are done stay, the one in progress continues from its
+    A run that was killed resumes: folds that are done stay, the one in progress continues from its
     checkpoint. A complete run, or one of another recipe or other data, is made anew.
     """
     if recipe.finetune is not None:
@@ -143,7 +143,7 @@ def _train_fold(
 ) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     if (folder / WEIGHTS).exists():
-        processes.wait()  # all have seen it, before one deletes or goes on
+        processes.wait()  # all have seen it, before one deletes or continues
         checkpoint.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
