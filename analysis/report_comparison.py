@@ -67,8 +67,8 @@ def _against_first(shown: list[Shown]) -> list[Block]:
                 "All of it is of these trained models: another seed may move UAR as much, so train several "
                 "before a recipe is called better. Intervals are paired bootstraps, p of UAR a randomisation "
                 "test, p of accuracy McNemar's exact test by rows; none is corrected for the number of "
-                "comparisons. Those by speakers hold for new speakers; with few speakers their p cannot be small, "
-                "whatever the difference."
+                "comparisons. Those by speakers hold for new speakers; with few speakers their p cannot be "
+                "small, whatever the difference."
             )
         )
     if lacking := [one for one in paired if one.name not in by_speakers]:
