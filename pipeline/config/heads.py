@@ -58,9 +58,9 @@ class HeadConfig(Config):
 def config_of(kind: str, head: Any) -> type[HeadConfig]:
     """The config class of a head."""
     types = get_type_hints(head.__init__, include_extras=True)
-    fields: dict[str, Any] = {"kind": (Literal[kind], ...)} | (
-        {"class": (str, ...)} if kind == "custom" else {}
-    )
+    fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
+    if kind == "custom":
+        fields["class"] = (str, ...)
     for name, argument in signature(head).parameters.items():
         if argument.kind is argument.KEYWORD_ONLY and name not in GIVEN:
             default = ... if argument.default is argument.empty else argument.default
