@@ -1,22 +1,29 @@
 # make demo: a result on the built-in corpus. make test: the whole suite. make docs: the site, into site/.
 # make notebooks: runs those of analysis/notebooks. All of them set up .venv first. make gpu: the GPU's tests and
-# figures, with whatever Python there is.
+# figures, with whatever Python there is. make core PYTHON=python3.12: cache, heads and configs on another Python, in
+# .venv-3.12. TORCH=cu126, or another tag of WHEELS, beside setup or core: torch from there.
 PYTHON ?= python3
 VENV := .venv
+CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
+WHEELS := https://download.pytorch.org/whl
+INSTALL := -m pip install --disable-pip-version-check
+# Alone and first, since an index of wheels lacks most of what torch needs; the pin torch==2.13.0 then keeps 2.13.0+cu126.
+FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test lint docs notebooks gpu clean
+.PHONY: setup demo test core lint docs notebooks gpu clean
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed$(TORCH)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed$(TORCH): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"Stillwave needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; try make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(if $(TORCH),$(VENV)/bin/python $(INSTALL) $(FROM_WHEELS))
+	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@# Without what they ask for: encodec torchaudio, hearvalidator TensorFlow. Neither is needed here.
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps encodec==0.1.1 hearvalidator==2021.0.2
-	@touch $@
+	$(VENV)/bin/python $(INSTALL) --no-deps encodec==0.1.1 hearvalidator==2021.0.2
+	@touch $@ $(VENV)/.installed
 
 demo: setup
 	dvc repro
@@ -25,6 +32,14 @@ demo: setup
 
 test: setup
 	pytest -n auto --dist loadfile --no-loadscope-reorder
+
+core:
+	@test $(CORE)/.installed -nt pyproject.toml -a $(CORE)/.installed -nt constraints.txt || { set -e; \
+	  $(PYTHON) -m venv $(CORE); \
+	  $(if $(TORCH),$(CORE)/bin/python $(INSTALL) -q $(FROM_WHEELS);) \
+	  $(CORE)/bin/python $(INSTALL) -q -c constraints.txt -e . hypothesis pytest pytest-xdist; \
+	  touch $(CORE)/.installed; }
+	$(CORE)/bin/python -m pytest -q -rfE -n auto --dist loadfile tests/cache tests/heads tests/pipeline/config
 
 lint: setup
 	ruff check .
@@ -43,4 +58,4 @@ gpu:
 	@$(PYTHON) benchmarks/gpu.py
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* site .mypy_cache .ruff_cache .pytest_cache .hypothesis

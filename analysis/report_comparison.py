@@ -67,14 +67,14 @@ def _against_first(shown: list[Shown]) -> list[Block]:
                 "All of it is of these trained models: another seed may move UAR as much, so train several "
                 "before a recipe is called better. Intervals are paired bootstraps, p of UAR a randomisation "
                 "test, p of accuracy McNemar's exact test by rows; none is corrected for the number of "
-                "comparisons. By speakers speaks for new speakers, and with few of them its p cannot be "
+                "comparisons. Those by speakers hold for new speakers; with few speakers their p cannot be "
                 "small, whatever the difference."
             )
         )
     if lacking := [one for one in paired if one.name not in by_speakers]:
         names = ", ".join(one.name for one in lacking)
         blocks.append(
-            Text(f"Not by speakers: {names}; that needs two speakers, and one for every row, of unknown too.")
+            Text(f"Not by speakers: {names}; that needs two speakers, and one forevery row, of unknown too.")
         )
     blocks += [Text(f"Not compared with {first.name}: {name} {why}.") for name, why in reasons.items() if why]
     return blocks

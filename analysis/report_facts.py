@@ -90,7 +90,7 @@ def environment(shown: Shown) -> list[Block]:
     blocks: list[Block] = []
     count = len(shown.environments)
     if count > 1:
-        blocks.append(Text(f"Training was interrupted, and went on in {count} environments, in this order."))
+        blocks.append(Text(f"Training was interrupted, and resumed in {count} environments, in this order."))
     for i, one in enumerate(shown.environments):
         flat = {name: value for name, value in one.items() if name not in ("libraries", "git", "gpu")}
         flat["gpu"] = one["gpu"] and f"{one['gpu']['name']}, {one['gpu']['memory_gib']} GiB"

@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 
 from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
-from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.table import Table
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.export import export

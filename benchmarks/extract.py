@@ -44,7 +44,7 @@ from stillwave.cache.layout import plan_units
 from stillwave.pipeline.backbones import BackboneConfig, build_backbone, load_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract.engine import Engine
@@ -52,7 +52,7 @@ from stillwave.pipeline.extract.rows import load, plan_rows
 from stillwave.pipeline.extract.stage import extract
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as ever, for they bound batches
+SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as always, for they bound batches
 NAIVE_FILES = 96  # of the sides that take files one after the other; on a GPU a third, which suffices there
 
 

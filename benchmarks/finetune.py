@@ -22,8 +22,8 @@ import numpy as np
 
 from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.run import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"

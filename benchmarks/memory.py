@@ -45,8 +45,9 @@ def main() -> None:
 
 def make_corpus(folder: Path, rows: int) -> None:
     """`rows` clips and a manifest."""
-    from stillwave.pipeline.config.corpus import Holdout, Table
+    from stillwave.pipeline.config.corpus import Holdout
     from stillwave.pipeline.corpora.prepare import prepare
+    from stillwave.pipeline.corpora.table import Table
 
     rng = np.random.default_rng(0)
     (folder / "wav").mkdir()

@@ -28,10 +28,11 @@ import torch
 
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
-from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.table import Table
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.train.stage import train
@@ -119,7 +120,7 @@ def cold(run: Path, clip: Path) -> float:
 
 
 def warm(predictor: Predictor, repeats: int) -> tuple[float, float]:
-    """Median ms of an answer to a clip, and of the bare forward pass; they take turns."""
+    """Median ms of a prediction for a clip, and of the bare forward pass; they take turns."""
     device, encoder = predictor.models.device, predictor.models.encoders["frames"]
     samples = np.random.default_rng(1).normal(0, 0.1, int(SECONDS * RATE)).astype(np.float32)
     batch = torch.from_numpy(samples)[None].to(device)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from stillwave.pipeline.config.corpus import Holdout, Table
+from stillwave.pipeline.config.corpus import Holdout
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.table import Table
 
 RATE = 16_000
 SHORTEST_S, LONGEST_S = 2.0, 15.0

@@ -26,8 +26,8 @@ import pandas as pd
 
 from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.evaluate.stage import evaluate

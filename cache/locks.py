@@ -121,7 +121,7 @@ class Lease:
                 if time.monotonic() - self._seen > EXPIRE_S:
                     self._lost = StoreLocked(
                         f"{self._store}: its lease could not be renewed for {EXPIRE_S:.0f} s, so another "
-                        "process may be writing it; run the same command again, it goes on where it stopped"
+                        "process may be writing it; run the same command again, it resumes where it stopped"
                     )
                     return
 

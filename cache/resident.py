@@ -46,8 +46,9 @@ class Resident:
         Both are where the values are.
         """
         starts, lengths = self.starts[rows], self.lengths[rows]
-        padded = _copied if self.values.device.type == "cpu" else _gathered
-        return padded(self.values, starts, lengths), lengths.to(self.values.device, non_blocking=True)
+        values = self.values
+        padded = _copied if values.device.type == "cpu" else _gathered
+        return padded(values, starts, lengths), lengths.to(values.device, non_blocking=values.is_cuda)
 
 
 def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
 def _gathered(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """The same in a few kernels, however many rows there are."""
     steps = torch.arange(int(lengths.max()), device=values.device)
-    starts, lengths = torch.stack([starts, lengths]).to(values.device, non_blocking=True)
+    starts, lengths = torch.stack([starts, lengths]).to(values.device, non_blocking=values.is_cuda)
     valid = steps < lengths[:, None]
     found = values[torch.where(valid, starts[:, None] + steps, 0)]
     return found.masked_fill_(~valid.reshape(*valid.shape, *(1,) * (values.ndim - 1)), 0)

@@ -43,7 +43,7 @@ class EmbeddingStore:
         if not attributes["complete"]:
             raise IncompleteStore(
                 f"{path}: not complete: it is being written, or its extraction was interrupted; "
-                "run the same `stillwave extract` again, it goes on where it stopped"
+                "run the same `stillwave extract` again, it resumes where it stopped"
             )
         self.index_sha256: str = attributes["index_sha256"]
         self.fingerprint: dict[str, Any] = attributes["fingerprint"]

@@ -1,4 +1,4 @@
-"""The one way to write a store: lock, plan, write units, finish. Killed anywhere, it goes on where it was.
+"""The one way to write a store: lock, plan, write units, finish. Killed anywhere, it resumes.
 
 with StoreWriter(path, spec, fingerprint) as writer:
     for unit in writer.plan(rows):
@@ -63,7 +63,7 @@ class StoreWriter:
         self._lock.release()
 
     def plan(self, rows: Sequence[Row]) -> list[Unit]:
-        """Say which rows the store shall hold; returns the units still to be written.
+        """Say which rows the store should hold; returns the units still to be written.
 
         Items already stored stay where they are, new ones get units of their own after them, rows that
         are no longer wanted leave the index. When nothing changes, nothing is written.

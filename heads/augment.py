@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, valid_mask, zero_padding
 
 
@@ -107,7 +108,7 @@ class FrameAugment:
 def _uniform(low: float, high: float, batch: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """(batch, 1) draws. Made where the generator lives: a seed means the same numbers on every device."""
     draw = torch.rand(batch, 1, generator=generator, device=generator.device)
-    return (low + (high - low) * draw).to(like.device, non_blocking=True)
+    return send(low + (high - low) * draw, like.device)
 
 
 def _stretches(

@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.devices import widened
 from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 
@@ -17,7 +18,7 @@ class CACHead(nn.Module):
 
         log(1 + sum over j != y of exp(d_y - d_j)) + weight * d_y .
 
-    Distances are float64. The anchors are a buffer: nothing here is learned.
+    Distances are float64, on Apple's GPUs float32. The anchors are a buffer: nothing here is learned.
     """
 
     anchors: Tensor
@@ -102,5 +103,5 @@ class CACScore(Score):
 
 def distances(logits: Tensor, points: Tensor) -> Tensor:
     """Euclidean, (batch, dim) to each of (classes, dim) -> (batch, classes), float64."""
-    d: Tensor = torch.linalg.vector_norm(logits.double()[:, None] - points.double(), dim=-1)
+    d: Tensor = torch.linalg.vector_norm(widened(logits)[:, None] - widened(points), dim=-1)
     return d

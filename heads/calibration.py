@@ -16,7 +16,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     (ICML 2017). The loss is convex in 1 / T, so its slope's only zero is found by halving, in float64; and
     since T = 1 is among the candidates, the result is never worse than none.
 
-    Where every row is right, as few validation rows easily are, the loss falls for ever as T does: the rows
+    Where every row is right, as few validation rows easily are, the loss falls forever as T does: the rows
     say nothing of how sure to be, and T is 1. So it is where T changes nothing. Where certainty only costs,
     as with one row that is wrong: HIGHEST.
 
@@ -30,7 +30,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     if not logits.isfinite().all():
         bad = int((~logits.isfinite()).any(1).sum())
         raise ValueError(
-            f"{bad} of {len(logits)} rows have logits that are not finite; no temperature can mend them"
+            f"{bad} of {len(logits)} rows have logits that are not finite; no temperature can fix them"
         )
     logits = logits.double()
     own = logits.gather(1, labels.long()[:, None])

@@ -6,6 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.devices import widest
+
 
 class Standardise(nn.Module):
     """Subtract a fixed mean and divide by a fixed standard deviation, per dimension.
@@ -26,14 +28,16 @@ class Standardise(nn.Module):
     def fit(self, chunks: Iterable[Tensor]) -> Self:
         """Take mean and deviation over `chunks` of (frames, *shape). Give it training rows only.
 
-        Sums run in float64 and relative to the first frame, so a large mean costs no precision.
+        Sums run in float64 and relative to the first frame, so a large mean costs no precision; those of an
+        Apple GPU's frames on the CPU, since it has no float64.
         A dimension that never varies keeps a deviation of 1.
         """
-        count, origin = 0, self.mean.double()
+        device = self.mean.device if widest(self.mean.device) == torch.float64 else torch.device("cpu")
+        count, origin = 0, self.mean.to(device).double()
         total = torch.zeros_like(origin)
         squares = torch.zeros_like(origin)
         for chunk in chunks:
-            values = chunk.to(origin)
+            values = chunk.to(device).double()
             if count == 0 and len(values):
                 origin = values[0]
             count += len(values)
@@ -43,8 +47,8 @@ class Standardise(nn.Module):
             raise ValueError("Standardise.fit got no frames; it needs at least one training row")
         shift = total / count
         std = (squares / count - shift.square()).clamp(min=0).sqrt()
-        self.mean.copy_(origin + shift)
-        self.std.copy_(torch.where(std > 1e-8, std, 1.0))
+        self.mean.copy_((origin + shift).to(self.mean.dtype))
+        self.std.copy_(torch.where(std > 1e-8, std, 1.0).to(self.std.dtype))
         return self
 
     def forward(self, frames: Tensor) -> Tensor:

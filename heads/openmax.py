@@ -133,7 +133,7 @@ class OpenMax(nn.Module):
         """Logits (batch, classes) -> revised logits (batch, classes + 1), the unknown last."""
         alpha = min(self.alpha, logits.shape[1])
         place = logits.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # 0 for the largest
-        rank = ((alpha - place.double()) / alpha).clamp(min=0)
+        rank = ((alpha - place.to(self.means.dtype)) / alpha).clamp(min=0)
         wide = logits.to(self.means)
         moved = self.weights(logits) * rank * wide.clamp(min=0)
         return torch.cat([wide - moved, moved.sum(1, keepdim=True)], 1)

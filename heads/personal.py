@@ -1,4 +1,4 @@
-"""A head that knows who speaks: a learned vector for every training speaker, one for all others."""
+"""A head that knows who speaks: a learned vector forevery training speaker, one for all others."""
 
 import torch
 from torch import Tensor, nn

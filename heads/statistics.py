@@ -33,7 +33,7 @@ class AttentiveStatsPooling(nn.Module):
     def statistics(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """`forward` for a caller who knows that the padding is finite: zeroing it costs a copy."""
         scores = self.score(self.hidden(frames).tanh()).squeeze(-1)  # (batch, frames)
-        # Not -inf: an item without frames shall weigh its zeros, not divide by nothing.
+        # Not -inf: an item without frames should weigh its zeros, not divide by nothing.
         scores = scores.masked_fill(~valid_mask(lengths, frames.shape[1]), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1).to(frames.dtype)[:, None]  # (batch, 1, frames)
         mean = weights @ frames  # (batch, 1, dim)

@@ -115,7 +115,7 @@ class AudioDataset(Dataset[tuple[Tensor, int, str]]):
             return load_waveform(Path(path), self.sample_rate)
         except BadAudio as error:
             detail = str(error) if path in str(error) else f"{path}: {error}"
-            raise ValueError(f"{detail}; mend it, or leave it out with on_error='skip'") from None
+            raise ValueError(f"{detail}; fix it, or leave it out with on_error='skip'") from None
 
     def _usable(self, path: str) -> bool:
         try:

@@ -14,12 +14,13 @@ from stillwave.models.word_table import COLUMNS, check_table, check_words, warn_
 from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.backbones import build_backbone, load_backbone
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import Holdout, Table
+from stillwave.pipeline.config.corpus import Holdout
 from stillwave.pipeline.config.named import Kind, find_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.corpora.quarantine import quarantined_ids
+from stillwave.pipeline.corpora.table import Table
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.run import Watcher
 from stillwave.pipeline.runs.folds import folds_of
@@ -43,7 +44,7 @@ class RapidTrainer:
         place of those that find_config knows by name.
 
     The best checkpoint is that of the highest accuracy on validation rows, a tenth of the training rows: the
-    test rows choose nothing. A killed training goes on in the same `out`; what is complete is made anew. A
+    test rows choose nothing. A killed training resumes in the same `out`; what is complete is made anew. A
     table that is refused changes nothing of what is there.
     """
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stillwave.pipeline.commands import analysis as analysis_commands
+from stillwave.pipeline.commands import init as init_commands
 from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.commands import store as store_commands
 from stillwave.pipeline.commands import training as training_commands
@@ -52,6 +53,9 @@ def options(
     pass
 
 
+app.command()(init_commands.init)
+
+
 @app.command()
 def prepare(
     corpus: CorpusName,
@@ -61,7 +65,7 @@ def prepare(
 ) -> None:
     """Read a corpus, check every file, split it, and write the manifest."""
     from stillwave.pipeline.commands import console
-    from stillwave.pipeline.config.corpus import CorpusConfig
+    from stillwave.pipeline.corpora import CorpusConfig
     from stillwave.pipeline.corpora.prepare import prepare
 
     config = load_config(find_config("corpora", corpus), CorpusConfig, overrides)
@@ -134,8 +138,7 @@ def demo(
     corpus: CorpusName = "demo",
 ) -> None:
     """Synthesise the built-in demo corpus; does nothing when it is there."""
-    from stillwave.pipeline.config.corpus import Demo
-    from stillwave.pipeline.corpora.demo import make_demo
+    from stillwave.pipeline.corpora.demo import Demo, make_demo
 
     make_demo(out, seed=load_config(find_config("corpora", corpus), Demo).seed)
     typer.echo(f"{out}: demo corpus ready")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stillwave.pipeline.backbones import BackboneConfig
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.evaluate.stage import evaluate

@@ -57,7 +57,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(text: str) -> list[str]:
-    """The commands of a block of bash: lines that go on are joined, comments left out."""
+    """The commands of a block of bash: lines that continue are joined, comments left out."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from stillwave.cache import Item, Row, Spec, StoreWriter, Unit, write_unit
 from stillwave.cache.places import open_storage
-from stillwave.pipeline.config.corpus import KFold, Table
+from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.corpora.prepare import prepare
+from stillwave.pipeline.corpora.table import Table
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}
@@ -69,7 +70,7 @@ def files_of(path: str | Path) -> dict[str, bytes]:
 
 
 def write_wave(path: Path, seconds: float, hertz: float, seed: int, sample_rate: int = 16_000) -> None:
-    """A tone with harmonics in noise: pitched as `hertz`, different for every seed."""
+    """A tone with harmonics in noise: pitched as `hertz`, different forevery seed."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in (1, 2, 3))

@@ -77,3 +77,7 @@ def test_params_name_the_stores_that_each_recipe_reads() -> None:
         assert recipe.finetune is not None
         assert recipe.backbones == [item["backbone"]]
         assert item["after"] in (item["options"].removeprefix("--start "), "data/manifest.parquet")
+
+
+def test_it_can_be_read_at_a_glance() -> None:
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 170

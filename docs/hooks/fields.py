@@ -19,7 +19,7 @@ class Piece(NamedTuple):
 def pieces(docstring: str) -> list[Piece]:
     """The paragraphs and entries of a docstring, in its order, each of them one line.
 
-    An entry begins a line, or follows another one's full stop. Its further lines are indented, or go on with
+    An entry begins a line, or follows another one's full stop. Its further lines are indented, or continue
     an unfinished sentence.
     """
     found: list[Piece] = []
@@ -36,7 +36,7 @@ def pieces(docstring: str) -> list[Piece]:
 
 
 def _logical_lines(docstring: str) -> list[str]:
-    """Lines with those that go on with them; a blank line and the beginning of an entry end a paragraph."""
+    """Lines with those that continue them; a blank line and the beginning of an entry end a paragraph."""
     lines: list[str] = []
     going_on = in_entry = False
     for line in docstring.splitlines():

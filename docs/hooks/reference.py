@@ -14,7 +14,7 @@ from fields import pieces
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
-from stillwave.pipeline import backbones, config
+from stillwave.pipeline import backbones, config, corpora
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.config import heads
 from stillwave.pipeline.config.base import Config
@@ -22,7 +22,8 @@ from stillwave.pipeline.config.classes import imported
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
-    "stillwave.pipeline.config.corpus": "Corpora",
+    "stillwave.pipeline.corpora": "Corpora",
+    "stillwave.pipeline.config.corpus": "All corpora",
     "stillwave.pipeline.backbones": "Backbones",
     "stillwave.pipeline.config.views": "Views",
     "stillwave.pipeline.config.recipe": "Recipes",
@@ -39,7 +40,7 @@ SYMBOLS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_leng
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs for every page: fill in what is marked."""
+    """Called by MkDocs forevery page: fill in what is marked."""
     made = {"commands": command_reference, "configs": config_reference, "recipes": files_in_configs}
     for name, make in made.items():
         if (mark := f"<!-- {name} -->") in markdown:
@@ -56,7 +57,7 @@ def command_reference() -> str:
 def config_classes() -> dict[str, list[type[Config]]]:
     """Every config class, by the section that it belongs to."""
     found: dict[str, list[type[Config]]] = {name: [] for name in SECTIONS}
-    for module in (*_modules(config), *_modules(backbones)):
+    for module in (*_modules(config), *_modules(corpora), *_modules(backbones)):
         section = next((name for name in SECTIONS if module.__name__.startswith(name)), module.__name__)
         found.setdefault(section, [])
         found[section] += [

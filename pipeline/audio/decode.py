@@ -54,7 +54,7 @@ class BadAudio(ValueError):
 def read_bytes(path: str | Path) -> bytes:
     """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
     if not is_url(path) and Path(path).exists() and not Path(path).is_file():
-        raise BadAudio("missing", f"{path}: not a regular file")  # reading a pipe would wait for ever
+        raise BadAudio("missing", f"{path}: not a regular file")  # reading a pipe would wait forever
     try:
         data = read_file(path)
     except OSError as error:

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, zero_padding
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
@@ -122,7 +123,7 @@ class Ast(Backbone):
         counts = [self.num_frames(length) for length in lengths.tolist()]
         most = -(-max(counts) // self.num_steps)  # windows of an item
         used = [most * row + i for row, n in enumerate(counts) for i in range(-(-n // self.num_steps))]
-        places = torch.tensor(used).to(batch.device, non_blocking=True)
+        places = send(torch.tensor(used), batch.device)
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, self.checked(lengths, batch.device))
             windows = self._windows(zero_padding(mels, num_mels), most).flatten(0, 1)[places]
@@ -132,7 +133,7 @@ class Ast(Backbone):
             encoded = torch.cat([self._encode(part) for part in windows.split(at_once)])
         frames = encoded.new_zeros(len(counts) * most, *encoded.shape[1:]).index_copy(0, places, encoded)
         frames = frames.unflatten(0, (len(counts), most)).flatten(1, 2)[:, : max(counts)]
-        return Frames(frames, torch.tensor(counts).to(batch.device, non_blocking=True))
+        return Frames(frames, send(torch.tensor(counts), batch.device))
 
     def _forward_one(self, batch: Tensor, lengths: Tensor) -> Frames:
         """`forward` of one item, all of it valid, without a loop: what an exported graph does."""

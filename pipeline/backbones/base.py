@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host
 from stillwave.pipeline.backbones.config import BackboneConfig
 from stillwave.pipeline.backbones.numerics import hold_weights
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
                 f"an item of {least} samples is too short for one frame: leave out items "
                 "whose num_frames is 0"
             )
-        return lengths.to(device, non_blocking=True)
+        return send(lengths, device)
 
     def hold_weights(self, precision: str) -> None:
         """Make the weights ready for many frozen batches; the frames stay: see numerics.hold_weights."""

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
@@ -148,14 +149,14 @@ class Encodec(Backbone):
                 alone = [self._encode_at_once(waveforms, [place])[0] for place in places]
                 encoded = nn.utils.rnn.pad_sequence(alone, batch_first=True)
         segments = torch.tensor([-(-size // HOP_LENGTH) for _, _, size in places])
-        return Frames(joined(encoded, segments, counts), counts.to(batch.device, non_blocking=True))
+        return Frames(joined(encoded, segments, counts), send(counts, batch.device))
 
     def _encode_at_once(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
         """(segments, frames of the longest, dim) fp32, from one batch of all segments.
 
         waveforms: (batch, samples, channels). places: row, first sample and size of each segment.
         """
-        rows, starts, sizes = torch.tensor(places).to(waveforms.device, non_blocking=True).unbind(1)
+        rows, starts, sizes = send(torch.tensor(places), waveforms.device).unbind(1)
         values = cut(waveforms, rows, starts, sizes, max(size for _, _, size in places))
         if self.normalize:
             values = values / (VOLUME_EPSILON + item_volumes(values, sizes))

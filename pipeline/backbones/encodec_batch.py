@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import valid_mask
 
 
@@ -39,7 +40,7 @@ def joined(values: Tensor, segments: Tensor, items: Tensor) -> Tensor:
     first = torch.arange(len(segments)) * values.shape[1]
     source = torch.arange(int(segments.sum())) + (first - before).repeat_interleave(segments)
     target = valid_mask(items, int(items.max())).flatten().nonzero()[:, 0]
-    source, target = torch.stack([source, target]).to(values.device, non_blocking=True)
+    source, target = send(torch.stack([source, target]), values.device)
     frames = values.flatten(0, 1)[source]
     whole = frames.new_zeros(len(items) * int(items.max()), frames.shape[1]).index_copy(0, target, frames)
     together: Tensor = whole.unflatten(0, (len(items), -1))

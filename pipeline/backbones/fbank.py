@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from stillwave.heads.devices import send
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig
 
@@ -98,7 +99,7 @@ class Fbank(Backbone):
         return max(0, 1 + (length - self.window_length) // self.hop_length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        lengths = lengths.to(batch.device, non_blocking=True)
+        lengths = send(lengths, batch.device)
         num_frames = (lengths - self.window_length).div(self.hop_length, rounding_mode="floor") + 1
         num_frames = num_frames.clamp(min=0)
         frames = self._log_mel(batch)

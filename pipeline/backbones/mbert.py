@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, valid_mask
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
@@ -75,7 +76,7 @@ class HubTokenizer:
         from transformers import AutoTokenizer
 
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-            # transformers would go on with an empty vocabulary, and every word would be [UNK]
+            # transformers would continue with an empty vocabulary, and every word would be [UNK]
             raise ValueError(
                 f"`weights` {folder}: no tokenizer.json or vocab.txt there; save the tokenizer too"
             )
@@ -144,7 +145,7 @@ class Mbert(Backbone):
         return max(0, length)
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        lengths = lengths.to(batch.device, non_blocking=True)
+        lengths = send(lengths, batch.device)
         mask = valid_mask(lengths, batch.shape[1])
         if not on_host(mask):
             # As attention takes it: of a plain mask, transformers asks whether all of it is True.

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stillwave.heads.devices import widest
 from stillwave.heads.masks import on_host, valid_mask
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
@@ -167,8 +168,11 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     A channel is a weighted sum of a window's samples, so its mean and variance over time follow from the mean
     and covariance of the windows, 10 and 10 x 10 numbers per item (in fp64: a filter may cancel nearly all
     of the power). They go into weights of each item's own, and the largest tensor of the model is written
-    once instead of four times: a third of the time of convolving, averaging and scaling in turn.
+    once instead of four times: a third of the time of convolving, averaging and scaling in turn. That is what
+    is done on Apple's GPUs, which have no fp64.
     """
+    if widest(waveforms.device) != torch.float64:
+        return _normed_in_turn(conv, norm, waveforms, lengths)
     windows = waveforms.unfold(-1, conv.kernel_size[0], conv.stride[0])  # (batch, frames, kernel)
     weight = conv.weight[:, 0].float()
     moments = _moments if on_host(windows) else _masked_moments
@@ -177,6 +181,14 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     shift = norm.bias - mean.float() * scale
     # A bias of the convolution would be a constant, which the norm takes away again.
     return torch.baddbmm(shift[..., None], weight * scale[..., None], windows.transpose(1, 2))
+
+
+def _normed_in_turn(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """`_normed_convolution` in fp32, as torch's modules do it, but for padding."""
+    hidden = nn.functional.conv1d(waveforms[:, None], conv.weight.float(), stride=conv.stride)
+    mean, variance = item_moments(hidden, lengths)
+    scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
+    return (hidden - mean) * scale + norm.bias[:, None]
 
 
 def _moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,4 +54,4 @@ TrustRun = Annotated[
         "of people whom you trust.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, else mps, else cpu), cpu, mps, cuda, cuda:1, ...")]

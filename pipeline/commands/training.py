@@ -38,7 +38,7 @@ def train(
     trust_run: TrustRun = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Train a recipe's head on stored frames, one model per fold; a killed run goes on where it was."""
+    """Train a recipe's head on stored frames, one model per fold; a killed run resumes where it stopped."""
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.config.recipe import Recipe
     from stillwave.pipeline.corpora.manifest import read_manifest
@@ -77,7 +77,7 @@ def finetune(
     device: Device = "auto",
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Train backbone and head together, from waveforms; a killed run goes on where it was.
+    """Train backbone and head together, from waveforms; a killed run resumes where it stopped.
 
     `accelerate launch --multi_gpu --num_processes N -m stillwave finetune ...`: several processes.
     """
@@ -165,8 +165,8 @@ def run(
     -S backbones.fbank.deltas=0.
     """
     from stillwave.pipeline.commands import console
-    from stillwave.pipeline.config.corpus import CorpusConfig
     from stillwave.pipeline.config.recipe import Recipe
+    from stillwave.pipeline.corpora import CorpusConfig
     from stillwave.pipeline.run import run
 
     head = load_config(find_config("recipes", recipe), Recipe, overrides_of(overrides, "recipe", GROUPS))

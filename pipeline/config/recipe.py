@@ -31,7 +31,7 @@ PROBABILITY_SCORES = ("msp", "openmax", "learned_uncertainty")  # 0 to 1: a fixe
 class OpenSet(Config):
     """How a classifier tells what it does not know.
 
-    unknown: labels that no row is trained with; test rows that have them are to be found out.
+    unknown: labels that no row is trained with; test rows that have them should be detected.
     score: what decides, higher = more outlying; every other score that the head allows is reported beside it.
     threshold: rows above it are called unknown. `tuned`: from the known validation rows. null: 0.3 for
         scores that are probabilities (msp, openmax, learned_uncertainty), else tuned.

@@ -1,6 +1,7 @@
 """What every importer returns, and the walk over a folder that most of them start from."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
     | {".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"}
 )
+
+MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
     # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
-        # A link to a folder that it lies in would come round for ever.
+        # A link to a folder that it lies in would come round forever.
         subfolders[:] = sorted(
             name
             for name in subfolders
@@ -62,3 +65,11 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
             yield path
     if not found:
         raise ValueError(f"{root}: no audio files below it (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
+
+
+def compiled(pattern: str, field: str) -> re.Pattern[str]:
+    """`pattern` as a regular expression. Raises ValueError that names `field`."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{field}: {pattern!r} is not a regular expression: {error}") from None

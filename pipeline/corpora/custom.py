@@ -2,10 +2,28 @@
 
 from inspect import signature
 from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field
 
 from stillwave.pipeline.config.classes import imported
-from stillwave.pipeline.config.corpus import Custom
+from stillwave.pipeline.config.corpus import CorpusBase
 from stillwave.pipeline.corpora.base import Imported
+
+
+class Custom(CorpusBase):
+    """A corpus that your own code imports. `prepare` runs that code; a manifest, store or run never does.
+
+    class: `package.module:Name` of a function or class. It is called with the root (a `Path`) and the
+        config's further fields as keyword arguments, and returns an `Imported`
+        (`stillwave.pipeline.corpora.base`), whose rows have `id`, `path` and the same columns each, as text
+        or None.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["custom"]
+    class_path: str = Field(alias="class")
 
 
 def read(config: Custom, root: Path) -> Imported:

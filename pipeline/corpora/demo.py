@@ -11,19 +11,33 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 from filelock import FileLock
+from pydantic import Field
 
 from stillwave.pipeline.audio.decode import resample
-from stillwave.pipeline.config.corpus import Demo
+from stillwave.pipeline.config.corpus import CorpusBase
 from stillwave.pipeline.corpora.base import Imported
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
 from stillwave.pipeline.corpora.manifest import write_if_changed
 from stillwave.pipeline.corpora.table import read_table
+
+
+class Demo(CorpusBase):
+    """The built-in synthetic corpus; made under `root` when it is not there yet.
+
+    seed: of who says what, and how.
+    """
+
+    kind: Literal["demo"]
+    root: str | None = "data/corpora/demo"
+    seed: int = Field(0, ge=0)
+
 
 VERSION = 1  # raise it when a change alters the audio: a corpus of another version is made anew
 SAMPLE_RATE = 16_000  # Hz

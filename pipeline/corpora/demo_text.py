@@ -2,7 +2,7 @@
 
 Every opening goes with every topic of its language, so sentences rarely repeat while their words do, and a
 bag of words learns something that holds for sentences it has not seen. The plain openings are all that the
-neutral class says, and each emotion borrows them now and then, so words alone do not settle the question.
+neutral class says, and each emotion borrows them occasionally, so words alone do not settle the question.
 """
 
 LANGUAGES = ("en", "de", "es", "fr")

@@ -1,9 +1,25 @@
 """A folder per class: `root/<label>/**/<file>`, with the speaker from a regular expression on the path."""
 
 from pathlib import Path
+from typing import Literal
 
-from stillwave.pipeline.config.corpus import Folder, compiled
-from stillwave.pipeline.corpora.base import Imported, Rejected, Row, audio_files
+from pydantic import Field
+
+from stillwave.pipeline.config.corpus import CorpusBase
+from stillwave.pipeline.corpora.base import Imported, Rejected, Row, audio_files, compiled
+
+
+class Folder(CorpusBase):
+    """One folder per class: `root/<label>/**/<file>`.
+
+    speaker: a regular expression searched in the path relative to `root`; its group named `speaker`
+        (or else its first group) is the speaker. A file that does not match is quarantined.
+    constants: as for a table.
+    """
+
+    kind: Literal["folder"]
+    speaker: str | None = None
+    constants: dict[str, str] = Field(default_factory=dict)
 
 
 def read(config: Folder, root: Path) -> Imported:

@@ -1,9 +1,95 @@
 """A corpus whose file names say everything, by the rule in its config."""
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from stillwave.pipeline.config.corpus import Named
-from stillwave.pipeline.corpora.base import Imported, Rejected, audio_files
+from pydantic import BeforeValidator, Field, model_validator
+
+from stillwave.pipeline.config.corpus import CorpusBase, Predefined
+from stillwave.pipeline.corpora.base import MEASURED, Imported, Rejected, audio_files, compiled
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"YAML reads this as {value!r}, not as text; put it in quotes")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Named(CorpusBase):
+    """A corpus whose file names say everything: a regular expression, and what its named groups mean.
+
+    pattern: a regular expression for the whole of a file's name without its suffix, or for the name and the
+        folders above it: `(?P<speaker>[A-Z]+)/(?P<emotion>[a-z]+)` reads `any/DC/sad.wav`. Each named group
+        is a column; where one part says two things, put a group within a group. `(?x)` at its start allows
+        spaces and lines. A file that does not match is quarantined. What matches is the row's id, unless
+        there is a group `id`.
+    example: a file of the corpus, with the folders that `pattern` reads; the config is checked by it.
+    names: what quarantine.csv calls such names.
+    values: column -> text in the file's name -> value; a column that is not here has the text itself.
+    constants: as for a table.
+    columns: the manifest's columns, in this order; null takes all groups, then all constants.
+    keep: column -> values to import; rows with other values are counted as left out.
+    """
+
+    kind: Literal["named"]
+    pattern: str
+    example: str
+    names: str = "the corpus's names"
+    values: dict[str, dict[Text, Text]] = Field(default_factory=dict)
+    constants: dict[str, Text] = Field(default_factory=dict)
+    columns: list[str] | None = None
+    keep: dict[str, list[Text]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_its_pattern(self) -> "Named":
+        groups = [group for group in compiled(self.pattern, "pattern").groupindex if group != "id"]
+        there = [*groups, *self.constants]
+        reserved = {"id", "path", *MEASURED}
+        if taken := sorted({name for name in there if there.count(name) > 1 or name in reserved}):
+            raise ValueError(f"{', '.join(taken)}: reserved, or in `pattern` and in `constants`; rename it")
+        columns = there if self.columns is None else self.columns
+        split = self.split.column if isinstance(self.split, Predefined) else self.split.group
+        for field, names, known in (
+            ("values", self.values, groups),
+            ("columns", columns, there),
+            ("label", [self.label], columns),
+            ("split", [split] if split else [], columns),
+            ("keep", self.keep, columns),
+        ):
+            if absent := [name for name in names if name not in known]:
+                raise ValueError(
+                    f"{field}: no column {absent[0]!r}; there are {', '.join(known) or 'none'}. Name its "
+                    f"part of `pattern`, (?P<{absent[0]}>...), or correct `{field}`"
+                )
+        if self.row(PurePosixPath(self.example)) is None:
+            raise ValueError(
+                f"example: {self.example!r} does not match pattern {self.pattern!r}; correct either"
+            )
+        return self
+
+    def row(self, path: PurePath) -> dict[str, str | None] | None:
+        """The id and the columns of a file, of its path below the root; None when it does not match.
+
+        Raises ValueError for a text that `values` lacks.
+        """
+        parts = path.with_suffix("").parts
+        tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        match = next(filter(None, map(re.compile(self.pattern).fullmatch, tails)), None)
+        if match is None:
+            return None
+        row = {"id": match.group(), **match.groupdict(), **self.constants}
+        for name, values in self.values.items():
+            if (text := row[name]) is not None and text not in values:
+                raise ValueError(
+                    f"values.{name}: no value for {text!r}, which {path} has; add it, or narrow "
+                    f"(?P<{name}>...) in `pattern`, and such files are quarantined"
+                )
+            row[name] = None if text is None else values[text]
+        return row if self.columns is None else {name: row[name] for name in ("id", *self.columns)}
 
 
 def read(config: Named, root: Path) -> Imported:

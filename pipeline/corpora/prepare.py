@@ -13,8 +13,7 @@ import pandas as pd
 from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
-from stillwave.pipeline.config.corpus import CorpusConfig
-from stillwave.pipeline.corpora import IMPORTERS, splits
+from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
@@ -54,7 +53,7 @@ def prepare(
         raise ValueError(
             f"corpus {config.kind}: the config leaves out all it found: {dict(imported.excluded)}"
         )
-    rows, quarantined = _usable_rows(imported, config.label)
+    rows, quarantined = usable_rows(imported, config.label)
     rows, excluded = _keep_classes(rows, config.classes, config.label)
     decoded, bad_audio = _decode_all(rows, config, progress)
     quarantined = sorted(quarantined + bad_audio)
@@ -128,7 +127,7 @@ def _import(config: CorpusConfig, root: Path | None) -> Imported:
     return IMPORTERS[config.kind](config, root)
 
 
-def _usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:
+def usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:
     """Rows with a label and an id of their own, and the rest as quarantine lines."""
     rejected = list(imported.rejected)
     if imported.rows and label not in imported.rows[0]:

@@ -14,7 +14,7 @@ class Quarantined(NamedTuple):
     """One line of a quarantine.csv.
 
     stage: `import` (its name or row), `decode` (the audio itself) or `extract` (its frames).
-    reason: one word of a fixed list. detail: what a person needs to mend it.
+    reason: one word of a fixed list. detail: what a person needs to fix it.
     """
 
     id: str
@@ -59,5 +59,5 @@ def check_bad_fraction(
     first = f"; the first is {quarantined[0].id}: {quarantined[0].detail}" if quarantined else ""
     raise ValueError(
         f"{bad} of {considered} rows are unusable ({named}){first}. At most max_bad_fraction = {bound:.1%} "
-        f"may be, and not all. {path} lists them: mend or remove them, or raise max_bad_fraction"
+        f"may be, and not all. {path} lists them: fix or remove them, or raise max_bad_fraction"
     )

@@ -4,10 +4,40 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from stillwave.pipeline.config.corpus import Table
-from stillwave.pipeline.corpora.base import Imported, Rejected, Row
+from pydantic import Field, model_validator
+
+from stillwave.pipeline.config.corpus import CorpusBase
+from stillwave.pipeline.corpora.base import MEASURED, Imported, Rejected, Row
+
+
+class Table(CorpusBase):
+    """Rows of a CSV, Parquet or JSONL file.
+
+    table: the file, relative to `root` (default: the working directory), as are the audio paths in it.
+    columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
+    constants: our column name -> one value forevery row, for example `language: de`.
+    text_rows: keep rows that have an id and a text but no path, for recipes that read text; others of them
+        are quarantined.
+    """
+
+    kind: Literal["table"]
+    root: str | None = "."
+    table: str
+    columns: dict[str, str]
+    constants: dict[str, str] = Field(default_factory=dict)
+    text_rows: bool = False
+
+    @model_validator(mode="after")
+    def _maps_path_and_no_column_twice(self) -> "Table":
+        if "path" not in self.columns:
+            raise ValueError("columns must name the one with the audio paths, for example `path: file_path`")
+        if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
+            raise ValueError(f"{', '.join(taken)}: measured from the audio; leave it out of the mapping")
+        if both := sorted(self.columns.keys() & self.constants.keys()):
+            raise ValueError(f"{', '.join(both)}: in `columns` and in `constants`; keep one")
+        return self
 
 
 def read(config: Table, root: Path) -> Imported:
@@ -56,6 +86,13 @@ def read_table(
 def column_names(table: Path) -> list[str]:
     """The columns of `table`. Raises ValueError naming it when it is no table, or has no rows."""
     return _names(_records(table))
+
+
+def read_cells(table: Path) -> list[Row]:
+    """Every row of `table` as text, column by column; None for an empty cell. Raises as `column_names`."""
+    records = _records(table)
+    names = _names(records)
+    return [{name: _text(record.get(name)) for name in names} for record in records]
 
 
 def _names(records: list[dict[str, Any]]) -> list[str]:

@@ -73,7 +73,7 @@ class Engine:
 
     threads: batches computed at once; 0 means as many as torch would use threads on a CPU, and two on a GPU,
     so that one's copies overlap with the other's work. The backbone is the engine's from here on: its
-    weights are held in the config's precision.
+    weights are held in the config's precision. One batch at once on an Apple GPU.
     """
 
     def __init__(
@@ -282,6 +282,8 @@ class Engine:
 def _threads(backbone: Backbone, device: torch.device, wanted: int) -> int:
     if not backbone.concurrent:
         return 1
+    if device.type == "mps":
+        return 1  # it has one queue
     return wanted or (2 if device.type == "cuda" else torch.get_num_threads())
 
 

@@ -1,4 +1,4 @@
-"""What a store shall hold: rows of a manifest and their views, their frame counts, and their sources."""
+"""What a store should hold: rows of a manifest and their views, their frame counts, and their sources."""
 
 import hashlib
 from collections.abc import Iterator

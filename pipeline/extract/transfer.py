@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stillwave.heads.devices import send
 from stillwave.pipeline.backbones import Frames
 
 
@@ -45,7 +46,7 @@ class Transfer:
         values = torch.zeros(shape, dtype=dtype, pin_memory=self._cuda)
         for row, item in zip(values.numpy(), items, strict=True):
             row[: len(item)] = item
-        return values.to(self.device, non_blocking=True), lengths
+        return send(values, self.device), lengths
 
     def fetch(self, frames: Frames) -> tuple[NDArray[np.floating[Any]], list[int]]:
         """Frames on the host, and valid ones per item. Waits for this thread's stream alone.
@@ -55,7 +56,7 @@ class Transfer:
         """
         values = frames.values.float()
         if not self._cuda:
-            return values.numpy(), frames.lengths.tolist()
+            return values.cpu().numpy(), frames.lengths.tolist()
         stored = values.to(self.stored)
         lost = (stored.isfinite() != values.isfinite()).any()
         found, lengths, overflow = (_to_pinned(tensor) for tensor in (stored, frames.lengths, lost))

@@ -87,7 +87,7 @@ def enroll(
         if bad := [clip.name for clip, row in zip(named, features, strict=True) if not row.isfinite().all()]:
             raise ValueError(
                 f"{', '.join(bad)}: the features in fold {one.number} are not finite numbers; leave the "
-                "clips out, or mend them"
+                "clips out, or fix them"
             )
         head = one.model.head.cpu()
         found = fit_speaker(features, labels, head, penalty)
@@ -166,7 +166,7 @@ def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
             items.append(reader.item(sound, clip.text, None))
         except ValueError as error:
             detail = str(error) if clip.name in str(error) else f"{clip.name}: {error}"
-            raise ValueError(f"{detail}; leave the clip out, or mend it") from None
+            raise ValueError(f"{detail}; leave the clip out, or fix it") from None
     keys = [tuple(values.tobytes() for values in item.inputs.values()) for item in items]
     for number, key in enumerate(keys):
         if (first := keys.index(key)) < number:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stillwave.cache.batches import pad
 from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.backbones import Backbone
-from stillwave.pipeline.backbones.device import pick_device, to_device
+from stillwave.pipeline.backbones.device import pick_device, place, to_device
 from stillwave.pipeline.predict.enrolled import Enrolled
 from stillwave.pipeline.predict.reading import ClipInputs
 from stillwave.pipeline.predict.results import Values, mean_of
@@ -62,7 +62,8 @@ class Ensemble:
         folds = []
         for number in self.run.folds if fold is None else [fold]:
             # A fine-tuned run's weights are put into encoders: each model has its own.
-            model = self.run.model(number, deepcopy(self.encoders) if self.live else {}).to(self.device)
+            model = self.run.model(number, deepcopy(self.encoders) if self.live else {})
+            model = place(model, self.device)
             speakers = self.run.facts(number).get("speakers") if self.recipe.personalise else None
             folds.append(FoldModel(number, model, self.run.calibration(number), tuple(speakers or ())))
         self.folds = tuple(folds)

@@ -96,7 +96,7 @@ class Predictor:
         text: str | None = None,
         speaker: str | None = None,
     ) -> Prediction:
-        """The answer to one clip.
+        """The prediction for one clip.
 
         audio: a path or URL; or floats (samples,) or (samples, channels) in [-1, 1], an array or a tensor,
             recorded at sample_rate Hz. text: of runs that read it. One of the two may be left out where the
@@ -119,7 +119,7 @@ class Predictor:
     def predict_many(
         self, clips: Iterable[Clip], batch_size: int = BATCH_SIZE
     ) -> Iterator[Prediction | Failure]:
-        """The answers to clips, in their order, as they come; the next clips are read meanwhile.
+        """The predictions for clips, in their order, as they come; the next clips are read meanwhile.
 
         Memory does not grow with their number. A clip that cannot be used is a Failure, and the others are
         predicted all the same. A text that the run does not read is left aside, and so is a speaker.
@@ -232,7 +232,7 @@ class Predictor:
     def _segments(
         self, sound: Sound, spans: Sequence[Span], text: str | None, speaker: str | None, batch_size: int
     ) -> tuple[list[Segment], Values]:
-        """The answers to parts of a sound, each resampled as a piece of its own; and the mean of all."""
+        """The predictions for parts of a sound, each resampled as a piece of its own; and the mean of all."""
         values = list[Values]()
         for first in range(0, len(spans), batch_size):
             cut = [

@@ -45,8 +45,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 def record(run: Path, device: torch.device) -> None:
     """Note in `<run>/environment.json` that this process trains the run.
 
-    The file is a list: a run that goes on elsewhere, after a kill, was trained in several environments, and
-    has them in order. One that goes on where it was adds nothing.
+    The file is a list: a run that resumes elsewhere, after a kill, was trained in several environments, and
+    has them in order. One that resumes where it was adds nothing.
     """
     file, now = run / FILE, environment(device)
     before = read(run)

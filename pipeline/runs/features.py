@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.cache import EmbeddingStore
+from stillwave.heads.devices import send
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.device import to_device
@@ -90,7 +91,7 @@ class CachedFeatures:
             values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
             return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
         found = self._read(rows[there])
-        index = torch.from_numpy(there).to(self.device, non_blocking=True)
+        index = send(torch.from_numpy(there), self.device)
         values = found.values.new_zeros(len(rows), *found.values.shape[1:])
         lengths = found.lengths.new_zeros(len(rows))
         return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
@@ -99,7 +100,7 @@ class CachedFeatures:
         if self._resident is not None:
             return Frames(*self._resident.batch(torch.from_numpy(self._place[rows])))
         values, lengths = map(torch.from_numpy, self.store.batch(self.rows[rows]))
-        return Frames(to_device(values, self.device), lengths.to(self.device, non_blocking=True))
+        return Frames(to_device(values, self.device), send(lengths, self.device))
 
 
 class JoinedFeatures:

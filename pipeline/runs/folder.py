@@ -1,4 +1,4 @@
-"""A run's folder while it is made: begun or gone on with, and its training curves."""
+"""A run's folder while it is made: begun or resumed, and its training curves."""
 
 import json
 import logging

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads.base import Head, WrappedHead
+from stillwave.heads.devices import send
 from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.config.train import Finetune
@@ -87,7 +88,7 @@ def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
             torch.zeros(len(lengths), dtype=torch.int64, device=values.device),
         )
     chosen = there.nonzero()[:, 0]
-    index = chosen.to(values.device, non_blocking=True)
+    index = send(chosen, values.device)
     found = encoder(values[index], lengths[chosen])
     frames = found.values.new_zeros(len(lengths), *found.values.shape[1:])
     counts = found.lengths.new_zeros(len(lengths))

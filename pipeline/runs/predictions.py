@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.heads.outputs import Outputs
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
 from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
@@ -69,7 +70,7 @@ def _model(run: Run, fold: int, data: Data) -> tuple[Model, Features]:
     features = numbered(data, speakers) if speakers else data.features
     live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
     encoders = {name: part.backbone for name, part in live.items()}
-    return run.model(fold, encoders).to(data.features.device), features
+    return place(run.model(fold, encoders), data.features.device), features
 
 
 def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:

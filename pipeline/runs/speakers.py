@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from stillwave.heads.devices import send
 from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.runs.data import Data, RowNumbers
 from stillwave.pipeline.runs.features import Features
@@ -43,7 +44,7 @@ class WithSpeakers:
         self.lengths, self.device = features.lengths, features.device
 
     def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
-        numbers = torch.from_numpy(self.numbers[rows]).to(self.device, non_blocking=True)
+        numbers = send(torch.from_numpy(self.numbers[rows]), self.device)
         return (*self.features.batch(rows), numbers)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "WithSpeakers":

@@ -2,7 +2,7 @@
 
 Conventions: labels, predictions and groups are names, one per row. Differences are B - A. A unit is what is
 drawn as a whole: a row, or all rows of a group (a speaker). Rows of one speaker resemble each other, so where
-there are several speakers the interval by groups is the one that speaks for new speakers; rows alone say how
+there are several speakers the interval by groups is the one that holds for new speakers; rows alone say how
 well these speakers were measured. Percentile intervals of few groups (under about 20) are too short.
 
 Nothing is done row by row: the headline scores follow from a confusion matrix, and a resample of rows is a
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from stillwave.pipeline.scores.classification import HEADLINE
 
@@ -133,12 +134,8 @@ def mcnemar(labels: Sequence[str], a: Sequence[str], b: Sequence[str]) -> float:
     """Two-sided p of McNemar's exact test: are A alone and B alone right equally often? 1 when never."""
     actual = np.asarray(labels)
     right_a, right_b = np.asarray(a) == actual, np.asarray(b) == actual
-    fewer, more = sorted((int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())))
-    tail, ways = 0, 1  # whole numbers: exact however many rows
-    for k in range(fewer + 1):
-        tail += ways
-        ways = ways * (fewer + more - k) // (k + 1)
-    return min(1.0, float(2 * tail / 2 ** (fewer + more)))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def paired_auroc(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 class Curve(NamedTuple):
@@ -24,16 +25,25 @@ class Curve(NamedTuple):
 
 
 def accepted(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any] | None = None) -> Curve:
-    """The curve that every figure here is read from. correct: (rows,), of known rows; default: all right.
+    """What `fpr_at_tpr` and `oscr` are read from. correct: (rows,), of known rows; default: all right.
 
     Raises ValueError when a side has no rows, or a score is NaN.
     """
-    scores, known = np.asarray(scores, dtype=np.float64), np.asarray(known, dtype=bool)
+    ranks, known = _ranked(scores, known)
     right = known if correct is None else known & np.asarray(correct, dtype=bool)
-    if not scores.shape == known.shape == right.shape or scores.ndim != 1:
-        raise ValueError(
-            f"scores {scores.shape}, known {known.shape}, correct {right.shape}; each must be (rows,)"
-        )
+
+    def share(rows: NDArray[np.bool_], total: int) -> NDArray[np.float64]:
+        return np.append(0, np.bincount(ranks, weights=rows).cumsum()) / total
+
+    count = int(known.sum())
+    return Curve(share(known, count), share(~known, len(known) - count), share(right, count))
+
+
+def _ranked(scores: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The place of each score among the distinct ones, infinite ones too, and `known`; see `accepted`."""
+    scores, known = np.asarray(scores, dtype=np.float64), np.asarray(known, dtype=bool)
+    if scores.shape != known.shape or scores.ndim != 1:
+        raise ValueError(f"scores {scores.shape}, known {known.shape}; each must be (rows,)")
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN; they have no order")
     if known.all() or not known.any():
@@ -42,21 +52,13 @@ def accepted(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any] | 
             f"no rows of {side} classes among {len(scores)}; open-set figures compare rows of both: name as "
             "unknown some classes that occur in the test rows, and train on the others"
         )
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # of each run of equal scores
-
-    def share(rows: NDArray[np.bool_], total: int) -> NDArray[np.float64]:
-        return np.append(0, np.cumsum(rows[order])[last]) / total
-
-    count = int(known.sum())
-    return Curve(share(known, count), share(~known, len(known) - count), share(right, count))
+    return np.unique(scores, return_inverse=True)[1], known
 
 
 def auroc(scores: NDArray[Any], known: NDArray[Any]) -> float:
     """Probability that an unknown row scores higher than a known one; equal scores count one half."""
-    curve = accepted(scores, known)
-    return float(np.trapezoid(curve.known, curve.unknown))
+    ranks, known = _ranked(scores, known)
+    return float(roc_auc_score(~known, ranks))
 
 
 def fpr_at_tpr(scores: NDArray[Any], known: NDArray[Any], tpr: float = 0.95) -> float:
@@ -73,11 +75,8 @@ def fpr_at_tpr(scores: NDArray[Any], known: NDArray[Any], tpr: float = 0.95) -> 
 def aupr(scores: NDArray[Any], known: NDArray[Any]) -> float:
     """Average precision of finding the unknown rows, which are the positive ones: sum over thresholds of
     (step in recall) * precision, the highest scores first. Chance is the share of unknown rows."""
-    curve = accepted(scores, known)
-    known = np.asarray(known, dtype=bool)
-    # rejected at each threshold but the last: of the unknown rows, rightly, and of the known ones
-    found, alarms = (1 - curve.unknown[:-1]) * (~known).sum(), (1 - curve.known[:-1]) * known.sum()
-    return float((np.diff(curve.unknown) * found / (found + alarms)).sum())
+    ranks, known = _ranked(scores, known)
+    return float(average_precision_score(~known, ranks))
 
 
 def oscr(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any]) -> float:

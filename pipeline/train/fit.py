@@ -1,4 +1,4 @@
-"""The one training loop: batches in, a trained model out. After a kill it goes on."""
+"""The one training loop: batches in, a trained model out. After a kill it resumes."""
 
 import math
 import time
@@ -19,6 +19,7 @@ from stillwave.cache.batches import length_bucketed
 from stillwave.heads.augment import FrameAugment
 from stillwave.heads.base import Head
 from stillwave.heads.objective import Objective
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.train import Losses, Train
 from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.inference import predict
@@ -82,7 +83,7 @@ def fit(
 
     The head ends with its moving average where there is one, and with the best epoch's weights where early
     stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
-    goes on from `checkpoint` ends with the very weights of one that was not. Raises ValueError when the loss
+    resumes from `checkpoint` ends with the very weights of one that was not. Raises ValueError when the loss
     is not finite.
     """
     if config.early_stopping and not len(valid_rows):
@@ -100,7 +101,8 @@ def fit(
         average = restore_training(state, head, optimizer)
         scaler.load_state_dict(progress.scaler)
         best = tensors_under("best.", state)
-    objective = build_objective(labels[train_rows], int(labels.max()) + 1, config, losses).to(features.device)
+    objective = build_objective(labels[train_rows], int(labels.max()) + 1, config, losses)
+    objective = place(objective, features.device)
     step = Step(head, labels, objective, optimizer, scaler, config, augment, processes, teacher)
     saved_at, saving = time.monotonic(), 0.0
     with torch.random.fork_rng(devices=[features.device] if features.device.type == "cuda" else []):

@@ -14,6 +14,7 @@ from torch import Tensor
 from stillwave.heads.augment import FrameAugment
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, RowNumbers, load_data
@@ -58,7 +59,7 @@ def train(
     start: a run on the same rows and folds, with whose weights each fold begins. teach: makes the
     teacher of a recipe with `losses.distill`, as `partial(Teacher, run, manifest)` of train/distill.py.
 
-    A run that was killed goes on: folds that are done stay, the one in progress continues from its
+    A run that was killed resumes: folds that are done stay, the one in progress continues from its
     checkpoint. A complete run, or one of another recipe or other data, is made anew.
     """
     if recipe.finetune is not None:
@@ -142,7 +143,7 @@ def _train_fold(
 ) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     if (folder / WEIGHTS).exists():
-        processes.wait()  # all have seen it, before one deletes or goes on
+        processes.wait()  # all have seen it, before one deletes or continues
         checkpoint.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def _train_fold(
     if recipe.personalise is not None:
         speakers = training_speakers(data, fold.train)
         features = numbered(data, speakers)
-    model = build(seed, len(speakers or ())).to(data.features.device)
+    model = place(build(seed, len(speakers or ())), data.features.device)
     if start is not None:
         load_start(model, Run.open(start), fold.number)
     elif not checkpoint.exists():

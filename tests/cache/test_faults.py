@@ -1,4 +1,4 @@
-"""A disk that is full, a place that cannot be written: the message says so, and the next run goes on."""
+"""A disk that is full, a place that cannot be written: the message says so, and the next run resumes."""
 
 import errno
 import itertools

@@ -279,7 +279,7 @@ except SystemExit:
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout
     assert "heavy imports: []" in shown
-    for command in ("prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
+    for command in ("init", "prepare", "extract", "train", "evaluate", "run", "info", "verify", "compact"):
         assert f" {command} " in shown
 
 

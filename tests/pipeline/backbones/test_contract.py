@@ -100,7 +100,7 @@ def test_num_frames_is_exact(
 ) -> None:
     least, most = backbone.shortest(), 3000 if backbone.modality == "audio" else 512
     sizes = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=3))
-    if backbone.modality == "audio":  # and now and then a second segment or window
+    if backbone.modality == "audio":  # and sometimes a second segment or window
         sizes += data.draw(st.lists(st.integers(most, LONGEST_S * backbone.sample_rate), max_size=1))
     _, lengths = backbone(*pad([make_item(size) for size in sizes]))
     assert lengths.tolist() == [backbone.num_frames(size) for size in sizes]

@@ -97,7 +97,7 @@ def test_frames_are_the_cpus(
         (row[:n].cpu(), other[:n]) for row, other, n in zip(values, expected, counts.tolist(), strict=True)
     ]
     if precision == "fp32" and getattr(backbone, "quantizer", None) is not None:
-        # Rounding picks another codebook entry now and then, and such a frame is another.
+        # Rounding picks another codebook entry occasionally, and such a frame is another.
         far = torch.cat([(a - b).abs().amax(1) > 1e-4 * b.abs().max() for a, b in rows])
         assert float(far.float().mean()) < 0.02
         return

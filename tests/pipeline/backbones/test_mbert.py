@@ -104,7 +104,7 @@ def test_a_tokenizer_of_another_model_is_refused(folders: dict[str, Path], tmp_p
 
 
 def test_a_folder_without_its_tokenizer_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """transformers would go on with an empty vocabulary and make every word [UNK]."""
+    """transformers would continue with an empty vocabulary and make every word [UNK]."""
     folder = shutil.copytree(
         folders["bert"], tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "vocab*")
     )

@@ -237,3 +237,24 @@ def test_damaged_or_foreign_folders_are_refused(folders: dict[str, Path], tmp_pa
     (broken / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ValueError, match="cannot be loaded from"):
         build_backbone(configure(broken))
+
+
+def test_the_first_layer_without_float64(
+    folders: dict[str, Path],
+    waveform: Callable[[int], Tensor],
+    relative_error: Callable[..., float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Apple's GPUs: the norm is taken of what the convolution gave, in fp32."""
+    backbone = build_backbone(configure(folders["group"])).eval()
+    items = [waveform(9_000), waveform(16_001)]
+    batch, lengths = torch.nn.utils.rnn.pad_sequence(items, batch_first=True), torch.tensor([9_000, 16_001])
+    wide, there = backbone(batch, lengths)
+    calls = []
+    in_turn = wav2vec2._normed_in_turn
+    monkeypatch.setattr(wav2vec2, "widest", lambda device: torch.float32)
+    monkeypatch.setattr(wav2vec2, "_normed_in_turn", lambda *a: calls.append(1) or in_turn(*a))
+    narrow, _ = backbone(batch, lengths)
+    assert calls
+    for one, other, length in zip(narrow, wide, there.tolist(), strict=True):
+        assert relative_error(one[:length], other[:length]) <= 1e-5

@@ -6,8 +6,8 @@ from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.config.base import ConfigError, apply_overrides, load_config, overrides_of
-from stillwave.pipeline.config.corpus import CorpusConfig
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import CorpusConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 KINDS = {"analysis": Analysis, "corpora": CorpusConfig, "recipes": Recipe}

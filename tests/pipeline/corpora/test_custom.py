@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig, Custom
-from stillwave.pipeline.corpora import custom
+from stillwave.pipeline.corpora import CorpusConfig, custom
 from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.corpora.custom import Custom
 
 CODE = """
 from stillwave.pipeline.corpora.base import Imported

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from stillwave.pipeline.audio.decode import decode
-from stillwave.pipeline.config.corpus import Demo
 from stillwave.pipeline.corpora import demo
+from stillwave.pipeline.corpora.demo import Demo
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
 

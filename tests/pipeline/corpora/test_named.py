@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig, Named
-from stillwave.pipeline.corpora import named
+from stillwave.pipeline.corpora import CorpusConfig, named
+from stillwave.pipeline.corpora.named import Named
 
 RULE = {
     "kind": "named",

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import CorpusConfig, Named
-from stillwave.pipeline.corpora import named
+from stillwave.pipeline.corpora import CorpusConfig, named
 from stillwave.pipeline.corpora.manifest import read_manifest
+from stillwave.pipeline.corpora.named import Named
 from stillwave.pipeline.corpora.prepare import prepare
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"

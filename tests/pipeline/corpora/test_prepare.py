@@ -12,7 +12,7 @@ import soundfile
 
 from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.config.base import load_config, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.config.corpus import CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 

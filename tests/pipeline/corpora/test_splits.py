@@ -124,9 +124,9 @@ def test_predefined_folds_are_numbers() -> None:
 
 def test_a_leak_is_named_with_its_sides_and_remedy() -> None:
     with pytest.raises(
-        ValueError, match=r"leaks 1 speaker\(s\): ann \(test: 1 rows, train: 2 rows\)\. Mend it"
+        ValueError, match=r"leaks 1 speaker\(s\): ann \(test: 1 rows, train: 2 rows\)\. Fix it"
     ):
-        check_leak(["train", "train", "test", "test"], ["ann", "ann", "ann", "bob"], "speaker(s)", "Mend it")
+        check_leak(["train", "train", "test", "test"], ["ann", "ann", "ann", "bob"], "speaker(s)", "Fix it")
 
 
 def test_rows_without_a_key_do_not_leak() -> None:

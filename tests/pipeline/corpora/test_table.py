@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
-from stillwave.pipeline.config.corpus import CorpusConfig, Folder, Table
-from stillwave.pipeline.corpora import folder, table
+from stillwave.pipeline.corpora import CorpusConfig, folder, table
+from stillwave.pipeline.corpora.folder import Folder
+from stillwave.pipeline.corpora.table import Table
 
 RECORDS = [
     {"file_path": "a/one.wav", "word": "NA", "speaker": 1},

@@ -117,7 +117,7 @@ def test_frames_do_not_depend_on_the_number_of_threads(
 def test_batches_are_computed_side_by_side(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two forwards wait for each other: one at a time, they would wait for ever."""
+    """Two forwards wait for each other: one at a time, they would wait forever."""
     barrier, forward = threading.Barrier(2, timeout=20), Fbank.forward
     first: list[int] = []
 

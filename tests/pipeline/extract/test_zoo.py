@@ -10,7 +10,8 @@ import pytest
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones.fbank import FbankConfig
-from stillwave.pipeline.config.corpus import Folder, KFold
+from stillwave.pipeline.config.corpus import KFold
+from stillwave.pipeline.corpora.folder import Folder
 from stillwave.pipeline.corpora.prepare import PrepareResult, prepare
 from stillwave.pipeline.extract.stage import ExtractResult, extract, quarantine_path
 from tests.zoo import ZOO, encode, tone

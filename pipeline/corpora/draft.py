@@ -1,0 +1,207 @@
+"""A corpus and a recipe drafted from what lies in a folder: what `stillwave init` writes."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from stillwave.pipeline.config.base import parse_config
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig
+from stillwave.pipeline.corpora.base import Row, audio_files
+from stillwave.pipeline.corpora.draft_split import propose_split
+from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml
+from stillwave.pipeline.corpora.guess import (
+    SPEAKER,
+    TABLES,
+    guess_columns,
+    is_there,
+    path_column,
+    speaker_pattern,
+)
+from stillwave.pipeline.corpora.headers import look_at
+from stillwave.pipeline.corpora.manifest import RESERVED
+from stillwave.pipeline.corpora.prepare import usable_rows
+from stillwave.pipeline.corpora.table import read_cells
+
+FEW_ROWS, FEW_SPEAKERS = 10, 3  # of a class
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Two YAML texts that load, and what was seen: the rows and classes used, speakers, what to look at.
+
+    table: relative to the folder; None where the folders are the classes. split: its kind.
+    """
+
+    corpus: str
+    recipe: str
+    table: str | None
+    label: str
+    classes: dict[str, int]
+    speakers: int
+    split: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from. fields: of the corpus's YAML, but for the split. comments: what is said beside
+    one. sides: what values of the table's split mean; empty without one, or for numbers of folds."""
+
+    fields: dict[str, Any]
+    comments: dict[str, str]
+    sides: dict[str, str] = field(default_factory=dict)
+
+
+def draft(folder: Path, table: Path | None = None, label: str | None = None) -> Draft:
+    """Look at the audio below `folder` and at `table`, or at the one in `folder`, and draft its configs.
+
+    label: the column to predict; None guesses it. A sample of the files' headers is read, no samples. Raises
+    ValueError where there is no audio, no column of paths or of labels, or fewer than two classes are left.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give the one that the recordings lie in")
+    files = list(audio_files(folder, Counter()))
+    warnings: list[str] = []
+    opened = _open(table, folder, files) if table else _find_table(folder, files, warnings)
+    source = _of_table(*opened, label) if opened else _of_folders(folder, files, label, warnings)
+    label = str(source.fields["label"])
+    rows, bad = _rows(source.fields, files, warnings)
+    split, classes = propose_split(rows, label, source.sides, warnings)
+    counts = Counter(rows[label])
+    kept = {name: counts[name] for name in sorted(classes or counts)}
+    warnings += _thin(rows, label, kept)
+    limits = look_at(files, warnings) | ({"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {})
+    corpus = corpus_yaml({**source.fields, "classes": classes, **limits, "split": split}, source.comments)
+    recipe = recipe_yaml(label, sum(kept.values()), split["group"])
+    parse_config(yaml.safe_load(corpus), CorpusConfig, "the drafted corpus")
+    parse_config(yaml.safe_load(recipe), Recipe, "the drafted recipe")
+    speakers = rows["speaker"].nunique() if "speaker" in rows else 0
+    return Draft(corpus, recipe, source.fields.get("table"), label, kept, speakers, split["kind"], warnings)
+
+
+def _find_table(
+    folder: Path, files: Sequence[Path], warnings: list[str]
+) -> tuple[list[Row], Path, str, Path] | None:
+    """The longest table in `folder` that names files; not a manifest or a quarantine of ours."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in TABLES and not path.name.startswith(".") and path.name != "quarantine.csv":
+            try:
+                opened = _open(path, folder, files)
+            except ValueError as error:
+                warnings.append(f"not used: {error}")
+                continue
+            if "num_samples" not in opened[0][0]:
+                found.append(opened)
+    best = max(found, key=lambda opened: len(opened[0]), default=None)
+    if others := [opened[1].name for opened in found if opened is not best]:
+        warnings.append(f"other tables in the folder name files, too: {', '.join(others)}")
+    return best
+
+
+def _open(table: Path, folder: Path, files: Sequence[Path]) -> tuple[list[Row], Path, str, Path]:
+    """The table's rows, itself, its column of paths and the folder that they are relative to."""
+    if not table.is_file() and (folder / table).is_file():
+        table = folder / table
+    rows = read_cells(table)
+    if (named := path_column(rows, table, folder, files)) is None:
+        raise ValueError(
+            f"{table}: no column names the files below {folder}, such as "
+            f"{files[0].relative_to(folder).as_posix()!r}; the columns are {', '.join(rows[0])}"
+        )
+    return rows, table, *named
+
+
+def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | None) -> Source:
+    try:
+        columns = guess_columns(rows, path, label)
+    except ValueError as error:
+        raise ValueError(f"{table}: {error}") from None
+    ours = _name(columns.label)
+    theirs = {
+        "path": path,
+        ours: columns.label,
+        "speaker": columns.speaker,
+        "text": columns.text,
+        "language": columns.language,
+        "split" if columns.sides else "fold": columns.split,
+    }
+    fields = {
+        "kind": "table",
+        "root": root.as_posix(),
+        "table": Path(os.path.relpath(table, root)).as_posix(),
+        "columns": {name: column for name, column in theirs.items() if column is not None},
+        "label": ours,
+    }
+    comments = {"columns": "ours: theirs; guessed", "label": "guessed" if label is None else "as asked for"}
+    return Source(fields, comments, columns.sides)
+
+
+def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings: list[str]) -> Source:
+    root = Path(os.path.commonpath([file.parent for file in files]))  # `folder`, or one below that holds all
+    inside = [file.relative_to(root).as_posix() for file in files if file.parent != root]
+    labels = [path.partition("/")[0] for path in inside]
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
+            f"takes a folder for each of two classes, or a table ({', '.join(TABLES)}): "
+            "stillwave init FOLDER TABLE. Files whose names say it are `kind: named` (docs/howto/corpus.md)"
+        )
+    if all(SPEAKER.search(name.lower()) for name in labels):
+        warnings.append("the folders are called after speakers, not classes: name the classes in a table")
+    fields = {"kind": "folder", "root": root.as_posix(), "label": _name(label or "label")}
+    comments = {"kind": "a folder for each class"}
+    if speaker := speaker_pattern(inside, labels):
+        fields["speaker"] = speaker[0]
+        comments["speaker"] = f"guessed: {', '.join(sorted(set(speaker[1]))[:3])}, ..."
+    return Source(fields, comments)
+
+
+def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) -> tuple[pd.DataFrame, float]:
+    """The rows that have a label and a file, as `prepare` will have them, and the share of the others.
+
+    `sha256` is the path: no file is read.
+    """
+    config = parse_config(fields, CorpusConfig, "the drafted corpus")
+    imported, rejected = usable_rows(IMPORTERS[config.kind](config, Path(config.root)), config.label)
+    found = [is_there(Path(str(row["path"]))) for row in imported]
+    there = [row for row, file in zip(imported, found, strict=True) if file]
+    for reason, number in Counter(line.reason for line in rejected).items():
+        first = next(line.detail for line in rejected if line.reason == reason)
+        warnings.append(f"{number} rows or files will be left out as {reason}: {first}")
+    if missing := [row["path"] for row, file in zip(imported, found, strict=True) if not file]:
+        warnings.append(f"{len(missing)} rows name a file that is missing, first {missing[0]}")
+    paths = [*(row["path"] for row in imported), *(line.path for line in rejected)]
+    named = {Path(str(path)).resolve() for path in paths}
+    if extra := [file for file in files if file.resolve() not in named]:
+        warnings.append(f"{len(extra)} audio files are in no row, first {extra[0]}")
+    if not there:
+        raise ValueError(f"no row has both a file and a {config.label}")
+    rows = pd.DataFrame(there).assign(sha256=[str(row["path"]) for row in there])
+    return rows, 1 - len(there) / (len(imported) + len(rejected))
+
+
+def _thin(rows: pd.DataFrame, label: str, kept: dict[str, int]) -> list[str]:
+    """Classes with few rows, and with few speakers."""
+    warnings = []
+    if few := [f"{name} {n}" for name, n in kept.items() if n < FEW_ROWS]:
+        warnings.append(f"classes with fewer than {FEW_ROWS} rows: {', '.join(few)}")
+    voices = rows.groupby(label)["speaker"].nunique().to_dict() if "speaker" in rows else {}
+    if single := [name for name in kept if voices.get(name) == 1]:
+        warnings.append(f"classes of one speaker only: {', '.join(single)}")
+    if few := [f"{name} {voices[name]}" for name in kept if 1 < voices.get(name, 0) < FEW_SPEAKERS]:
+        warnings.append(f"classes with fewer than {FEW_SPEAKERS} speakers: {', '.join(few)}")
+    return warnings
+
+
+def _name(column: str) -> str:
+    """Our name for the column of labels: theirs, unless that means something else to us."""
+    name = "_".join(column.lower().split())
+    return "label" if name in {*RESERVED, "speaker", "text", "language"} else name

@@ -1,0 +1,147 @@
+"""What the columns of a table, or the parts of files' paths, mean: guesses by name and by content."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from stillwave.pipeline.corpora.base import Row
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+LABELS = (
+    "label", "emotion", "class", "category", "target", "word", "command", "intent", "sentiment", "digit",
+)  # fmt: skip
+TEXTS = ("text", "transcript", "transcription", "sentence", "utterance", "words")
+LANGUAGES = ("language", "lang")
+SPLITS = ("split", "subset", "partition", "set", "fold")
+SPEAKER = re.compile(r"(?<![a-z])(speaker|spkr?|actor|subject|talker|singer|client|participant)")
+# What few values do not make a class: said of the speaker or of the recording.
+ASIDE = re.compile(
+    r"gender|sex$|^age|accent|locale|session|channel|device|rate|duration|length|votes|^id$|_id$"
+)
+SIDES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test", "eval": "test"}
+MOST_CLASSES = 100
+SAMPLE = 200  # rows in which the column of paths is looked for
+# The speaker in a path relative to the corpus: the second folder, or what a file's name begins with.
+PATTERNS = (r"^[^/]+/(?P<speaker>[^/]+)/", r"/(?P<speaker>[^/_-]+)[_-][^/]*$")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Their columns by what they mean; None where no column looks like it.
+
+    sides: what the values of `split` mean; empty where it holds the numbers of folds.
+    """
+
+    path: str
+    label: str
+    speaker: str | None = None
+    text: str | None = None
+    language: str | None = None
+    split: str | None = None
+    sides: dict[str, str] = field(default_factory=dict)
+
+
+def path_column(
+    rows: Sequence[Row], table: Path, folder: Path, files: Sequence[Path]
+) -> tuple[str, Path] | None:
+    """The column whose values are files, and the folder that they are relative to; None for no column.
+
+    That folder is `folder`, the table's own, or one below `folder` in which files of these names lie.
+    """
+    some = rows[:: max(1, len(rows) // SAMPLE)]
+    names = {path.name: path for path in files}
+    best, found = 0, None
+    for column in rows[0]:
+        values = [value for row in some if (value := row[column])]
+        roots = [folder, table.parent]
+        for value in values:
+            named = PurePosixPath(value)
+            if file := names.get(named.name):
+                roots.append(file.parents[min(len(named.parts), len(file.parents)) - 1])
+                break
+        for root in roots:
+            hits = sum(is_there(root / value) for value in values)
+            if hits > best:
+                best, found = hits, (column, root)
+    return found if best * 2 > len(some) else None
+
+
+def guess_columns(rows: Sequence[Row], path: str, label: str | None) -> Columns:
+    """The meaning of every column that has one. label: that of the classes, where it is known.
+
+    Raises ValueError, naming the columns, where none looks like labels.
+    """
+    values = {
+        name: Counter(value for row in rows if (value := row[name]) is not None)
+        for name in rows[0]
+        if name != path
+    }
+    if label is not None and label not in values:
+        raise ValueError(f"no column {label!r}; the columns are {', '.join(rows[0])}")
+    free = [name for name in values if name != label]
+
+    def named(wanted: Iterable[str]) -> str | None:
+        return next((name for want in wanted for name in free if name.lower() == want and values[name]), None)
+
+    speaker = next(
+        (n for n in free if SPEAKER.search(n.lower()) and 0 < len(values[n]) < values[n].total()), None
+    )
+    split = named(SPLITS)
+    sides = {value: side_of(value) for value in values[split]} if split else {}
+    if "train" not in sides.values() or not {"test", "valid"} & {*sides.values()}:
+        sides = {}
+    if split and not sides and not ("fold" in split.lower() and all(v.isdecimal() for v in values[split])):
+        split = None
+    text, language = named(TEXTS), named(LANGUAGES)
+    taken = {speaker, split, text, language}
+    classes = [
+        name for name in free
+        if name not in taken and 2 <= len(values[name]) <= min(MOST_CLASSES, values[name].total() // 2)
+    ]  # fmt: skip
+    by_name = [name for want in LABELS for name in classes if want in name.lower()]
+    by_content = [name for name in classes if not ASIDE.search(name.lower()) and not _measured(values[name])]
+    chosen = label or next(iter([*by_name, *by_content]), None)
+    if chosen is None:
+        raise ValueError(
+            f"no column looks like labels, with 2 to {MOST_CLASSES} values that occur again; the columns are "
+            f"{', '.join(rows[0])}: name the one to predict with --label"
+        )
+    return Columns(path, chosen, speaker, text, language, split, {v: s for v, s in sides.items() if s})
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; a cell's text may be too long to be the name of one."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a text
+
+
+def side_of(value: str) -> str:
+    """train, valid or test, as a corpus calls them; empty for other words."""
+    return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
+
+
+def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:
+    """The regular expression that finds a speaker in each path (`label/...`), and what it finds; or None.
+
+    Believed where all paths match, and at least half of those found occur in several classes: what occurs in
+    one is more likely a take, or the class again.
+    """
+    for pattern in PATTERNS:
+        matches = [re.search(pattern, path) for path in paths]
+        if not all(matches):
+            continue
+        speakers = [match["speaker"] for match in matches if match]
+        classes: dict[str, set[str]] = defaultdict(set)
+        for speaker, label in zip(speakers, labels, strict=True):
+            classes[speaker].add(label)
+        several = sum(len(found) > 1 for found in classes.values())
+        if 2 <= len(classes) <= len(paths) // 2 and several * 2 >= len(classes):
+            return pattern, speakers
+    return None
+
+
+def _measured(values: Counter[str]) -> bool:
+    """Whether all values are numbers with fractions: durations, ratings; not classes."""
+    return all(re.fullmatch(r"-?\d+\.\d+", value) for value in values)
