@@ -41,7 +41,7 @@ def main() -> None:
     if arguments.child is not None:
         print(json.dumps(child(arguments.child, arguments.rows, arguments.steps)))
         return
-    kept, checkpointed = (in_child(every, arguments.rows, arguments.steps) forevery in (0, 5))
+    kept, checkpointed = (in_child(every, arguments.rows, arguments.steps) for every in (0, 5))
     for name, found in {"all kept": kept, "every 5": checkpointed}.items():
         print(f"{name:10} {found['mib']:8.0f} MiB {found['seconds']:8.2f} s a step of {arguments.rows} rows")
     losses, norms = train(arguments.epochs)
