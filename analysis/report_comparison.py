@@ -74,7 +74,7 @@ def _against_first(shown: list[Shown]) -> list[Block]:
     if lacking := [one for one in paired if one.name not in by_speakers]:
         names = ", ".join(one.name for one in lacking)
         blocks.append(
-            Text(f"Not by speakers: {names}; that needs two speakers, and one forevery row, of unknown too.")
+            Text(f"Not by speakers: {names}; that needs two speakers, and one for every row, of unknown too.")
         )
     blocks += [Text(f"Not compared with {first.name}: {name} {why}.") for name, why in reasons.items() if why]
     return blocks

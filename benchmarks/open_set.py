@@ -29,9 +29,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.cac import CACHead
 from stillwave.heads.open_set import SCORES
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
 from stillwave.pipeline.backbones.weights import random_weights
 

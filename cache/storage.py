@@ -1,7 +1,7 @@
 """Where a store's files lie: one contract for a local folder and for a prefix of an object store.
 
 A *key* is a file's path below the store, with slashes: "frames/c/0/0". A file is put in place whole or not at
-all, and what has been put is there forevery later reader. All else that a store promises is built on this.
+all, and what has been put is there for every later reader. All else that a store promises is built on this.
 """
 
 import mmap
@@ -128,7 +128,7 @@ class LocalFolder(Storage):
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         target = self.path / key
-        # A name of its own forevery attempt: two workers may write the same unit for a while.
+        # A name of its own for every attempt: two workers may write the same unit for a while.
         temporary = target.with_suffix(f".{uuid.uuid4().hex}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

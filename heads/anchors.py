@@ -1,4 +1,4 @@
-"""Learnable class anchors on the unit sphere."""
+"""Learnable vectors per class: anchors on the unit sphere, and prototypes in the space of the features."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import xavier_uniform
 
 TEMPERATURE = 0.1  # at the start: cosines of -1..1 become -10..10
 TEMPERATURE_BOUNDS = (0.01, 1.0)  # colder, fp16 gradients overflow; warmer, no class can be told apart
@@ -43,4 +43,28 @@ class ClassAnchorClustering(nn.Module):
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the similarities, a scalar: to the own class's anchor, away from the others."""
+        return cross_entropy(self(features), labels)
+
+
+class PrototypeMemory(nn.Module):
+    """Squared euclidean distances to one prototype per class.
+
+    As in prototypical networks (Snell et al., NeurIPS 2017), but the prototypes are learned, not means of a
+    support set, and distances are divided by sqrt(feature_dim). A softmax sees only differences of distances,
+    and between features and prototypes that know nothing of each other these grow with sqrt(feature_dim), as
+    in attention: undivided they saturate it at 256 dimensions, divided by feature_dim they hardly move it.
+    """
+
+    def __init__(self, feature_dim: int = 256, num_classes: int = 4) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.empty(num_classes, feature_dim))
+        nn.init.xavier_uniform_(self.prototypes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, feature_dim) -> negative scaled squared distances (batch, classes), at most 0."""
+        squares = (features[:, None] - self.prototypes).square().sum(-1)
+        return -squares / math.sqrt(features.shape[-1])
+
+    def prototype_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the distances, a scalar: features and their class's prototype come closer."""
         return cross_entropy(self(features), labels)

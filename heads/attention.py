@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import xavier_uniform
 from stillwave.heads.masks import valid_mask, zero_padding
 
 

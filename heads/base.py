@@ -1,11 +1,27 @@
-"""What every head is to those who train, calibrate and ask it."""
+"""What every head is to those who train, calibrate and ask it, and what it says of a batch."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from stillwave.heads.layers import Standardise
-from stillwave.heads.outputs import Outputs
+
+
+class Outputs(NamedTuple):
+    """logits: (batch, classes), unnormalised. features: (batch, dim), what the last linear layer reads.
+
+    learned_uncertainty: (batch,), 0 to 1, of heads that estimate it.
+    """
+
+    logits: Tensor
+    features: Tensor
+    learned_uncertainty: Tensor | None = None
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
+        """The function of every tensor that is there."""
+        learned = None if self.learned_uncertainty is None else function(self.learned_uncertainty)
+        return Outputs(function(self.logits), function(self.features), learned)
 
 
 class Head(nn.Module):

@@ -5,8 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.devices import widened
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 
 

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.base import Head
+from stillwave.heads.base import Head, Outputs
 from stillwave.heads.bounds import Count, Dropout, Part
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
 from stillwave.heads.temporal import TemporalConv, check_convolutions
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import xavier_uniform
 
 # Below this, all activations of 35 blocks take 20 MB, and computing them again costs a third of the time.
 CHECKPOINT_ROWS = 64

@@ -1,4 +1,4 @@
-"""What stands between stored frames and a head: standardisation and learned layer weights."""
+"""What stands between stored frames and a head, and how linear layers start."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -7,6 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads.devices import widest
+
+
+def xavier_uniform(module: nn.Module) -> None:
+    """Xavier uniform weights (Glorot & Bengio, AISTATS 2010), zero biases; for `nn.Module.apply`.
+
+    Weights of nn.Linear are uniform within sqrt(6 / (inputs + outputs)). Every other module is left alone.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Standardise(nn.Module):

@@ -12,7 +12,7 @@ def valid_mask(lengths: Tensor, num_frames: int) -> Tensor:
 def on_host(tensor: Tensor) -> bool:
     """Whether the host can read the tensor's numbers at no cost.
 
-    Not in an exported graph, which has none yet, and not on a GPU, where it would wait foreverything queued
+    Not in an exported graph, which has none yet, and not on a GPU, where it would wait for everything queued
     so far. There, code asks nothing: it computes with masks, without loops over items.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_exporting()

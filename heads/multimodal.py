@@ -9,14 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.attention import CrossModalAttention
-from stillwave.heads.base import Head
+from stillwave.heads.base import Head, Outputs
 from stillwave.heads.bounds import Count, Dropout, Part
 from stillwave.heads.fusion import FusionLayer
-from stillwave.heads.init import xavier_uniform
-from stillwave.heads.layers import LayerMix, Standardise
+from stillwave.heads.layers import LayerMix, Standardise, xavier_uniform
 from stillwave.heads.masks import zero_padding
 from stillwave.heads.openmax_classifier import OpenMaxClassifier
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.statistics import AttentiveStatsPooling
 from stillwave.heads.temporal import TemporalConv, check_convolutions
 from stillwave.heads.uncertainty import UncertaintyTarget

@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 from stillwave.heads.scores import Score
 
 # Rows compared at once: bounds the memory, rows x training rows x 8 bytes.

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from stillwave.heads.base import Head
+from stillwave.heads.base import Head, Outputs
 from stillwave.heads.cac import CACHead
-from stillwave.heads.distillation import SoftTargetLoss
-from stillwave.heads.losses import ClassBalancedFocalLoss, FocalKind, LabelSmoothingCrossEntropy
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.losses import (
+    ClassBalancedFocalLoss,
+    FocalKind,
+    LabelSmoothingCrossEntropy,
+    SoftTargetLoss,
+)
 
 
 class Objective(nn.Module):

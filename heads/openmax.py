@@ -5,7 +5,7 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 from stillwave.heads.scores import Score, one_minus
 
 Distance = Literal["euclidean", "eucos", "cosine"]

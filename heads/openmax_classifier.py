@@ -2,11 +2,10 @@
 
 from torch import Tensor, nn
 
-from stillwave.heads.anchors import ClassAnchorClustering
+from stillwave.heads.anchors import ClassAnchorClustering, PrototypeMemory
+from stillwave.heads.base import Outputs
 from stillwave.heads.deep import DeepClassifier
 from stillwave.heads.openmax import OpenMax
-from stillwave.heads.outputs import Outputs
-from stillwave.heads.prototypes import PrototypeMemory
 from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
 
 

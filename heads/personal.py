@@ -1,10 +1,9 @@
-"""A head that knows who speaks: a learned vector forevery training speaker, one for all others."""
+"""A head that knows who speaks: a learned vector for every training speaker, one for all others."""
 
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.base import Head, WrappedHead
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Head, Outputs, WrappedHead
 
 UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
 

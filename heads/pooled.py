@@ -2,12 +2,11 @@
 
 from torch import Tensor, nn
 
-from stillwave.heads.base import Head
+from stillwave.heads.base import Head, Outputs
 from stillwave.heads.bounds import Count, Dropout
 from stillwave.heads.global_pooling import GlobalPooling, GlobalPoolingType
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
-from stillwave.heads.outputs import Outputs
 
 
 class PooledClassifier(Head):

@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 
 
 class Score(nn.Module):
@@ -68,6 +68,6 @@ class LearnedUncertainty(Score):
 def one_minus(probabilities: Tensor, chosen: Tensor) -> Tensor:
     """1 - the chosen of (batch, classes), chosen (batch,) -> (batch,).
 
-    As the sum of the others: the difference is 0 forevery item that a head is sure of.
+    As the sum of the others: the difference is 0 for every item that a head is sure of.
     """
     return probabilities.scatter(1, chosen[:, None], 0).sum(1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import xavier_uniform
 from stillwave.heads.masks import valid_mask, zero_padding
 
 MIN_VARIANCE = 1e-6  # the square root's gradient is finite here; standardised frames vary around 1

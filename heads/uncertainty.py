@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.init import xavier_uniform
+from stillwave.heads.layers import xavier_uniform
 
 UncertaintyTarget = Literal["correct", "error"]
 

@@ -70,7 +70,7 @@ def files_of(path: str | Path) -> dict[str, bytes]:
 
 
 def write_wave(path: Path, seconds: float, hertz: float, seed: int, sample_rate: int = 16_000) -> None:
-    """A tone with harmonics in noise: pitched as `hertz`, different forevery seed."""
+    """A tone with harmonics in noise: pitched as `hertz`, different for every seed."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in (1, 2, 3))

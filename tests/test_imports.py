@@ -1,4 +1,4 @@
-"""The house: which room may import which, without cycles, and one name forevery module."""
+"""The house: which room may import which, without cycles, and one name for every module."""
 
 import re
 import subprocess

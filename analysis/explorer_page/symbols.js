@@ -1,5 +1,5 @@
 // Colours and markers of rows, and the legend that explains them. A class has the colour and the marker that it has
-// in the pictures of `analyze`; values are shades of cividis, which is even forevery kind of sight.
+// in the pictures of `analyze`; values are shades of cividis, which is even for every kind of sight.
 
 const SHAPES = {
   circle: "M8 3.2a4.8 4.8 0 1 0 .01 0z",

@@ -40,7 +40,7 @@ SYMBOLS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_leng
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs forevery page: fill in what is marked."""
+    """Called by MkDocs for every page: fill in what is marked."""
     made = {"commands": command_reference, "configs": config_reference, "recipes": files_in_configs}
     for name, make in made.items():
         if (mark := f"<!-- {name} -->") in markdown:

@@ -67,7 +67,7 @@ def one_thread() -> Iterator[None]:
 def hold_weights(module: nn.Module, precision: str, keep: Sequence[nn.Module] = ()) -> None:
     """Keep the weights of a frozen module's matrix products and convolutions in `precision`, for good.
 
-    Autocast gives the same frames, but casts every weight anew forevery batch: a tenth of the time of
+    Autocast gives the same frames, but casts every weight anew for every batch: a tenth of the time of
     wav2vec2-base on a CPU. Weight norms are folded for the same reason. Norms and embeddings stay fp32. Take
     the fingerprint first: it is that of the weights as loaded. keep: parts to leave as they are.
     """

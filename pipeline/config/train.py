@@ -100,7 +100,7 @@ class Finetune(Config):
     learning_rate: of the backbone's last layer; the head has `train.learning_rate`.
     layer_decay: factor on it from each layer to the one before; 1 for none.
     gradient_checkpointing: compute activations of the backbone again in the backward pass, not keep them.
-    augment: what is done to the waveforms of training rows, drawn anew forevery row and epoch.
+    augment: what is done to the waveforms of training rows, drawn anew for every row and epoch.
     crop_s: training rows that are longer are cut to a random piece of this many seconds.
     """
 
@@ -113,7 +113,7 @@ class Finetune(Config):
 
 
 class Personalise(Config):
-    """A vector forevery training speaker, fused with the head's features; the fields are those of
+    """A vector for every training speaker, fused with the head's features; the fields are those of
     heads/personal.py. Speakers without one share the vector of the unknown speaker.
     """
 

@@ -17,7 +17,7 @@ class Table(CorpusBase):
 
     table: the file, relative to `root` (default: the working directory), as are the audio paths in it.
     columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
-    constants: our column name -> one value forevery row, for example `language: de`.
+    constants: our column name -> one value for every row, for example `language: de`.
     text_rows: keep rows that have an id and a text but no path, for recipes that read text; others of them
         are quarantined.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.onnx import quantize_weights, run_graph, write_graph

@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stillwave.heads.base import Head
+from stillwave.heads.base import Head, Outputs
 from stillwave.heads.calibration import fit_temperature
 from stillwave.heads.open_set import SCORES, load_scorer
 from stillwave.heads.openmax import OpenMaxScore
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 from stillwave.pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from stillwave.pipeline.runs.features import Features

@@ -73,7 +73,7 @@ def _hold_out(data: Data, rows: RowNumbers, recipe: Recipe, fold: int) -> tuple[
     groups = part["id"] if group is None else part.get(group)
     if groups is None or groups.isna().any():
         raise ValueError(
-            f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} forevery row; "
+            f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} for every row; "
             "set train.group: null to hold out single rows"
         )
     labels = [data.classes[i] for i in data.labels[rows]]

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from stillwave.cache.batches import length_bucketed
-from stillwave.heads.base import Head
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Head, Outputs
 from stillwave.pipeline.runs.features import Features
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.base import Head, WrappedHead
+from stillwave.heads.base import Head, Outputs, WrappedHead
 from stillwave.heads.devices import send
-from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.runs.unfreeze import unfreeze

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import Calibration, threshold_of

@@ -1,7 +1,7 @@
 """How far a classifier's probabilities can be believed.
 
 Conventions: probabilities are (rows, classes), each row sums to 1; labels are class numbers, (rows,). The
-confidence of a row is its largest probability. Lower is better forevery figure here.
+confidence of a row is its largest probability. Lower is better for every figure here.
 """
 
 from typing import Any

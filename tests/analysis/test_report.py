@@ -422,7 +422,7 @@ def test_few_speakers_and_missing_ones_are_spoken_of(project: Path, tmp_path: Pa
     assert "2 of 34 rows have no speaker: they are in no bar or row of a speaker" in first
     assert "There is no interval by speakers: there are rows without a speaker" in first
     assert "rows have no speaker:" not in unknown  # those of known classes have one
-    assert "that needs two speakers, and one forevery row, of unknown too" in unknown
+    assert "that needs two speakers, and one for every row, of unknown too" in unknown
     caption = f"Difference to {tmp_path}/open, on the same rows"
     assert pages[1].tables[caption][1][4:6] == ["–", "–"]
     assert pages[1].tables[f"{caption}: AUROC"][1][1:3] == ["+0.000", "+0.000 to +0.000"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.cac import CACHead, CACScore
 from stillwave.heads.open_set import load_scorer
-from stillwave.heads.outputs import Outputs
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads import neighbours
+from stillwave.heads.base import Outputs
 from stillwave.heads.neighbours import Neighbours
 from stillwave.heads.open_set import load_scorer
-from stillwave.heads.outputs import Outputs
 
 
 def as_outputs(features: Tensor) -> Outputs:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.cac import CACHead
 from stillwave.heads.classifier import SegmentClassifier
 from stillwave.heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy
 from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.objective import Objective
-from stillwave.heads.outputs import Outputs
 
 COUNTS, CLASS_WEIGHTS = torch.tensor([5, 9, 2]), torch.tensor([1.0, 0.5, 2.0])
 WEIGHTS = {

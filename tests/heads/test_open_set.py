@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.open_set import SCORES, load_scorer
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.scores import Score
 
 KNOWN, DIM = 3, 6

@@ -8,9 +8,9 @@ import torch
 from scipy.stats import weibull_min
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.open_set import load_scorer
 from stillwave.heads.openmax import OpenMax, OpenMaxScore, fit_weibull
-from stillwave.heads.outputs import Outputs
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 from stillwave.heads.scores import Energy, LearnedUncertainty, MaximumLogit, MaximumProbability, one_minus
 
 LOGITS = torch.tensor([[1.0, 2.0, 4.0], [0, 0, 0], [-3, -8, -1], [90, 0, 10]], dtype=torch.float64)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.open_set import load_scorer
-from stillwave.heads.outputs import Outputs
 from stillwave.heads.vim import VirtualLogit
 
 

@@ -22,7 +22,7 @@ def test_three_convolutions_and_a_dense_head(basic: SimpleAudioClassifier) -> No
     kinds = [type(module) for module in basic.modules()]
     assert kinds.count(nn.Conv1d) == 3
     assert kinds.count(nn.Linear) == 2
-    assert sum(p.numel() for p in basic.parameters()) == 511_492  # the same forevery size of input
+    assert sum(p.numel() for p in basic.parameters()) == 511_492  # the same for every size of input
     assert basic(audio(3, 16000)).shape == (3, 4)
     assert all(p.requires_grad for p in basic.parameters())
 

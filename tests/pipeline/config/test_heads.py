@@ -23,7 +23,7 @@ from torch import nn
 
 from stillwave.heads.base import Head
 from stillwave.heads.bounds import Dropout
-from stillwave.heads.outputs import Outputs
+from stillwave.heads.base import Outputs
 
 
 class Last(Head):

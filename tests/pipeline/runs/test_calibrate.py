@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.classifier import SegmentClassifier
-from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.config.recipe import PROBABILITY_SCORES, OpenSet, Recipe
 from stillwave.pipeline.runs.calibrate import (
     DEFAULT_THRESHOLD,

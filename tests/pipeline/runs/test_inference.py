@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from stillwave.heads.base import Outputs
 from stillwave.heads.multimodal import FusionClassifier
-from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.runs.inference import outputs_of, predict
 from tests.pipeline.train.test_fit import ToyFeatures
 

@@ -13,9 +13,9 @@ import torch
 
 import stillwave.pipeline.train.fit as fit_module
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.base import Outputs
 from stillwave.heads.losses import ClassBalancedFocalLoss
 from stillwave.heads.multimodal import FusionClassifier
-from stillwave.heads.outputs import Outputs
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
