@@ -82,10 +82,11 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
         raise ValueError("give the fields of a head, its `kind` among them")
     kind, path = data.get("kind"), data.get("class")
     if kind != "custom":
-        if kind not in HEADS:
+        ours = HEADS.get(str(kind))
+        if ours is None:
             known = ", ".join(repr(name) for name in (*HEADS, "custom"))
             raise _wrong("kind", kind, f"must be one of {known}")
-        return config_of(kind, imported(HEADS[kind], "kind")).model_validate(data)
+        return config_of(str(kind), imported(ours, "kind")).model_validate(data)
     if info.context is not None and not info.context["trusted"]:  # importing the class would already run it
         raise _wrong("class", path, f"kind custom imports it, {UNTRUSTED}")
     try:
