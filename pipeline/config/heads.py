@@ -58,9 +58,9 @@ class HeadConfig(Config):
 def config_of(kind: str, head: Any) -> type[HeadConfig]:
     """The config class of a head."""
     types = get_type_hints(head.__init__, include_extras=True)
-    fields: dict[str, Any] = {"kind": (Literal[kind], ...)} | (
-        {"class": (str, ...)} if kind == "custom" else {}
-    )
+    fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
+    if kind == "custom":
+        fields["class"] = (str, ...)
     for name, argument in signature(head).parameters.items():
         if argument.kind is argument.KEYWORD_ONLY and name not in GIVEN:
             default = ... if argument.default is argument.empty else argument.default
@@ -82,10 +82,11 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
         raise ValueError("give the fields of a head, its `kind` among them")
     kind, path = data.get("kind"), data.get("class")
     if kind != "custom":
-        if kind not in HEADS:
+        ours = HEADS.get(str(kind))
+        if ours is None:
             known = ", ".join(repr(name) for name in (*HEADS, "custom"))
             raise _wrong("kind", kind, f"must be one of {known}")
-        return config_of(kind, imported(HEADS[kind], "kind")).model_validate(data)
+        return config_of(str(kind), imported(ours, "kind")).model_validate(data)
     if info.context is not None and not info.context["trusted"]:  # importing the class would already run it
         raise _wrong("class", path, f"kind custom imports it, {UNTRUSTED}")
     try:

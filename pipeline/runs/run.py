@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,6 @@ class Run:
     """
 
     folder: Path
-    recipe: Recipe
     classes: tuple[str, ...]
     folds: tuple[int, ...]
     rows: str
@@ -80,12 +80,8 @@ class Run:
             return folder
         folder = Path(folder)
         config = _read(folder)
-        recipe: Recipe = parse_config(
-            _renamed(config["recipe"]), Recipe, source=str(folder / CONFIG), trusted=trusted
-        )
         return cls(
             folder=folder,
-            recipe=recipe,
             classes=tuple(config["classes"]),
             folds=tuple(config["folds"]),
             **{key: config[key] for key in KEYS if key not in ("recipe", "classes", "folds")},
@@ -95,6 +91,14 @@ class Run:
 
     def __str__(self) -> str:
         return str(self.folder)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was trained. Raises ValueError for a head of the author's own, unless the run is trusted."""
+        found: Recipe = parse_config(
+            _renamed(self.config["recipe"]), Recipe, source=str(self.folder / CONFIG), trusted=self.trusted
+        )
+        return found
 
     def place(self, name: Literal["manifest", "embeddings"]) -> str:
         """Where the manifest or the stores were at its training. ValueError for a URL of an untrusted run."""

@@ -104,6 +104,7 @@ def test_a_head_is_built_from_its_fields() -> None:
     [
         ({"kind": "segmnt"}, r"`head.kind`: must be one of 'segment', .* 'custom' \(got 'segmnt'\)"),
         ({}, r"`head.kind`: must be one of .*\(got None\)"),
+        ({"kind": ["segment"]}, r"`head.kind`: must be one of .*\(got \['segment'\]\)"),
         ("segment", "`head`: .*give the fields of a head"),
         ({"kind": "segment", "num_heads": 0}, r"`head.num_heads`: .*greater .* equal to 1 \(got 0\)"),
         ({"kind": "segment", "strides": [2, 0]}, r"`head.strides.1`: .*\(got 0\)"),

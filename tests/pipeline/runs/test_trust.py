@@ -84,6 +84,28 @@ def test_a_module_that_a_run_names_is_not_imported(
     assert trap.exists()
 
 
+def test_a_head_that_a_run_names_is_not_imported(
+    own: Path, changed: Callable[..., Path], trap: Path, tmp_path: Path
+) -> None:
+    kept = json.loads((own / "config.json").read_text())["recipe"]
+    run = changed(recipe=kept | {"head": {"kind": "custom", "class": f"{MODULE}:Head"}})
+    for use in (
+        lambda: Predictor.load(run),
+        lambda: export(run, tmp_path / "a.onnx"),
+        lambda: evaluate(run, device="cpu"),
+        lambda: Run.open(run).model(0),
+    ):
+        with pytest.raises(
+            ValueError, match=r"config.json: `head.class`: kind custom imports it.*--trust-run"
+        ):
+            use()
+    assert Run.open(run).training_digest()  # what a report asks needs no head
+    assert not trap.exists()
+    with pytest.raises(ValueError, match=f"the module {MODULE} has no Head"):
+        Predictor.load(Run.open(run, trusted=True))
+    assert trap.exists()
+
+
 def test_a_url_that_a_run_names_is_not_followed(own: Path, changed: Callable[..., Path]) -> None:
     url = "memory://somebody/manifest.parquet"
     write_manifest(read_manifest(own.parent / "manifest.parquet"), url)
