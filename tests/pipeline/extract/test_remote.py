@@ -81,13 +81,15 @@ def test_killed_on_s3_the_next_run_ends_byte_identical(
 ) -> None:
     """kill -9 of the coordinator, whose lease runs out; units that it, or its workers, recorded are kept."""
     for name, seconds in (("REFRESH_S", 0.2), ("EXPIRE_S", 2.0), ("SETTLE_S", 0.05)):
-        monkeypatch.setattr(f"cache.locks.{name}", seconds)
+        monkeypatch.setattr(f"stillwave.cache.locks.{name}", seconds)
     extract(FBANK, manifest, tmp_path / "whole.zarr", shard_frames=256)
     script, url = tmp_path / "coordinator.py", f"{bucket}/a.zarr"
     script.write_text(COORDINATOR)
     child = subprocess.Popen(
         [sys.executable, script, uploaded, url, str(workers)],
-        env=os.environ | s3_server | {"PYTHONPATH": str(request.config.rootpath), "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | s3_server
+        | {"PYTHONPATH": str(request.config.rootpath / "src"), "OMP_NUM_THREADS": "1"},
     )
     storage = open_storage(url)
     while len([key for key in storage.sizes("units") if key.endswith(".json")]) < 2:

@@ -132,7 +132,7 @@ def test_a_coordinator_killed_is_taken_over_by_the_next_run(
     script.write_text(COORDINATOR)
     child = subprocess.Popen(
         [sys.executable, script, speech / "manifest.parquet", out, cluster.scheduler_address],
-        env=os.environ | {"PYTHONPATH": str(request.config.rootpath), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(request.config.rootpath / "src"), "OMP_NUM_THREADS": "1"},
     )
     while len(list(out.glob("units/*/*.json"))) < 2:
         assert child.poll() is None
