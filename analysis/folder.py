@@ -37,7 +37,7 @@ def building(out: Path) -> Iterator[Path]:
 def made_before(out: Path) -> list[str]:
     """The files of the analysis in `out`, by its analysis.json.
 
-    Raises ValueError when `out` has others, which are not ours to delete; hidden ones are let be.
+    Raises ValueError when `out` has others, which are not ours to delete; hidden ones are left alone.
     """
     if not out.exists():
         return []

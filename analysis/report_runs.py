@@ -13,10 +13,8 @@ import pandas as pd
 from stillwave.pipeline.evaluate.report import METRICS
 from stillwave.pipeline.evaluate.stage import curves
 from stillwave.pipeline.runs.environment import read as read_environments
-from stillwave.pipeline.runs.run import WEIGHTS, Run
+from stillwave.pipeline.runs.run import CONFIG, WEIGHTS, Run
 from stillwave.pipeline.runs.tensors import load_shapes
-
-CONFIG = "config.json"  # of a run; METRICS makes a folder an evaluation
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _speakers_said(shown: Shown) -> str:
     count = len(shown.metrics["per_speaker"])
     if "speakers" not in shown.metrics["intervals"]:
         few = "no speakers" if not count else "one speaker" if count == 1 else "rows without a speaker"
-        return f"There is no interval by speakers: there are {few}. Those by rows do not speak for new ones."
+        return f"There is no interval by speakers: there are {few}. Those by rows say nothing about new ones."
     said = f"By rows says how well these {count} speakers were measured, by speakers what to expect of others"
     if count < FEW:
         said += f", but too surely: of under about {FEW} speakers, that interval is too short"

@@ -47,7 +47,7 @@ class Rows:
 
 
 def manifest_beside(store: str | Path) -> str:
-    """Where the manifest of `<folder>/embeddings/<name>.zarr` is by custom: `<folder>/manifest.parquet`."""
+    """Where the manifest of `<folder>/embeddings/<name>.zarr` usually is: `<folder>/manifest.parquet`."""
     scheme, mark, path = str(store).rpartition("://")
     return f"{scheme}{mark}{posixpath.normpath(f'{path}/../../manifest.parquet')}"
 

@@ -1,4 +1,4 @@
-"""Real speech with emotions that were never trained: how well each score finds them out, speakers held out.
+"""Real speech with emotions that were never trained: how well each score detects them, speakers held out.
 
     STILLWAVE_CORPORA=... python benchmarks/open_set_speech.py [--seeds 1] [--losses cross_entropy cac]
 

@@ -69,7 +69,8 @@ class RapidTrainer:
         """All of it; returns what is in rapid_training_summary.json.
 
         Writes best_basic_model.safetensors and best_personalized_model.safetensors (the state_dicts of
-        models/words.py; safetensors, as a .pth is a pickle), detailed_results_basic.json,
+        SimpleAudioClassifier and PersonalizedModel; safetensors, as a .pth is a pickle),
+        detailed_results_basic.json,
         detailed_results_personalized.json and rapid_training_summary.json; beside them manifest.parquet,
         quarantine.csv, and the runs `basic` and `personalized` with their reports. Raises ValueError naming
         the table, column, row or file that cannot be used.

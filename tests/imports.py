@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from stillwave import _PLACES as PLACES
+
 ROOT = Path(__file__).parents[1]
 TOPS = ("analysis", "cache", "heads", "models", "pipeline")
 
@@ -39,15 +41,26 @@ def imports_of(name: str, path: Path, known: dict[str, Path]) -> Iterator[Import
             inside = inside or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test))
             if isinstance(child, ast.Import):
                 targets = [alias.name for alias in child.names]
-            elif isinstance(child, ast.ImportFrom) and child.module:
-                parts = [f"{child.module}.{alias.name}" for alias in child.names]
-                targets = [part if part in known else child.module for part in parts]
+            elif isinstance(child, ast.ImportFrom):
+                module = _absolute(child, name, path)
+                parts = [f"{module}.{PLACES.get(alias.name, alias.name)}" for alias in child.names]
+                if module != "stillwave":
+                    parts = [f"{module}.{alias.name}" for alias in child.names]
+                targets = [part if part in known else module for part in parts]
             else:
                 yield from visit(child, inside)
                 continue
             yield from (Import(name, target, lazy) for target in targets if target in known)
 
     yield from visit(ast.parse(path.read_text()), False)
+
+
+def _absolute(node: ast.ImportFrom, name: str, path: Path) -> str:
+    """The module that a relative import names."""
+    if not node.level:
+        return node.module or ""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
 
 
 def all_imports(root: Path = ROOT) -> list[Import]:

@@ -87,4 +87,4 @@ def _class_of(data: Mapping[str, Any], where: str) -> type[Backbone]:
 
 
 def _refused(where: str, reason: str) -> ConfigError:
-    return ConfigError(f"{where}: {reason}; else name a folder of your own configs with --backbones")
+    return ConfigError(f"{where}: {reason}. Otherwise name a folder of your own configs with --backbones")

@@ -1,6 +1,7 @@
 """EnCodec's encoder over items of unequal length, each padded and normalised as if it were alone.
 
-Values are as long as the longest item; `lengths` are (batch,) int64 on their device, which is asked nothing.
+Values are as long as the longest item; `lengths` are (batch,) int64 on their device, and never
+waited for.
 What lies beyond an item's length is unspecified, and has no influence on the item.
 """
 

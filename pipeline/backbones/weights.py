@@ -63,8 +63,8 @@ def at_hand(config: PretrainedConfig) -> bool:
     """Whether the weights can be had without a download; also True where there are none at all."""
     if config.weights == "random" or Path(config.source).expanduser().exists():
         return True
-    if "://" in config.source:
-        return False
+    if "://" in config.source:  # which torch keeps under its last part
+        return (Path(torch.hub.get_dir()) / "checkpoints" / config.source.rpartition("/")[2]).is_file()
     try:
         offline = config.model_copy(update={"download": False})
         find_folder(offline, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))

@@ -54,7 +54,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that go through the model together.")] = 16,
     trust_run: TrustRun = False,
 ) -> None:
-    """Label new audio, text, or both: probabilities, uncertainty, and whether it is of a known class.
+    """Label new audio, text, or both: probabilities, their entropy, and whether it is of a known class.
 
     Results are printed as they come. Clips that cannot be used are listed with the reason, and exit with 1
     when the others are done.

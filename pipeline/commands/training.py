@@ -112,6 +112,7 @@ def evaluate(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
     ] = False,
+    backbones: Backbones = None,
     device: Device = "auto",
     trust_run: TrustRun = False,
 ) -> None:
@@ -122,7 +123,13 @@ def evaluate(
 
     opened = Run.open(run, trusted=trust_run)
     metrics = evaluate(
-        opened, out, manifest=manifest, embeddings=embeddings, ensemble=ensemble, device=device
+        opened,
+        out,
+        manifest=manifest,
+        embeddings=embeddings,
+        backbones=backbones,
+        ensemble=ensemble,
+        device=device,
     )
     console.show_metrics(metrics, report_folder(run, out, ensemble))
 

@@ -25,6 +25,7 @@ __all__ = [
 Modality = Literal["audio", "text"]
 Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "learned_uncertainty"]
 UNKNOWN_NAME = "unknown"  # what rows of unknown classes are called in decisions
+NAME = r"^\w[\w.-]*$"  # of a store and of a config: no path, for a run may be somebody else\'s
 PROBABILITY_SCORES = ("msp", "openmax", "learned_uncertainty")  # 0 to 1: a fixed threshold means something
 
 
@@ -66,7 +67,7 @@ class Recipe(Config):
     open_set: which labels are unknown, and how they are told.
     """
 
-    backbones: list[str] = Field(min_length=1)
+    backbones: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
     modalities: list[Modality] = Field(default_factory=list)
     label: str = "emotion"
     classes: list[str] | None = Field(None, min_length=2)

@@ -65,7 +65,6 @@ class Graph(nn.Module):
         )
         self.has_learned_uncertainty = bool(models.recipe.losses.uncertainty)
         self.num_modalities = len(models.encoders)
-        self.personal = models.recipe.personalise is not None
         for number, fold in enumerate(models.folds):
             # A speaker's number in this fold, by the number among those of all folds; 0 is the unknown one.
             own = {speaker: place for place, speaker in enumerate(fold.speakers, 1)}

@@ -35,7 +35,7 @@ class _Read:
 
 
 class Predictor:
-    """Answers of a run to clips: of all its models together, as `evaluate --ensemble` gives, or of one.
+    """A run's predictions for clips: of all its models together, as `evaluate --ensemble` gives, or of one.
 
     Audio longer than segment_s (seconds; 30, or the backbone's clip_s if less) is cut into segments, one
     every hop_s, half a segment unless given; the clip's own answer is then the mean of theirs. A text belongs

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,9 @@ from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors
 CONFIG, COMPLETE = "config.json", "complete"
 WEIGHTS, HISTORY = "model.safetensors", "history.csv"  # of a fold, beside CALIBRATION
 SEEN = "seen.json"  # what the run's rows are keyed by: nothing is estimated on them again
-FORMAT = 3  # of a run folder; raise it when a run of before cannot be read
+# "s3:/" becomes a URL once a name is behind it.
+SCHEME = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+FORMAT = 3  # of a run folder; raise it when an older run cannot be read
 # What every config.json says, and its types.
 KEYS: dict[str, tuple[type, ...]] = {
     "recipe": (dict,),
@@ -103,7 +106,7 @@ class Run:
     def place(self, name: Literal["manifest", "embeddings"]) -> str:
         """Where the manifest or the stores were at its training. ValueError for a URL of an untrusted run."""
         found = str(getattr(self, name))
-        if is_url(found) and not self.trusted:
+        if not self.trusted and (is_url(found) or SCHEME.match(found)):
             raise ValueError(
                 f"{self.folder / CONFIG}: {name} is the URL {found}, which is not followed, for the run may "
                 f"be somebody else's: name it with --{name}, or give --trust-run"
@@ -163,8 +166,8 @@ class Run:
             if differing := differences(self.stores[name]["fingerprint"], fingerprint(encoder)):
                 raise ValueError(
                     f"{self}: the backbone {store} would give other frames than those it was trained "
-                    f"on: {'; '.join(differing)}. Give it the weights and library versions of then, or train "
-                    "again"
+                    f"on: {'; '.join(differing)}. Give it the weights and library versions it was "
+                    "trained with, or train again"
                 )
             found[name] = encoder
         return found
@@ -235,7 +238,7 @@ def _read(run: Path) -> dict[str, Any]:
 
 
 def _renamed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe, its open-set score under the name of today."""
+    """The recipe, its open-set score under its current name."""
     open_set = recipe.get("open_set", {})
     score = open_set.get("score")
     return recipe | ({"open_set": open_set | {"score": RENAMED[score]}} if score in RENAMED else {})

@@ -28,7 +28,7 @@ from stillwave.pipeline.runs.run import COMPLETE, FORMAT, SEEN, WEIGHTS, Run, te
 from stillwave.pipeline.runs.speakers import numbered, training_speakers
 from stillwave.pipeline.runs.tensors import save_tensors
 from stillwave.pipeline.train.distill import Teacher
-from stillwave.pipeline.train.fit import fit
+from stillwave.pipeline.train.fit import build_objective, fit
 from stillwave.pipeline.train.optimizer import build_optimizer
 from stillwave.pipeline.train.processes import Processes, is_launched
 from stillwave.pipeline.train.start import check_start, load_start
@@ -40,6 +40,7 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures o
 Teach = Callable[[Data, list[Fold]], Teacher]
 Build = Callable[[tuple[int, ...], int], Model]  # from the seed of its weights and the number of speakers
 ENCODED_AT_ONCE, READ_AT_ONCE = 16, 64  # rows, when only frames are wanted
+CHECK_FRAMES = 64  # of zeros, to ask a head before it costs an old run
 
 
 def train(
@@ -226,6 +227,7 @@ def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
     """Raise ValueError for what training, or evaluating after it, would refuse."""
     model = build((0,), 1)
     build_optimizer(model, recipe.train, _rates(model, recipe))
+    _check_outputs(model, recipe, data)
     if recipe.personalise is not None:
         for fold in folds:
             training_speakers(data, fold.train)
@@ -238,3 +240,23 @@ def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
             raise ValueError(f"train.early_stopping needs validation rows; {remedy}")
         if recipe.open_set.threshold == "tuned":
             raise ValueError(f"open_set.threshold: tuned needs validation rows; {remedy}")
+
+
+@torch.no_grad()
+def _check_outputs(model: Model, recipe: Recipe, data: Data) -> None:
+    """Raise ValueError when the head lacks what the recipe's losses and score ask of it."""
+    labels = torch.arange(len(data.classes))
+    lengths = torch.full_like(labels, CHECK_FRAMES)
+    inputs: list[Tensor] = []
+    for part in data.parts.values():
+        inputs += [torch.zeros(len(labels), CHECK_FRAMES, *part.frame_shape), lengths]
+    if recipe.personalise is not None:
+        inputs.append(torch.zeros_like(labels))
+    outputs = model.head.eval().outputs(*inputs)
+    objective = build_objective(labels.numpy(), len(labels), recipe.train, recipe.losses)
+    objective(model, outputs, labels, torch.zeros_like(outputs.logits))
+    if recipe.open_set.score == "learned_uncertainty" and outputs.learned_uncertainty is None:
+        raise ValueError(
+            f"open_set.score: learned_uncertainty needs a head that estimates one, and a "
+            f"{type(model.innermost).__name__} does not; choose another score"
+        )
