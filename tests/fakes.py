@@ -1,5 +1,6 @@
 """Small stand-ins and builders that several tests share."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from stillwave.cache.places import open_storage
 from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.corpora.table import Table
+
+ROOT = Path(__file__).parents[1]
+PYTHON_PATH = f"{ROOT / 'src'}{os.pathsep}{ROOT}"  # of processes that import this checkout, and its tests
+
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}

@@ -17,8 +17,8 @@ from stillwave.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 OURS = (
-    "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml", "src",
-    "tests",
+    "analysis", "benchmarks", "cache", "configs", "heads", "models", "pipeline", "pyproject.toml",
+    "src/stillwave", "tests",
 )  # fmt: skip
 OF_3_11 = ("importlib-metadata", "lazy-importer", "zipp")  # what dask needs before Python 3.12
 # Asks for all the models that the backbones' GPU tests write themselves.
@@ -36,7 +36,7 @@ class Machine:
     def __init__(self, folder: Path, packages: Iterable[str]) -> None:
         venv.create(folder, symlinks=True)
         self.python, self.checkout = folder / "bin" / "python", folder / "checkout"
-        self.checkout.mkdir()
+        (self.checkout / "src").mkdir(parents=True)
         for name in OURS:
             (self.checkout / name).symlink_to(ROOT / name)
         (site,) = folder.glob("lib/python*/site-packages")

@@ -17,7 +17,7 @@ from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.corpora.quarantine import quarantine_path
 from stillwave.pipeline.extract.stage import extract
-from tests.fakes import files_of
+from tests.fakes import PYTHON_PATH, files_of
 
 FBANK = FbankConfig(kind="fbank", deltas=0, max_bad_fraction=0.2)
 COORDINATOR = """
@@ -87,9 +87,7 @@ def test_killed_on_s3_the_next_run_ends_byte_identical(
     script.write_text(COORDINATOR)
     child = subprocess.Popen(
         [sys.executable, script, uploaded, url, str(workers)],
-        env=os.environ
-        | s3_server
-        | {"PYTHONPATH": str(request.config.rootpath / "src"), "OMP_NUM_THREADS": "1"},
+        env=os.environ | s3_server | {"PYTHONPATH": PYTHON_PATH, "OMP_NUM_THREADS": "1"},
     )
     storage = open_storage(url)
     while len([key for key in storage.sizes("units") if key.endswith(".json")]) < 2:

@@ -24,7 +24,7 @@ from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.backbones.weights import random_weights
 from stillwave.pipeline.extract import scale
 from stillwave.pipeline.extract.stage import extract
-from tests.fakes import files_of
+from tests.fakes import PYTHON_PATH, files_of
 
 FBANK = FbankConfig(kind="fbank", deltas=0)
 TINY = Wav2Vec2Config(kind="wav2vec2", weights="random", size="tiny", max_batch_frames=100)
@@ -132,7 +132,7 @@ def test_a_coordinator_killed_is_taken_over_by_the_next_run(
     script.write_text(COORDINATOR)
     child = subprocess.Popen(
         [sys.executable, script, speech / "manifest.parquet", out, cluster.scheduler_address],
-        env=os.environ | {"PYTHONPATH": str(request.config.rootpath / "src"), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": PYTHON_PATH, "OMP_NUM_THREADS": "1"},
     )
     while len(list(out.glob("units/*/*.json"))) < 2:
         assert child.poll() is None
