@@ -11,7 +11,7 @@ INSTALL := -m pip install --disable-pip-version-check
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test core lint docs notebooks gpu clean
+.PHONY: setup demo test core core-setup lint docs notebooks gpu clean
 
 setup: $(VENV)/.installed$(TORCH)
 
@@ -33,12 +33,14 @@ demo: setup
 test: setup
 	pytest -n auto --dist loadfile --no-loadscope-reorder
 
-core:
+core-setup:
 	@test $(CORE)/.installed -nt pyproject.toml -a $(CORE)/.installed -nt constraints.txt || { set -e; \
 	  $(PYTHON) -m venv $(CORE); \
 	  $(if $(TORCH),$(CORE)/bin/python $(INSTALL) -q $(FROM_WHEELS);) \
 	  $(CORE)/bin/python $(INSTALL) -q -c constraints.txt -e . hypothesis pytest pytest-xdist; \
 	  touch $(CORE)/.installed; }
+
+core: core-setup
 	$(CORE)/bin/python -m pytest -q -rfE -n auto --dist loadfile tests/cache tests/heads tests/pipeline/config
 
 lint: setup
