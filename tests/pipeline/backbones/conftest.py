@@ -73,7 +73,7 @@ WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "ja", "nein", "Haus", "##
 def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
     """`build()` with noise on every parameter: biases of 0 and norm weights of 1 would hide errors."""
     generator = torch.Generator().manual_seed(7)
-    model = build().eval()
+    model = random_weights(7, build).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             spread = 0.1 * torch.randn(parameter.shape, generator=generator)
