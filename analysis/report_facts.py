@@ -17,7 +17,7 @@ def configuration(shown: Shown) -> list[Block]:
         "run": str(shown.run),
         "evaluation": str(shown.report),
         "manifest": config["manifest"],
-        "frames": config["embeddings"] or "none stored: the backbone trains along",
+        "frames": config["embeddings"] or "none stored: the backbone is trained too",
         "backbones": ", ".join(recipe["backbones"]),
         "head": recipe["head"]["kind"],
         "numbers per model": _numbers(shown),

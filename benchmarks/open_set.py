@@ -5,7 +5,7 @@
 In each split, 6 digits drawn by the split's seed are known and the other 4 unknown. An MLP 64-128-64 learns
 70 % of the known digits' images; the scores see the other 30 % (stratified), and all images of the unknown.
 It is trained twice: on cross-entropy, and on the anchor loss of `CACHead`. `uncertainty` is a head on its 64
-features, trained along with it: "error" on detached features, which leaves the network as it is; "correct",
+features, trained with it: "error" on detached features, which leaves the network as it is; "correct",
 the regulariser with its usual weight of 0.05, in a network of its own.
 
 Every setting is the default of its module, and training is the same in all splits and for both losses: no

@@ -43,9 +43,8 @@ def imports_of(name: str, path: Path, known: dict[str, Path]) -> Iterator[Import
                 targets = [alias.name for alias in child.names]
             elif isinstance(child, ast.ImportFrom):
                 module = _absolute(child, name, path)
-                parts = [f"{module}.{PLACES.get(alias.name, alias.name)}" for alias in child.names]
-                if module != "stillwave":
-                    parts = [f"{module}.{alias.name}" for alias in child.names]
+                places = PLACES if module == "stillwave" else {}
+                parts = [f"{module}.{places.get(alias.name, alias.name)}" for alias in child.names]
                 targets = [part if part in known else module for part in parts]
             else:
                 yield from visit(child, inside)

@@ -62,7 +62,7 @@ class Recipe(Config):
     views: what becomes of augmented versions of the recordings that the store holds.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
         unknown.
-    finetune: how the backbones train along; null where their frames are stored once, by `extract`.
+    finetune: how the backbones are trained too; null where their frames are stored once, by `extract`.
     personalise: whether, and how, the head knows the speaker.
     open_set: which labels are unknown, and how they are told.
     """

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from stillwave.cache.batches import pad
 from stillwave.heads.personal import UNKNOWN_SPEAKER
-from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device, place, to_device
 from stillwave.pipeline.predict.enrolled import Enrolled
 from stillwave.pipeline.predict.reading import ClipInputs
@@ -69,7 +67,7 @@ class Ensemble:
         self.folds = tuple(folds)
         self.speakers = tuple(sorted({name for one in folds for name in one.speakers}))
         for encoder in () if self.live else self.encoders.values():
-            encoder.to(self.device).hold_weights(_settings(encoder).precision)
+            encoder.to(self.device).hold_weights(encoder.config.precision)
 
     def enroll(self, speaker: Enrolled) -> None:
         """From here on every clip is taken for one of this speaker, who is the only one that is known."""
@@ -120,10 +118,5 @@ class Ensemble:
         if self.live:
             return values, lengths
         frames = encode(encoder, values, lengths)
-        stored = getattr(torch, _settings(encoder).storage_dtype)
+        stored = getattr(torch, encoder.config.storage_dtype)
         return frames.values.float().to(stored), frames.lengths
-
-
-def _settings(encoder: Backbone) -> Any:
-    """The config that every kind of backbone keeps."""
-    return encoder.config

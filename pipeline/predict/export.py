@@ -54,7 +54,7 @@ class Graph(nn.Module):
         # One set of encoders for all heads, or of a fine-tuned run one for each; of `head` none.
         self.encoders = nn.ModuleList(_encoders(models) if part == "model" else ())
         self.stored = [
-            None if models.live else getattr(torch, _config(encoder).storage_dtype)
+            None if models.live else getattr(torch, encoder.config.storage_dtype)
             for encoder in models.encoders.values()
         ]
         self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
@@ -150,7 +150,7 @@ def export(
         for encoders in _encoders(models):
             for encoder in encoders.values():
                 at_precision(encoder.float(), "fp32")
-    single = part == "model" and any(_config(one).kind in SINGLE for one in models.encoders.values())
+    single = part == "model" and any(one.config.kind in SINGLE for one in models.encoders.values())
     graph = Graph(models, part, single).eval().requires_grad_(False)
     names, arguments, dynamic = inputs_of(models, part, single)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
@@ -179,7 +179,7 @@ def _difference(graph: Graph, file: Path, inputs: dict[str, Tensor]) -> float:
 
 def check_exports(encoder: Backbone) -> None:
     """Raise ValueError for a backbone that does not export, naming why and what does."""
-    config = _config(encoder)
+    config = encoder.config
     reason = None
     if config.kind not in (*BATCHED, *SINGLE):
         reason = OTHERS.get(config.kind, "nobody has tried it")
@@ -270,10 +270,6 @@ def facts_of(models: Ensemble, part: Part, single: bool) -> dict[str, str]:
         "stillwave": VERSION,
     }
     return {key: json.dumps(value) for key, value in facts.items()}
-
-
-def _config(encoder: Any) -> Any:
-    return encoder.config
 
 
 def _encoders(models: Ensemble) -> list[Any]:

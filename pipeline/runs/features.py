@@ -1,6 +1,6 @@
 """Frames for the training loop, which does not ask where they come from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,8 +123,20 @@ def joined(parts: Sequence[Part]) -> Features:
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
 
 
-def valid_frames(features: Features, rows: NDArray[np.int64], batch_size: int = 64) -> Iterator[Tensor]:
-    """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on."""
+@torch.no_grad()
+def valid_frames(
+    features: Features,
+    rows: NDArray[np.int64],
+    batch_size: int = 64,
+    *,
+    modality: int = 0,
+    encode: Callable[..., tuple[Tensor, ...]] = lambda *inputs: inputs,
+) -> Iterator[Tensor]:
+    """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on.
+
+    modality: the number of the one that is wanted. encode: makes frames of waveforms, as `Model.frames` does.
+    """
     for start in range(0, len(rows), batch_size):
-        values, lengths = features.batch(rows[start : start + batch_size])
+        found = encode(*features.batch(rows[start : start + batch_size]))
+        values, lengths = found[2 * modality : 2 * modality + 2]
         yield values[valid_mask(lengths, values.shape[1])]

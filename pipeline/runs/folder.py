@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stillwave.cache.folders import discard
+from stillwave.pipeline.runs.run import COMPLETE, CONFIG, HISTORY
 
 PARTIAL = "config.partial"
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ def _is_run(file: Path) -> bool:
 def begin(out: Path, config: dict[str, Any]) -> None:
     """Leave a run folder of this config: the interrupted one, or an empty one."""
     text = json.dumps(config, indent=1, sort_keys=True)
-    file = out / "config.json"
-    if file.exists() and file.read_text() == text and not (out / "complete").exists():
+    file = out / CONFIG
+    if file.exists() and file.read_text() == text and not (out / COMPLETE).exists():
         return
     if out.exists():
         ours = {PARTIAL}  # of a run that was killed before it began
@@ -48,7 +49,7 @@ def _say_once(note: str) -> None:
 def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
     """The training curves, as history.csv and, with dvclive, in its format, which the DVC views show."""
     table = pd.DataFrame(history).rename_axis("epoch").reset_index()
-    table.to_csv(folder / "history.csv", index=False)
+    table.to_csv(folder / HISTORY, index=False)
     try:
         from dvclive import Live
         from scmrepo.exceptions import SCMError

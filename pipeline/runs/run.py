@@ -55,8 +55,8 @@ class Run:
 
     folds: their numbers. rows: digest of the rows it was trained on. stores: of each modality, the
     fingerprint and the shape of its frames. backbones: of each modality, the settings that made them, where
-    they are known. live: its backbones trained along. manifest, embeddings: where they were then; the latter
-    is None of a live run. config: config.json, whole. trusted: see `open`.
+    they are known. live: its backbones were trained too. manifest, embeddings: where they were then; the
+    latter is None of a live run. config: config.json, whole. trusted: see `open`.
     """
 
     folder: Path

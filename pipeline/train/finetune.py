@@ -25,7 +25,7 @@ def finetune(
     device: str = "auto",
     progress: OnEpoch | None = None,
 ) -> Path:
-    """As `train`, but the recipe's backbones train along; `backbones` are their configs by name.
+    """As `train`, but the recipe's backbones are trained too; `backbones` are their configs by name.
 
     Under `accelerate launch` every process calls this: they share each batch, and the numbers are those of
     one process. start: a run on stored frames to begin with, or a fine-tuned one to personalise.
@@ -35,7 +35,7 @@ def finetune(
         raise ValueError("the recipe has no `finetune`: its backbone is frozen; use `stillwave train`")
     if hear := [store for store in recipe.stores().values() if backbones[store].kind == "hear"]:
         raise ValueError(
-            f"{hear[0]}: somebody else's HEAR module cannot be trained along; extract its frames instead"
+            f"{hear[0]}: somebody else's HEAR module cannot be trained; extract its frames instead"
         )
     if config.augment is not None and config.augment.pitch is not None:
         import_stretch("finetune.augment.pitch")  # what is refused must cost no old run

@@ -1,7 +1,7 @@
 """Stage two: train a head on stored frames, one model per fold, from one cache."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
-from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
-from stillwave.pipeline.runs.data import Data, RowNumbers, load_data
+from stillwave.pipeline.runs.data import Data, load_data
 from stillwave.pipeline.runs.environment import record
-from stillwave.pipeline.runs.features import Features
+from stillwave.pipeline.runs.features import valid_frames
 from stillwave.pipeline.runs.folder import begin, write_curves
 from stillwave.pipeline.runs.folds import Fold, folds_of
 from stillwave.pipeline.runs.head import build_head
@@ -157,8 +156,11 @@ def _train_fold(
     if start is not None:
         load_start(model, Run.open(start), fold.number)
     elif not checkpoint.exists():
-        for number, standardise in enumerate(model.standardisers):
-            standardise.fit(_frames(model, features, fold.train, number))
+        model.eval()
+        at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
+        for modality, standardise in enumerate(model.standardisers):
+            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=model.frames)
+            standardise.fit(frames)
     history = fit(
         model,
         features,
@@ -203,17 +205,6 @@ def _rates(model: Model, recipe: Recipe) -> dict[str, float]:
         return {}
     top = recipe.finetune.learning_rate / recipe.train.learning_rate
     return {name: top * factor for name, factor in model.factors.items()}
-
-
-@torch.no_grad()
-def _frames(model: Model, features: Features, rows: RowNumbers, number: int) -> Iterator[Tensor]:
-    """Valid frames of one modality of `rows`, as the encoders give them before they train."""
-    model.eval()
-    at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
-    for start in range(0, len(rows), at_once):
-        found = model.frames(*features.batch(rows[start : start + at_once]))
-        values, lengths = found[2 * number : 2 * number + 2]
-        yield values[valid_mask(lengths, values.shape[1])]
 
 
 def _frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:

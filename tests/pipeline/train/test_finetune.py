@@ -1,4 +1,4 @@
-"""Backbones that train along: the same numbers as stored frames give, and then better ones."""
+"""Backbones that are trained too: the same numbers as stored frames give, and then better ones."""
 
 import os
 import shutil
@@ -470,7 +470,7 @@ def test_what_is_refused_costs_no_run(role: str, table: pd.DataFrame, speech: Pa
             run_finetune(lost, speech, run, tuned(unfreeze=1))
     else:
         module = parse_backbone({"kind": "hear", "module": HEAR_API}, "test", trusted=True)
-        with pytest.raises(ValueError, match="HEAR module cannot be trained along"):
+        with pytest.raises(ValueError, match="HEAR module cannot be trained"):
             finetune(tuned(), table, {"wav2vec2": module}, run, manifest_path="m")
     assert (run / "fold_0/model.safetensors").read_bytes() == kept
     assert Run.open(run).config["live"]
