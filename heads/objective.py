@@ -60,7 +60,9 @@ class Objective(nn.Module):
         if "distill" in self.weights and teacher is not None:
             found["distill"] = self.distill(exact.logits, teacher)
         if lacking := sorted(self.weights.keys() - found.keys()):
-            raise ValueError(f"{type(head).__name__} has no losses {lacking}; give them the weight 0")
+            raise ValueError(
+                f"{type(head.innermost).__name__} has no losses {lacking}; give them the weight 0"
+            )
         return {name: found[name] for name in self.weights}
 
     def shares(self, piece: Tensor, batch: Tensor) -> dict[str, float | Tensor]:

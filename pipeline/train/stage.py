@@ -218,7 +218,7 @@ def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
     """Raise ValueError for what training, or evaluating after it, would refuse."""
     model = build((0,), 1)
     build_optimizer(model, recipe.train, _rates(model, recipe))
-    _check_outputs(model, recipe, data)
+    _check_losses(model, recipe, data)
     if recipe.personalise is not None:
         for fold in folds:
             training_speakers(data, fold.train)
@@ -234,8 +234,8 @@ def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
 
 
 @torch.no_grad()
-def _check_outputs(model: Model, recipe: Recipe, data: Data) -> None:
-    """Raise ValueError when the head lacks what the recipe's losses and score ask of it."""
+def _check_losses(model: Model, recipe: Recipe, data: Data) -> None:
+    """Raise ValueError when the head, asked with frames of zeros, lacks losses that the recipe weighs."""
     labels = torch.arange(len(data.classes))
     lengths = torch.full_like(labels, CHECK_FRAMES)
     inputs: list[Tensor] = []
@@ -246,8 +246,3 @@ def _check_outputs(model: Model, recipe: Recipe, data: Data) -> None:
     outputs = model.head.eval().outputs(*inputs)
     objective = build_objective(labels.numpy(), len(labels), recipe.train, recipe.losses)
     objective(model, outputs, labels, torch.zeros_like(outputs.logits))
-    if recipe.open_set.score == "learned_uncertainty" and outputs.learned_uncertainty is None:
-        raise ValueError(
-            f"open_set.score: learned_uncertainty needs a head that estimates one, and a "
-            f"{type(model.innermost).__name__} does not; choose another score"
-        )

@@ -400,8 +400,17 @@ def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
             {"train": TRAIN | {"groups": {"nothing": {"rate": 2}}}},
             r"train.groups \['nothing'\] fit no parameter",
         ),
+        (
+            {
+                "backbones": ["fbank"],
+                "modalities": [],
+                "head": {"kind": "custom", "class": "stillwave.heads.pooled:PooledClassifier"},
+                "losses": {"anchor": 0.1},
+            },
+            r"PooledClassifier has no losses \['anchor'\]",
+        ),
     ],
-    ids=["early stopping", "tuned", "bands", "groups"],
+    ids=["early stopping", "tuned", "bands", "groups", "a loss of another head"],
 )
 def test_a_refused_recipe_costs_no_old_run(
     corpus: Path, run: Path, tmp_path: Path, fields: dict[str, Any], message: str
