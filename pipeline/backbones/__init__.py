@@ -22,6 +22,8 @@ __all__ = [
 BACKBONES = {
     "fbank": "stillwave.pipeline.backbones.fbank:Fbank",
     "wav2vec2": "stillwave.pipeline.backbones.wav2vec2:Wav2Vec2",
+    "whisper": "stillwave.pipeline.backbones.whisper.encoder:Whisper",
+    "onnx": "stillwave.pipeline.backbones.onnx:Onnx",
     "ast": "stillwave.pipeline.backbones.ast:Ast",
     "hear": "stillwave.pipeline.backbones.hear:Hear",
     "encodec": "stillwave.pipeline.backbones.encodec:Encodec",

