@@ -23,7 +23,7 @@ from stillwave.pipeline.config.classes import imported
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "stillwave.pipeline.corpora": "Corpora",
-    "stillwave.pipeline.config.corpus": "All corpora",
+    "stillwave.pipeline.config.corpus": "Splits",
     "stillwave.pipeline.backbones": "Backbones",
     "stillwave.pipeline.config.views": "Views",
     "stillwave.pipeline.config.recipe": "Recipes",

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 from pydantic import (
     PlainValidator,
     SerializeAsAny,
-    ValidationError,
     ValidationInfo,
     create_model,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from stillwave.pipeline.config.base import Config
-from stillwave.pipeline.config.classes import UNTRUSTED, imported
+from stillwave.pipeline.config.classes import UNTRUSTED, imported, of_kind, wrong
 
 # By kind; the module of one is imported when a recipe asks for it.
 HEADS = {
@@ -82,27 +80,18 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
         raise ValueError("give the fields of a head, its `kind` among them")
     kind, path = data.get("kind"), data.get("class")
     if kind != "custom":
-        ours = HEADS.get(str(kind))
-        if ours is None:
-            known = ", ".join(repr(name) for name in (*HEADS, "custom"))
-            raise _wrong("kind", kind, f"must be one of {known}")
-        return config_of(str(kind), imported(ours, "kind")).model_validate(data)
+        return config_of(str(kind), of_kind(HEADS, kind, "custom")).model_validate(data)
     if info.context is not None and not info.context["trusted"]:  # importing the class would already run it
-        raise _wrong("class", path, f"kind custom imports it, {UNTRUSTED}")
+        raise wrong("class", path, f"kind custom imports it, {UNTRUSTED}")
     try:
         head = imported(str(path), "class")
     except ValueError as error:
-        raise _wrong("class", path, str(error).partition(": ")[2]) from error
+        raise wrong("class", path, str(error).partition(": ")[2]) from error
     base = imported("stillwave.heads.base:Head", "class")  # torch is loaded only here
     is_head = isclass(head) and issubclass(head, base)
     if not is_head:
-        raise _wrong("class", path, "not a subclass of Head; see docs/howto/head.md")
+        raise wrong("class", path, "not a subclass of Head; see docs/howto/head.md")
     return config_of(kind, head).model_validate(data)
-
-
-def _wrong(field: str, value: Any, message: str) -> ValidationError:
-    problem = PydanticCustomError("head", "{message}", {"message": message})
-    return ValidationError.from_exception_data("head", [{"type": problem, "loc": (field,), "input": value}])
 
 
 Head = Annotated[SerializeAsAny[HeadConfig], PlainValidator(_parsed)]

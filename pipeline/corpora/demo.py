@@ -20,8 +20,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from stillwave.pipeline.audio.decode import resample
-from stillwave.pipeline.config.corpus import CorpusBase
-from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.corpora.base import CorpusBase, Imported
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
 from stillwave.pipeline.corpora.manifest import write_if_changed
@@ -37,6 +36,11 @@ class Demo(CorpusBase):
     kind: Literal["demo"]
     root: str | None = "data/corpora/demo"
     seed: int = Field(0, ge=0)
+
+    def read(self, root: Path) -> Imported:
+        """The demo corpus below `root`, made first where it is absent."""
+        make_demo(root, self.seed)
+        return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
 
 
 VERSION = 1  # raise it when a change alters the audio: a corpus of another version is made anew
@@ -102,12 +106,6 @@ class DemoClip:
     language: str
     text: str
     seed: tuple[int, ...]
-
-
-def read(config: Demo, root: Path) -> Imported:
-    """The demo corpus below `root`, made first where it is absent."""
-    make_demo(root, config.seed)
-    return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
 
 
 def make_demo(root: Path, seed: int = 0) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.base import Row, audio_files
 from stillwave.pipeline.corpora.draft_split import propose_split
 from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml
@@ -170,7 +170,7 @@ def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) ->
     `sha256` is the path: no file is read.
     """
     config = parse_config(fields, CorpusConfig, "the drafted corpus")
-    imported, rejected = usable_rows(IMPORTERS[config.kind](config, Path(config.root)), config.label)
+    imported, rejected = usable_rows(config.read(Path(config.root)), config.label)
     found = [is_there(Path(str(row["path"]))) for row in imported]
     there = [row for row, file in zip(imported, found, strict=True) if file]
     for reason, number in Counter(line.reason for line in rejected).items():

@@ -13,7 +13,7 @@ import pandas as pd
 from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
-from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig, splits
+from stillwave.pipeline.corpora import CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
@@ -124,7 +124,7 @@ def _import(config: CorpusConfig, root: Path | None) -> Imported:
         if config.root is None:
             raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
         root = Path(config.root)
-    return IMPORTERS[config.kind](config, root)
+    return config.read(root)
 
 
 def usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:

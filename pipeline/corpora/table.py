@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillwave.pipeline.config.corpus import CorpusBase
-from stillwave.pipeline.corpora.base import MEASURED, Imported, Rejected, Row
+from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
 
 
 class Table(CorpusBase):
@@ -39,10 +38,9 @@ class Table(CorpusBase):
             raise ValueError(f"{', '.join(both)}: in `columns` and in `constants`; keep one")
         return self
 
-
-def read(config: Table, root: Path) -> Imported:
-    """The rows of `root/config.table`; audio paths in it are relative to `root` too."""
-    return read_table(root / config.table, root, config.columns, config.constants, config.text_rows)
+    def read(self, root: Path) -> Imported:
+        """The rows of `root/table`; audio paths in it are relative to `root` too."""
+        return read_table(root / self.table, root, self.columns, self.constants, self.text_rows)
 
 
 def read_table(
