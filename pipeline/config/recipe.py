@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.heads import Head
@@ -58,7 +58,8 @@ class Recipe(Config):
     modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
         the only one; of other heads none. A row without frames of one modality is trained and predicted on
         the other.
-    head, losses, augment, train: what is trained, for what, on what changes of the frames, and how.
+    head, losses, train: what is trained, for what, and how.
+    augment: random changes of the training rows' frames; of those of audio, where the head fuses.
     views: what becomes of augmented versions of the recordings that the store holds.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
         unknown.
@@ -73,11 +74,11 @@ class Recipe(Config):
     classes: list[str] | None = Field(None, min_length=2)
     head: Head
     losses: Losses = Losses()
-    augment: Augment | None = None
+    augment: SerializeAsAny[Augment] | None = None
     views: RecipeViews = RecipeViews()
     train: Train = Train()
     finetune: Finetune | None = None
-    personalise: Personalise | None = None
+    personalise: SerializeAsAny[Personalise] | None = None
     open_set: OpenSet = OpenSet()
 
     @model_validator(mode="after")
