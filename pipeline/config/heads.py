@@ -35,9 +35,14 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
         return data
     if not isinstance(data, Mapping):
         raise ValueError("give the fields of a head, its `kind` among them")
-    kind, path = data.get("kind"), data.get("class")
-    if kind != "custom":
-        return _config(of_kind(HEADS, kind, "custom"), data)
+    kind = data.get("kind")
+    head = _own(data.get("class"), info) if kind == "custom" else of_kind(HEADS, kind, "custom")
+    config: HeadConfig = config_of(HeadConfig, head, kind).model_validate(data)
+    return config
+
+
+def _own(path: Any, info: ValidationInfo) -> Any:
+    """The class of a user's own head."""
     if info.context is not None and not info.context["trusted"]:  # importing the class would already run it
         raise wrong("class", path, f"kind custom imports it, {UNTRUSTED}")
     try:
@@ -45,15 +50,9 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
     except ValueError as error:
         raise wrong("class", path, str(error).partition(": ")[2]) from error
     base = imported("stillwave.heads.base:Head", "class")  # torch is loaded only here
-    is_head = isclass(head) and issubclass(head, base)
-    if not is_head:
+    if not (isclass(head) and issubclass(head, base)):
         raise wrong("class", path, "not a subclass of Head; see docs/howto/head.md")
-    return _config(head, data)
-
-
-def _config(head: Any, data: Mapping[str, Any]) -> HeadConfig:
-    config: HeadConfig = config_of(HeadConfig, head, data["kind"]).model_validate(data)
-    return config
+    return head
 
 
 Head = Annotated[SerializeAsAny[HeadConfig], PlainValidator(_parsed)]

@@ -6,21 +6,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.heads import Head
-from stillwave.pipeline.config.train import (
-    Augment,
-    EarlyStopping,
-    Finetune,
-    Group,
-    Losses,
-    Personalise,
-    RecipeViews,
-    Train,
-)
-
-__all__ = [
-    "Augment", "EarlyStopping", "Finetune", "Group", "Head", "Losses", "OpenSet", "Personalise", "Recipe",
-    "RecipeViews", "Train",
-]  # fmt: skip
+from stillwave.pipeline.config.train import Augment, Finetune, Losses, Personalise, RecipeViews, Train
 
 Modality = Literal["audio", "text"]
 Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "learned_uncertainty"]

@@ -5,7 +5,6 @@ the prosody (rate, pitch, pitch range, loudness, vocal effort) and in the words,
 speakers differ from each other, every utterance strays from its emotion's mean, and noise is added.
 """
 
-import csv
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,11 @@ from filelock import FileLock
 from pydantic import Field
 
 from stillwave.pipeline.audio.decode import resample
+from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.corpora.base import CorpusBase, Imported
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
-from stillwave.pipeline.corpora.manifest import write_if_changed
+from stillwave.pipeline.corpora.quarantine import csv_bytes
 from stillwave.pipeline.corpora.table import read_table
 
 
@@ -130,7 +130,10 @@ def make_demo(root: Path, seed: int = 0) -> None:
         write_if_changed(recipe, wanted)
         clips = plan(seed)
         _write_clips(root, clips)
-        write_if_changed(metadata, _metadata_csv(clips))
+        rows = [
+            (c.id, _path(c), c.emotion, c.speaker.name, c.speaker.gender, c.language, c.text) for c in clips
+        ]
+        write_if_changed(metadata, csv_bytes(_COLUMNS, rows))
 
 
 def _write_clips(root: Path, clips: list[DemoClip]) -> None:
@@ -215,15 +218,3 @@ def _rms(signal: npt.NDArray[np.floating]) -> float:
 
 def _path(clip: DemoClip) -> str:
     return f"wav/{clip.language}/{clip.id}.wav"
-
-
-def _metadata_csv(clips: list[DemoClip]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for clip in clips:
-        speaker = clip.speaker
-        writer.writerow(
-            (clip.id, _path(clip), clip.emotion, speaker.name, speaker.gender, clip.language, clip.text)
-        )
-    return buffer.getvalue().encode()

@@ -18,7 +18,6 @@ from stillwave.pipeline.corpora.draft_split import propose_split
 from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml
 from stillwave.pipeline.corpora.guess import (
     SPEAKER,
-    TABLES,
     guess_columns,
     is_there,
     our_name,
@@ -27,7 +26,7 @@ from stillwave.pipeline.corpora.guess import (
 )
 from stillwave.pipeline.corpora.headers import look_at
 from stillwave.pipeline.corpora.prepare import usable_rows
-from stillwave.pipeline.corpora.table import read_cells
+from stillwave.pipeline.corpora.table import READERS, read_cells
 
 FEW_ROWS, FEW_SPEAKERS = 10, 3  # of a class
 
@@ -86,7 +85,7 @@ def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Ope
     """The longest table in `folder` that names files; not a manifest or a quarantine of ours."""
     found = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in TABLES and not path.name.startswith(".") and path.name != "quarantine.csv":
+        if path.suffix.lower() in READERS and not path.name.startswith(".") and path.name != "quarantine.csv":
             try:
                 opened = _open(path, folder, files)
             except ValueError as error:
@@ -131,7 +130,7 @@ def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings
     if len(set(labels)) < 2:
         raise ValueError(
             f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
-            f"takes a folder for each of two classes, or a table ({', '.join(TABLES)}): "
+            f"takes a folder for each of two classes, or a table ({', '.join(READERS)}): "
             "stillwave init FOLDER TABLE. Files whose names say it are `kind: named` (docs/howto/corpus.md)"
         )
     if all(SPEAKER.search(name.lower()) for name in labels):

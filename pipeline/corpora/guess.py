@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from stillwave.pipeline.corpora.base import Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 LABELS = (
     "label", "emotion", "class", "category", "target", "word", "command", "intent", "sentiment", "digit",
 )  # fmt: skip
