@@ -48,9 +48,9 @@ def prepare(
     that it explains. The same input gives byte-identical files. Raises ValueError for a folder, column, class
     or split that cannot be used, and when more than `max_bad_fraction` of the files are unusable.
     """
-    if root is None and config.root is None:
+    if (folder := root or config.root) is None:
         raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
-    imported = config.read(Path(root or config.root or ""))
+    imported = config.read(Path(folder))
     if not imported.rows and not imported.rejected:
         raise ValueError(
             f"corpus {config.kind}: the config leaves out all it found: {dict(imported.excluded)}"
