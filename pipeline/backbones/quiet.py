@@ -1,6 +1,7 @@
 """Other people's libraries, without what they say of their own workings."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +9,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and no notes below ERROR, in the block."""
+    """No warnings, no notes below ERROR, and no progress bars of transformers, in the block."""
     before = logging.root.manager.disable
+    transformers = sys.modules.get("transformers")  # not imported for this
+    bars = transformers.utils.logging if transformers else None
+    shown = bars is not None and bars.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
+    if bars and shown:
+        bars.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        if bars and shown:
+            bars.enable_progress_bar()

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import is_of_text
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, RecipeViews
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.config.train import RecipeViews
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
 from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Features, Part, joined
 

@@ -211,7 +211,7 @@ def _frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
     """Of the first modality's frames; a fusion head that is given text alone has none to change."""
     if recipe.augment is None or next(iter(data.parts)) == "text":
         return None
-    return FrameAugment(**recipe.augment.model_dump())
+    return FrameAugment(**recipe.augment.options())
 
 
 def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:

@@ -14,7 +14,8 @@ import stillwave.pipeline.train.fit as fit_module
 import stillwave.pipeline.train.stage as train_module
 from stillwave.cache import EmbeddingStore, Row, Spec
 from stillwave.pipeline.backbones.base import Frames
-from stillwave.pipeline.config.recipe import Recipe, RecipeViews, Train
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.config.train import RecipeViews, Train
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.features import CachedFeatures
