@@ -58,7 +58,7 @@ class Graph(nn.Module):
             for encoder in models.encoders.values()
         ]
         self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
-        self.temperatures = [fold.calibration.temperature or 1.0 for fold in models.folds]
+        self.calibrations = [fold.calibration for fold in models.folds]
         name = models.recipe.open_set.score
         self.scorers = nn.ModuleList(
             fold.calibration.scorers[name] for fold in models.folds if name in SCORES
@@ -90,10 +90,7 @@ class Graph(nn.Module):
             own = frames[number % len(frames)]
             outputs: Outputs = head.outputs(*own, *speakers)  # type: ignore[operator]
             found.append(outputs.each(lambda value: value.float()))
-        scaled = [
-            (outputs.logits.double() / temperature).softmax(1)
-            for outputs, temperature in zip(found, self.temperatures, strict=True)
-        ]
+        scaled = [own.softmax(outputs.logits) for own, outputs in zip(self.calibrations, found, strict=True)]
         p = torch.stack(scaled).mean(0)
         terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
         entropy = -terms.sum(1) / float(np.log(p.shape[1]))
@@ -214,8 +211,7 @@ def inputs_of(
         text = encoder.modality == "text"
         if part == "head":
             prefix = "" if name == "frames" else f"{name}_"
-            layers = (encoder.num_layers,) if encoder.num_layers > 1 else ()
-            values = torch.randn(batch, 57, *layers, encoder.dim, generator=generator)
+            values = torch.randn(batch, 57, *encoder.frame_shape, generator=generator)
             own, length, axis = f"{prefix}frames", f"{prefix}lengths", f"num_{prefix}frames"
         elif text:
             values = torch.tensor(encoder.tokenize("a b c d e f g h i j k l m n o"))[:17].expand(batch, -1)

@@ -11,9 +11,10 @@ from torch import Tensor
 from stillwave.cache import EmbeddingStore
 from stillwave.heads.devices import send
 from stillwave.heads.masks import valid_mask
-from stillwave.pipeline.backbones.base import Frames
+from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.backbones.device import to_device
 
+RowNumbers = NDArray[np.int64]
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
 ABSENT = -1  # in place of a store's row: this modality is not there
 
@@ -41,8 +42,12 @@ class Part(Features, Protocol):
 
     frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
     others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
-    backbone, JSON-ready, where they are known.
+    backbone, JSON-ready, where they are known. encoder: what makes the frames of `batch`; None where it gives
+    stored ones.
     """
+
+    @property
+    def encoder(self) -> Backbone | None: ...
 
     @property
     def frame_shape(self) -> tuple[int, ...]: ...
@@ -56,12 +61,18 @@ class Part(Features, Protocol):
     @property
     def settings(self) -> dict[str, Any] | None: ...
 
+    def read(self) -> None:
+        """Read every row once. Raises ValueError naming a file that cannot be read as it was prepared."""
+        ...
+
 
 class CachedFeatures:
     """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
 
     A row of ABSENT has no frames: its length is 0.
     """
+
+    encoder = None
 
     def __init__(self, store: EmbeddingStore, rows: NDArray[np.int64], device: torch.device) -> None:
         self.store, self.rows, self.device = store, rows, device
@@ -77,24 +88,17 @@ class CachedFeatures:
         self._resident = store.resident(str(device), kept) if fits else None
         self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
         self._place[present] = place
-        self._all_present = bool(present.all())
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
         return self  # what is stored stays; views are rows of their own
 
+    def read(self) -> None:
+        """Nothing is to be read again: a store is checked when it is opened."""
+
     def batch(self, rows: NDArray[np.int64]) -> Frames:
-        if self._all_present:
-            return self._read(rows)
-        there = np.flatnonzero(self.rows[rows] != ABSENT)
+        there = self.rows[rows] != ABSENT
         dtype = torch.float16 if self.store.spec.dtype == "float16" else torch.float32
-        if not len(there):
-            values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
-            return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
-        found = self._read(rows[there])
-        index = send(torch.from_numpy(there), self.device)
-        values = found.values.new_zeros(len(rows), *found.values.shape[1:])
-        lengths = found.lengths.new_zeros(len(rows))
-        return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+        return in_place(there, lambda chosen: self._read(rows[chosen]), self.frame_shape, dtype, self.device)
 
     def _read(self, rows: NDArray[np.int64]) -> Frames:
         if self._resident is not None:
@@ -121,6 +125,30 @@ class JoinedFeatures:
 def joined(parts: Sequence[Part]) -> Features:
     """The features of all parts together; one part alone is its own."""
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
+
+
+def in_place(
+    there: NDArray[np.bool_],
+    read: Callable[[NDArray[np.int64]], Frames],
+    frame_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Frames:
+    """Frames of a batch of which some items may have none; the length of those is 0.
+
+    there: (batch,), which items have some. read: gives the frames of these, by their places.
+    """
+    chosen = np.flatnonzero(there)
+    if not len(chosen):
+        values = torch.zeros(len(there), 1, *frame_shape, dtype=dtype, device=device)
+        return Frames(values, torch.zeros(len(there), dtype=torch.int64, device=device))
+    found = read(chosen)
+    if len(chosen) == len(there):
+        return found
+    index = send(torch.from_numpy(chosen), device)
+    values = found.values.new_zeros(len(there), *found.values.shape[1:])
+    lengths = found.lengths.new_zeros(len(there))
+    return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
 
 
 @torch.no_grad()

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillwave.heads.base import Head, Outputs, WrappedHead
 from stillwave.heads.devices import send
 from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.runs.features import in_place
 from stillwave.pipeline.runs.unfreeze import unfreeze
 
 FrameChange = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -77,21 +80,14 @@ class Model(WrappedHead):
 
 def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
     """The frames of a batch of which some items, with the length 0, may have none. lengths: on the host."""
-    there = lengths > 0
-    if there.all():
+    if (lengths > 0).all():
         return encoder(values, lengths)  # type: ignore[no-any-return]
-    if not there.any():
-        shape = (encoder.num_layers, encoder.dim) if encoder.num_layers > 1 else (encoder.dim,)
-        return Frames(
-            torch.zeros(len(lengths), 1, *shape, device=values.device),
-            torch.zeros(len(lengths), dtype=torch.int64, device=values.device),
-        )
-    chosen = there.nonzero()[:, 0]
-    index = send(chosen, values.device)
-    found = encoder(values[index], lengths[chosen])
-    frames = found.values.new_zeros(len(lengths), *found.values.shape[1:])
-    counts = found.lengths.new_zeros(len(lengths))
-    return Frames(frames.index_copy(0, index, found.values), counts.index_copy(0, index, found.lengths))
+
+    def read(chosen: NDArray[np.int64]) -> Frames:
+        index = torch.from_numpy(chosen)
+        return encoder(values[send(index, values.device)], lengths[index])  # type: ignore[no-any-return]
+
+    return in_place((lengths > 0).numpy(), read, encoder.frame_shape, torch.float32, values.device)
 
 
 def at_precision(encoder: Backbone, precision: str) -> Backbone:
