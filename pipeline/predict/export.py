@@ -59,11 +59,12 @@ class Graph(nn.Module):
         ]
         self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
         self.calibrations = [fold.calibration for fold in models.folds]
-        name = models.recipe.open_set.score
-        self.scorers = nn.ModuleList(
-            fold.calibration.scorers[name] for fold in models.folds if name in SCORES
-        )
-        self.has_learned_uncertainty = bool(models.recipe.losses.uncertainty)
+        wanted = {"learned_uncertainty": "learned_uncertainty", "score": models.recipe.open_set.score}
+        fitted = [calibration.scorers for calibration in self.calibrations]
+        self.scorers = nn.ModuleDict({
+            name: nn.ModuleList(scorers[score] for scorers in fitted)
+            for name, score in wanted.items() if score in SCORES and score in fitted[0]
+        })  # fmt: skip
         self.num_modalities = len(models.encoders)
         for number, fold in enumerate(models.folds):
             # A speaker's number in this fold, by the number among those of all folds; 0 is the unknown one.
@@ -95,12 +96,10 @@ class Graph(nn.Module):
         terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
         entropy = -terms.sum(1) / float(np.log(p.shape[1]))
         results = {"probabilities": p.float(), "entropy": entropy.float()}
-        learned = [one.learned_uncertainty for one in found if one.learned_uncertainty is not None]
-        if learned and self.has_learned_uncertainty:
-            results["learned_uncertainty"] = torch.stack(learned).mean(0).float()
-        if self.scorers:
-            scores = [scorer(outputs) for scorer, outputs in zip(self.scorers, found, strict=True)]
-            results["score"] = torch.stack(scores).mean(0).float()
+        for name, scorers in self.scorers.items():
+            assert isinstance(scorers, nn.ModuleList)
+            scores = [scorer(outputs) for scorer, outputs in zip(scorers, found, strict=True)]
+            results[name] = torch.stack(scores).mean(0).float()
         results["logits"] = torch.stack([outputs.logits for outputs in found], 1)
         results["features"] = torch.stack([outputs.features for outputs in found], 1)
         return results

@@ -11,9 +11,10 @@ import pandas as pd
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, RecipeViews
 from stillwave.pipeline.runs.features import Features, Part, RowNumbers, joined
-from stillwave.pipeline.runs.origins import Key, LiveInputs, Origin, StoredFrames
+from stillwave.pipeline.runs.origins import Origin, live, stored
 from stillwave.pipeline.runs.run import Run
 
 UNKNOWN = -1  # the label of rows of an unknown class
@@ -125,15 +126,15 @@ def load_data(
     of all of them.
     """
     labelled, classes = labelled_rows(recipe, manifest, trained)
-    origins: dict[str, Origin] = {}
-    for name, store in recipe.stores().items():
-        if encoders:
-            origins[name] = LiveInputs(name, store, encoders[name], labelled, device, recipe.finetune)
-        else:
-            origins[name] = StoredFrames(name, EmbeddingStore(f"{embeddings}/{store}.zarr"), device)
-    has_frames = np.array(
-        [any((id_, 0) in origin.keys for origin in origins.values()) for id_ in labelled["id"]], dtype=bool
-    )
+    place = pick_device(device)
+    origins = {
+        name: live(name, store, encoders[name], labelled, recipe.finetune, place)
+        if encoders
+        else stored(name, EmbeddingStore(f"{embeddings}/{store}.zarr"), place)
+        for name, store in recipe.stores().items()
+    }
+    found = [any((id_, 0) in origin.rows for origin in origins.values()) for id_ in labelled["id"]]
+    has_frames = np.array(found, dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)
     places = " and ".join(origin.name for origin in origins.values())
     check_enough(used, classes, recipe.label, places)
@@ -141,9 +142,9 @@ def load_data(
     added = [] if recipe.views == RecipeViews() else _views(origins.values(), ids, places)
     parts = {}
     for name, origin in origins.items():
-        keys: list[Key | None] = [(id_, 0) if (id_, 0) in origin.keys else None for id_ in ids]
-        keys += [key if (key := (ids[row], view)) in origin.keys else keys[row] for row, view in added]
-        parts[name] = origin.part(keys, used)
+        rows = [origin.rows.get((id_, 0)) for id_ in ids]  # None: absent
+        rows += [origin.rows.get((ids[row], view), rows[row]) for row, view in added]
+        parts[name] = origin.part(rows, used)
     views = [[row] for row in range(len(used))]
     for number, (row, _) in enumerate(added, len(used)):
         views[row].append(number)
@@ -193,7 +194,7 @@ def check_as_trained(run: Run, data: Data, what: str = "the manifest or the fram
 def _views(origins: Iterable[Origin], ids: Sequence[str], places: str) -> list[tuple[int, int]]:
     """The augmented views that there are of rows: numbers in `ids`, ascending, and of the view."""
     number = {id_: row for row, id_ in enumerate(ids)}
-    found = {(number[id_], view) for one in origins for id_, view in one.keys if view and id_ in number}
+    found = {(number[id_], view) for one in origins for id_, view in one.rows if view and id_ in number}
     if not found:
         raise ValueError(
             f"{places} has no views of these rows, but the recipe's `views` asks for them: extract with "

@@ -22,10 +22,10 @@ ABSENT = -1  # in place of a store's row: this modality is not there
 class Features(Protocol):
     """Rows of a data set as a model takes them. `lengths` is (rows,), what batches are sorted by."""
 
-    lengths: NDArray[np.int64]
+    lengths: RowNumbers
     device: torch.device
 
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         """Of each modality in turn: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
 
         Lengths that only a live backbone reads stay on the host, where it plans by them.
@@ -74,7 +74,7 @@ class CachedFeatures:
 
     encoder = None
 
-    def __init__(self, store: EmbeddingStore, rows: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, store: EmbeddingStore, rows: RowNumbers, device: torch.device) -> None:
         self.store, self.rows, self.device = store, rows, device
         present = rows != ABSENT
         self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
@@ -88,6 +88,8 @@ class CachedFeatures:
         self._resident = store.resident(str(device), kept) if fits else None
         self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
         self._place[present] = place
+        dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
+        self._none = torch.empty(0, *self.frame_shape, dtype=dtype, device=device)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
         return self  # what is stored stays; views are rows of their own
@@ -95,12 +97,10 @@ class CachedFeatures:
     def read(self) -> None:
         """Nothing is to be read again: a store is checked when it is opened."""
 
-    def batch(self, rows: NDArray[np.int64]) -> Frames:
-        there = self.rows[rows] != ABSENT
-        dtype = torch.float16 if self.store.spec.dtype == "float16" else torch.float32
-        return in_place(there, lambda chosen: self._read(rows[chosen]), self.frame_shape, dtype, self.device)
+    def batch(self, rows: RowNumbers) -> Frames:
+        return in_place(self.rows[rows] != ABSENT, lambda chosen: self._read(rows[chosen]), self._none)
 
-    def _read(self, rows: NDArray[np.int64]) -> Frames:
+    def _read(self, rows: RowNumbers) -> Frames:
         if self._resident is not None:
             return Frames(*self._resident.batch(torch.from_numpy(self._place[rows])))
         values, lengths = map(torch.from_numpy, self.store.batch(self.rows[rows]))
@@ -115,7 +115,7 @@ class JoinedFeatures:
         self.device = parts[0].device
         self.lengths = np.sum([part.lengths for part in parts], axis=0)
 
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         return tuple(tensor for part in self.parts for tensor in part.batch(rows))
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "JoinedFeatures":
@@ -127,25 +127,20 @@ def joined(parts: Sequence[Part]) -> Features:
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
 
 
-def in_place(
-    there: NDArray[np.bool_],
-    read: Callable[[NDArray[np.int64]], Frames],
-    frame_shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Frames:
+def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:
     """Frames of a batch of which some items may have none; the length of those is 0.
 
-    there: (batch,), which items have some. read: gives the frames of these, by their places.
+    there: (batch,), which items have some. read: gives the frames of these, by their places. none: the values
+    (0, *frame_shape) of no frames, for their shape, type and device.
     """
     chosen = np.flatnonzero(there)
     if not len(chosen):
-        values = torch.zeros(len(there), 1, *frame_shape, dtype=dtype, device=device)
-        return Frames(values, torch.zeros(len(there), dtype=torch.int64, device=device))
+        lengths = torch.zeros(len(there), dtype=torch.int64, device=none.device)
+        return Frames(none.new_zeros(len(there), 1, *none.shape[1:]), lengths)
     found = read(chosen)
     if len(chosen) == len(there):
         return found
-    index = send(torch.from_numpy(chosen), device)
+    index = send(torch.from_numpy(chosen), none.device)
     values = found.values.new_zeros(len(there), *found.values.shape[1:])
     lengths = found.lengths.new_zeros(len(there))
     return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
@@ -154,7 +149,7 @@ def in_place(
 @torch.no_grad()
 def valid_frames(
     features: Features,
-    rows: NDArray[np.int64],
+    rows: RowNumbers,
     batch_size: int = 64,
     *,
     modality: int = 0,

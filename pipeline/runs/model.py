@@ -3,16 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillwave.heads.base import Head, Outputs, WrappedHead
 from stillwave.heads.devices import send
 from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.config.train import Finetune
-from stillwave.pipeline.runs.features import in_place
+from stillwave.pipeline.runs.features import RowNumbers, in_place
 from stillwave.pipeline.runs.unfreeze import unfreeze
 
 FrameChange = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -83,11 +81,12 @@ def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
     if (lengths > 0).all():
         return encoder(values, lengths)  # type: ignore[no-any-return]
 
-    def read(chosen: NDArray[np.int64]) -> Frames:
+    def read(chosen: RowNumbers) -> Frames:
         index = torch.from_numpy(chosen)
         return encoder(values[send(index, values.device)], lengths[index])  # type: ignore[no-any-return]
 
-    return in_place((lengths > 0).numpy(), read, encoder.frame_shape, torch.float32, values.device)
+    none = torch.empty(0, *encoder.frame_shape, device=values.device)
+    return in_place((lengths > 0).numpy(), read, none)
 
 
 def at_precision(encoder: Backbone, precision: str) -> Backbone:

@@ -1,15 +1,15 @@
 """Where the rows of one modality come from: a store, or the manifest's own audio and text."""
 
 import hashlib
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.backbones import Backbone
-from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import is_of_text
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
@@ -20,59 +20,46 @@ from stillwave.pipeline.runs.waveforms import LiveFeatures
 Key = tuple[str, int]  # id and view of a row; view 0 is clean
 
 
-class Origin(Protocol):
-    """name: as errors call it. keys: of the rows and views that it has."""
+class Origin(NamedTuple):
+    """name: as errors call it. rows: by id and view, what stands for each row that it has.
+
+    part: the features of such rows, in their order, where None stands for one that lacks the modality. The
+    first, clean, are those of the manifest: ValueError where they are something else.
+    """
 
     name: str
-
-    @property
-    def keys(self) -> Collection[Key]: ...
-
-    def part(self, keys: Sequence[Key | None], manifest: pd.DataFrame) -> Part:
-        """Rows by their keys, in that order; None is one that lacks the modality.
-
-        manifest: what the first of them, clean, should be. Raises ValueError where they are something else.
-        """
-        ...
+    rows: Mapping[Key, Any]
+    part: Callable[[list[Any], pd.DataFrame], Part]
 
 
-class StoredFrames:
-    """The frames in a store. modality: what they stand for. ValueError where they are of the other one."""
+def stored(modality: str, store: EmbeddingStore, device: torch.device) -> Origin:
+    """The frames in a store, by row number. ValueError where they are not of the modality."""
+    _check_modality(modality, is_of_text(store.fingerprint), str(store.path))
 
-    def __init__(self, modality: str, store: EmbeddingStore, device: str) -> None:
-        self.name, self.keys = str(store.path), store.row_of()
-        self.modality, self.store, self.device = modality, store, device
-        _check_modality(modality, is_of_text(store.fingerprint), self.name)
-
-    def part(self, keys: Sequence[Key | None], manifest: pd.DataFrame) -> CachedFeatures:
-        rows = np.array([ABSENT if key is None else self.keys[key] for key in keys], dtype=np.int64)
+    def part(found: list[int | None], manifest: pd.DataFrame) -> Part:
+        rows = np.array([ABSENT if row is None else row for row in found], dtype=np.int64)
         clean = rows[: len(manifest)]
-        check_fresh(self.store, clean, manifest)
-        _check_absent(self.modality, self.store, manifest[clean == ABSENT])
-        return CachedFeatures(self.store, rows, pick_device(self.device))
+        check_fresh(store, clean, manifest)
+        _check_absent(modality, store, manifest[clean == ABSENT])
+        return CachedFeatures(store, rows, device)
+
+    return Origin(str(store.path), store.row_of(), part)
 
 
-class LiveInputs:
-    """What a backbone reads of rows of a manifest. name: of its config. modality: as of `StoredFrames`."""
-
-    def __init__(
-        self,
-        modality: str,
-        name: str,
-        encoder: Backbone,
-        manifest: pd.DataFrame,
-        device: str,
-        finetune: Finetune | None,
-    ) -> None:
-        self.name, self.encoder = f"the backbone {name}", encoder
-        self.device, self.finetune = device, finetune or Finetune()
-        _check_modality(modality, encoder.modality == "text", self.name)
-        rows, items, _ = plan_rows(encoder, manifest, None)
-        self.keys = {(row.id, row.item.view): items[row.item] for row in rows}
-
-    def part(self, keys: Sequence[Key | None], manifest: pd.DataFrame) -> LiveFeatures:
-        sources = [None if key is None else self.keys[key] for key in keys]
-        return LiveFeatures(self.encoder, sources, pick_device(self.device), self.finetune)
+def live(
+    modality: str,
+    name: str,
+    encoder: Backbone,
+    manifest: pd.DataFrame,
+    finetune: Finetune | None,
+    device: torch.device,
+) -> Origin:
+    """What a backbone, whose config is called `name`, reads of a manifest. ValueError as of `stored`."""
+    name = f"the backbone {name}"
+    _check_modality(modality, encoder.modality == "text", name)
+    rows, items, _ = plan_rows(encoder, manifest, None)
+    sources = {(row.id, row.item.view): items[row.item] for row in rows}
+    return Origin(name, sources, lambda found, _: LiveFeatures(encoder, found, device, finetune))
 
 
 def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:

@@ -58,10 +58,11 @@ class LiveFeatures:
         encoder: Backbone,
         sources: list[Source | None],
         device: torch.device,
-        finetune: Finetune,
+        finetune: Finetune | None,
     ) -> None:
         """ValueError when what rows are cut to is too short for a frame."""
-        self.encoder, self.sources, self.device, self.finetune = encoder, sources, device, finetune
+        self.encoder, self.sources, self.device = encoder, sources, device
+        self.finetune = finetune or Finetune()
         self.fingerprint, self.settings = fingerprint(encoder), encoder.config.model_dump(mode="json")
         counts = [encoder.num_frames(source.length) if source else 0 for source in sources]
         self.lengths = np.array(counts, dtype=np.int64)
@@ -69,7 +70,7 @@ class LiveFeatures:
         self.content = [source.sha256 if source else "" for source in sources]
         self._kept = _Kept()
         self._epoch: _Epoch | None = None
-        crop_s, rate = finetune.crop_s, encoder.sample_rate
+        crop_s, rate = self.finetune.crop_s, encoder.sample_rate
         if crop_s is not None and rate and not encoder.num_frames(round(crop_s * rate)):
             raise ValueError(
                 f"finetune.crop_s {crop_s:g}: {round(crop_s * rate)} samples at {rate} Hz are too few for "
