@@ -42,37 +42,26 @@ class Part(Features, Protocol):
 
     frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
     others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
-    backbone, JSON-ready, where they are known. encoder: what makes the frames of `batch`; None where it gives
-    stored ones.
+    backbone, JSON-ready, where they are known. encoder: the backbone, which is to make the frames of what
+    `batch` gives; None where that is frames.
     """
 
-    @property
-    def encoder(self) -> Backbone | None: ...
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def content(self) -> list[str]: ...
-
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
-
-    @property
-    def settings(self) -> dict[str, Any] | None: ...
+    frame_shape: tuple[int, ...]
+    content: list[str]
+    fingerprint: dict[str, Any]
+    settings: dict[str, Any] | None
+    encoder: Backbone | None = None
 
     def read(self) -> None:
-        """Read every row once. Raises ValueError naming a file that cannot be read as it was prepared."""
-        ...
+        """Read every file once. Raises ValueError naming one that cannot be read as it was prepared."""
+        return  # a store is checked when it is opened
 
 
-class CachedFeatures:
+class CachedFeatures(Part):
     """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
 
     A row of ABSENT has no frames: its length is 0.
     """
-
-    encoder = None
 
     def __init__(self, store: EmbeddingStore, rows: RowNumbers, device: torch.device) -> None:
         self.store, self.rows, self.device = store, rows, device
@@ -93,9 +82,6 @@ class CachedFeatures:
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
         return self  # what is stored stays; views are rows of their own
-
-    def read(self) -> None:
-        """Nothing is to be read again: a store is checked when it is opened."""
 
     def batch(self, rows: RowNumbers) -> Frames:
         return in_place(self.rows[rows] != ABSENT, lambda chosen: self._read(rows[chosen]), self._none)

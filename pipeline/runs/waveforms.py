@@ -18,7 +18,7 @@ from stillwave.pipeline.backbones.fingerprint import fingerprint
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.extract.rows import Source, load
-from stillwave.pipeline.runs.features import RESIDENT_BYTES
+from stillwave.pipeline.runs.features import RESIDENT_BYTES, Part
 
 READERS = 8  # threads that decode or augment
 
@@ -45,13 +45,15 @@ class _Epoch(NamedTuple):
     effects: ViewsConfig | None
 
 
-class LiveFeatures:
+class LiveFeatures(Part):
     """Rows as a backbone reads them: decoded once and kept, as long as there is room.
 
     sources: of each row; None for a row that lacks the modality, whose length is 0. lengths: in frames, as
     the backbone gives them. epoch, seed: with an epoch, rows are cut to `crop_s` and changed as
     `finetune.augment` says, anew in every epoch and the same whatever the batch or the process.
     """
+
+    encoder: Backbone
 
     def __init__(
         self,
