@@ -127,7 +127,7 @@ class Spy(CachedFeatures):
 def test_every_epoch_draws_one_view_per_training_row(
     manifest: pd.DataFrame, embeddings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillwave.pipeline.runs.data.CachedFeatures", Spy)
+    monkeypatch.setattr("stillwave.pipeline.runs.origins.CachedFeatures", Spy)
     data, epochs = load_data(recipe("sample"), manifest, embeddings), 25
     assert isinstance(data.features, Spy)
     train, valid = np.arange(24), np.arange(24, 36)
