@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from stillwave.pipeline.backbones.mel import MelSettings
-from stillwave.pipeline.backbones.nemo_file import parse_nemo_config
+from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.fastconformer.mel import MelSettings
+from stillwave.pipeline.backbones.fastconformer.nemo_file import parse_nemo_config
+from stillwave.pipeline.backbones.fastconformer.recorded import RecordedEncoder
 from stillwave.pipeline.backbones.quiet import quiet
-from stillwave.pipeline.backbones.recorded import RecordedEncoder
 
 
 class NemoEncoder(RecordedEncoder):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from stillwave.pipeline.backbones.mel import MelSettings
-from stillwave.pipeline.backbones.recorded import RecordedEncoder
+from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.fastconformer.mel import MelSettings
+from stillwave.pipeline.backbones.fastconformer.recorded import RecordedEncoder
 from stillwave.pipeline.backbones.weights import find_folder, load_pretrained, read_json
 
 # Classes that are a ParakeetEncoder or have one as `encoder`, by model_type.

@@ -11,13 +11,18 @@ from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
+from stillwave.pipeline.backbones.fastconformer.conformer import (
+    SUBSAMPLING,
+    Architecture,
+    Conformer,
+    subsampled,
+)
+from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings
+from stillwave.pipeline.backbones.fastconformer.nemo import build_nemo, restore_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import read_nemo, to_nemo
+from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet, read_parakeet
 from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
-from stillwave.pipeline.backbones.mel import LogMel, MelSettings
-from stillwave.pipeline.backbones.nemo import build_nemo, restore_nemo
-from stillwave.pipeline.backbones.nemo_file import read_nemo, to_nemo
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.parakeet import build_parakeet, read_parakeet
 from stillwave.pipeline.backbones.weights import (
     NEMO_WEIGHTS,
     TRANSFORMERS_WEIGHTS,

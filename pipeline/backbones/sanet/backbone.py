@@ -12,14 +12,14 @@ from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig, Precision
 from stillwave.pipeline.backbones.convolutions import fit_clip
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
+from stillwave.pipeline.backbones.sanet.blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
 from stillwave.pipeline.backbones.weights import random_weights
 
 Width = Annotated[int, Field(ge=1)]
 
 
 class SanetConfig(BackboneConfig):
-    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet.py.
+    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet/backbone.py.
 
     precision: of the forward pass. sample_rate: Hz.
     size: `base` has 512 channels in the end, `tiny` is for trying things out.

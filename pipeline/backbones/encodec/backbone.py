@@ -12,8 +12,8 @@ from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
-from stillwave.pipeline.backbones.encodec_models import (
+from stillwave.pipeline.backbones.encodec.batch import cut, item_volumes, joined, take_lengths
+from stillwave.pipeline.backbones.encodec.models import (
     HOP_LENGTH,
     MODELS,
     SIZES,
@@ -22,7 +22,7 @@ from stillwave.pipeline.backbones.encodec_models import (
     fold_weight_norm,
     num_codebooks,
 )
-from stillwave.pipeline.backbones.encodec_package import PACKAGE_FILES, PACKAGE_URL, from_package
+from stillwave.pipeline.backbones.encodec.package import PACKAGE_FILES, PACKAGE_URL, from_package
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
@@ -89,7 +89,7 @@ class Encodec(Backbone):
 
     The models reflect the ends of what they get, and the norms of the 48 kHz model average over it. So on a
     CPU only segments of one length meet in a batch, and nothing is padded. On a GPU all segments of a batch
-    meet, and each is reflected at its own ends and averaged over its own length: see encodec_batch.py. Before
+    meet, and each is reflected at its own ends and averaged over its own length: see batch.py. Before
     a quantizer none meet: rounding that depends on the batch could change which codebook entry is nearest.
 
     Gradients pass a quantizer straight through (arXiv 1308.3432); the codebooks themselves have none.

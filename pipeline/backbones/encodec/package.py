@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
+from stillwave.pipeline.backbones.encodec.models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
 from stillwave.pipeline.backbones.weights import hub_is_offline, random_weights
 
 # What the package downloads; the digits are the beginning of the file's sha256.

@@ -10,8 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from stillwave.pipeline.backbones.mel import LOG_GUARD, MelSettings
+from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.fastconformer.mel import LOG_GUARD, MelSettings
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 
