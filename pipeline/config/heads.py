@@ -25,7 +25,7 @@ from stillwave.pipeline.config.classes import UNTRUSTED, imported
 HEADS = {
     "segment": "stillwave.heads.classifier:SegmentClassifier",
     "pooled": "stillwave.heads.pooled:PooledClassifier",
-    "fusion_openmax": "stillwave.heads.multimodal:FusionClassifier",
+    "fusion_openmax": "stillwave.heads.fusion:FusionClassifier",
 }
 GIVEN = ("num_layers",)  # keyword arguments that follow from the stores
 
