@@ -4,15 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.band_filters import band_filters
-from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig, Precision
-from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
-from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, WaveformBackbone, convolved, zero_time
 from stillwave.pipeline.backbones.weights import random_weights
 
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -57,27 +54,19 @@ class Cnn1dConfig(BackboneConfig):
         return self
 
 
-class Cnn1d(Backbone):
+class Cnn1d(WaveformBackbone):
     """Layers of convolution -> batch norm -> ReLU -> max pooling -> channel dropout, over samples.
 
-    With `clip_s` every item that is not empty is a clip of that length, silence included, and gives the same
-    number of frames. Without, items keep their lengths, and batch norm's statistics are of valid frames.
     Weights start as He et al. (arXiv 1502.01852) draw them: the scale of a waveform lasts through all layers,
     trained or not.
     """
 
     config_type = Cnn1dConfig
     config: Cnn1dConfig
-    modality = "audio"
-    version = 1
-    sample_rate: int
     hop_length: int
 
     def __init__(self, config: Cnn1dConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.sample_rate = config.sample_rate
-        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
+        super().__init__(config)
         self.layers = random_weights(config.seed, lambda: _layers(config))
         self.dim = config.channels[-1]
         self.hop_length, self.first_centre = 1, 0.0
@@ -87,35 +76,22 @@ class Cnn1d(Backbone):
             self.first_centre += self.hop_length * ((layer.kernel_size - 1) / 2 - layer.padding)
             self.first_centre += hop * (layer.pool - 1) / 2
             self.hop_length = hop * layer.pool
-        if self.clip_length is not None and not self._frames_of(self.clip_length):
+        if self.clip_length is not None and not self.frames_of(self.clip_length):
             raise ValueError(
                 f"clip_s {config.clip_s}: {self.clip_length} samples are too few for one frame; "
                 "use a longer clip, or smaller strides and pools"
             )
 
-    def num_frames(self, length: int) -> int:
-        if length < 1:
-            return 0
-        return self._frames_of(length if self.clip_length is None else self.clip_length)
-
-    def _frames_of(self, length: int) -> int:
+    def frames_of(self, length: int) -> int:
         for layer in self.layers:
             assert isinstance(layer, Layer)
             length = layer.num_frames(length)
         return length
 
-    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        lengths = self.checked(lengths, batch.device)
-        valid: Tensor | None = lengths
-        if self.clip_length is not None:
-            batch, valid = fit_clip(batch, self.clip_length), None
-        with compute_in(self.config.precision, batch.device):
-            x = batch[:, None]
-            for layer in self.layers:
-                x, valid = layer(x, valid)
-        return Frames(
-            x.transpose(1, 2).float(), torch.full_like(lengths, x.shape[2]) if valid is None else valid
-        )
+    def encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for layer in self.layers:
+            x, lengths = layer(x, lengths)
+        return x, lengths
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         return [[layer] for layer in self.layers]

@@ -82,20 +82,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_pretrained(
-    config: PretrainedConfig,
-    model_class: Any,
-    model_type: str,
-    unused: tuple[str, ...],
-    attention: str = "sdpa",
+    config: PretrainedConfig, model_class: Any, unused: tuple[str, ...], attention: str = "sdpa"
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
-    model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
-    backbone never uses them; any other absent parameter is an error, for transformers would make it up.
-    attention: transformers' name of the kernels; a model that has no attention takes `eager` only.
+    unused: prefixes of parameters that may be absent because the backbone never uses them; any other absent
+    parameter is an error, for transformers would make it up. attention: transformers' name of the kernels; a
+    model that has no attention takes `eager` only.
     """
     folder = find_folder(config)
     found = read_json(folder / "config.json").get("model_type")
+    model_type = model_class.config_class.model_type
     if found != model_type:
         raise ValueError(
             f"`weights` {config.source}: its config.json says model_type {found!r}, "
@@ -157,25 +154,6 @@ def weights_sha256(module: nn.Module) -> str:
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
         digest.update(raw.numpy().data)
     return digest.hexdigest()
-
-
-def pretrained_fingerprint(
-    backbone: Any, architecture: Sequence[str], preprocessing: dict[str, Any]
-) -> dict[str, Any]:
-    """The fingerprint of a backbone with weights.
-
-    backbone: has `config`, `version`, `layers`, and its transformers config as `architecture`.
-    architecture: the fields of that config that change numbers and that no tensor's shape shows.
-    """
-    fields = backbone.architecture.to_dict()
-    return {
-        "kind": backbone.config.kind,
-        "version": backbone.version,
-        "config": backbone.config.fingerprint_fields() | {"layers": backbone.layers},
-        "weights": weights_sha256(backbone),
-        "architecture": {name: fields[name] for name in architecture},
-        "preprocessing": preprocessing,
-    }
 
 
 def _snapshot(

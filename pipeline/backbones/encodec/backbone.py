@@ -30,9 +30,6 @@ VOLUME_EPSILON = 1e-8
 SEGMENTS_AT_ONCE = 4  # a CPU takes longer for each in a larger batch
 
 
-BANDWIDTHS = {"24khz": (1.5, 3.0, 6.0, 12.0, 24.0), "48khz": (3.0, 6.0, 12.0, 24.0)}  # kbps
-
-
 class EncodecConfig(PretrainedConfig):
     """EnCodec's encoder: the 24 kHz mono or the 48 kHz stereo model.
 
@@ -55,7 +52,7 @@ class EncodecConfig(PretrainedConfig):
 
     @model_validator(mode="after")
     def _bandwidth_of_the_model(self) -> "EncodecConfig":
-        allowed = BANDWIDTHS[self.model]
+        allowed = MODELS[self.model]["target_bandwidths"]
         if self.bandwidth not in allowed:
             names = ", ".join(f"{kbps:g}" for kbps in allowed)
             raise ValueError(f"bandwidth {self.bandwidth:g} kbps: model {self.model} has {names}")
@@ -244,8 +241,7 @@ def _from_transformers(config: EncodecConfig) -> Codec:
 
         model = random_weights(config.seed, build)
     else:
-        unused = ("decoder.",)
-        model, _ = load_pretrained(config, transformers.EncodecModel, "encodec", unused, attention="eager")
+        model, _ = load_pretrained(config, transformers.EncodecModel, ("decoder.",), attention="eager")
         for field, value in expected.items():
             found = getattr(model.config, field)
             if (list(found) if isinstance(found, tuple) else found) != value:

@@ -21,8 +21,8 @@ from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings
 from stillwave.pipeline.backbones.fastconformer.nemo import build_nemo, restore_nemo
 from stillwave.pipeline.backbones.fastconformer.nemo_file import read_nemo, to_nemo
 from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet, read_parakeet
-from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.transformer import resolve_layers, select_layers
 from stillwave.pipeline.backbones.weights import (
     NEMO_WEIGHTS,
     TRANSFORMERS_WEIGHTS,

@@ -20,6 +20,17 @@ CLASSES = {
     "parakeet_tdt": "ParakeetForTDT",
 }
 UNUSED = ("ctc_head.", "decoder.", "encoder_projector.", "joint.")
+# Our fields, and transformers' of ParakeetEncoderConfig and ParakeetFeatureExtractor.
+SIZES = {
+    "d_model": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads",
+    "ff_dim": "intermediate_size", "num_mels": "num_mel_bins", "conv_kernel": "conv_kernel_size",
+    "subsampling_channels": "subsampling_conv_channels", "use_bias": "attention_bias",
+    "scale_input": "scale_input",
+}  # fmt: skip
+FRONT = {
+    "sample_rate": "sampling_rate", "num_mels": "feature_size", "n_fft": "n_fft", "win_length": "win_length",
+    "hop_length": "hop_length", "preemphasis": "preemphasis",
+}  # fmt: skip
 
 
 class ParakeetEncoder(RecordedEncoder):
@@ -33,22 +44,10 @@ def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> P
     """transformers' encoder with these weights, without layer drop; RuntimeError where they do not fit."""
     import transformers
 
-    settings = {
-        "hidden_size": architecture.d_model,
-        "num_hidden_layers": architecture.num_layers,
-        "num_attention_heads": architecture.num_heads,
-        "intermediate_size": architecture.ff_dim,
-        "attention_bias": architecture.use_bias,
-        "convolution_bias": architecture.use_bias,
-        "conv_kernel_size": architecture.conv_kernel,
-        "subsampling_factor": SUBSAMPLING,
-        "subsampling_conv_channels": architecture.subsampling_channels,
-        "num_mel_bins": architecture.num_mels,
-        "scale_input": architecture.scale_input,
-        "layerdrop": 0.0,
-        "attn_implementation": "sdpa",
-    }
-    config = transformers.ParakeetEncoderConfig(**settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {theirs: getattr(architecture, ours) for ours, theirs in SIZES.items()}
+    settings |= {"convolution_bias": architecture.use_bias, "subsampling_factor": SUBSAMPLING}
+    settings |= {"layerdrop": 0.0, "attn_implementation": "sdpa"}
+    config = transformers.ParakeetEncoderConfig(**settings)
     model = transformers.ParakeetEncoder(config)
     model.load_state_dict(state)
     return ParakeetEncoder(model)
@@ -65,7 +64,7 @@ def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, 
     if model_type not in CLASSES:
         model_type = "parakeet_encoder"  # so that the message says what is wanted
     model_class = getattr(transformers, CLASSES[model_type])
-    model, folder = load_pretrained(config, model_class, model_type, UNUSED)
+    model, folder = load_pretrained(config, model_class, UNUSED)
     encoder = model if model_type == "parakeet_encoder" else model.encoder
     sizes = encoder.config
     fixed = {
@@ -78,30 +77,9 @@ def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, 
                 f"`weights` {config.weights}: {name} is {getattr(sizes, name)!r} in its config.json; "
                 f"only {value!r} is supported: use a FastConformer with 8x subsampling"
             )
-    architecture = Architecture(
-        d_model=sizes.hidden_size,
-        num_layers=sizes.num_hidden_layers,
-        num_heads=sizes.num_attention_heads,
-        ff_dim=sizes.intermediate_size,
-        num_mels=sizes.num_mel_bins,
-        subsampling_channels=sizes.subsampling_conv_channels,
-        conv_kernel=sizes.conv_kernel_size,
-        use_bias=sizes.attention_bias,
-        scale_input=sizes.scale_input,
-    )
+    architecture = Architecture(**{ours: getattr(sizes, theirs) for ours, theirs in SIZES.items()})
     front = read_json(folder / "preprocessor_config.json")
     front = front or read_json(folder / "processor_config.json").get("feature_extractor", {})
-    return architecture, _mel_settings(front, architecture.num_mels), encoder.state_dict()
-
-
-def _mel_settings(front: dict[str, Any], num_mels: int) -> MelSettings:
-    """Of what ParakeetFeatureExtractor saves, with its own defaults."""
-    defaults = MelSettings(num_mels=num_mels)
-    return MelSettings(
-        sample_rate=front.get("sampling_rate", defaults.sample_rate),
-        num_mels=front.get("feature_size", defaults.num_mels),
-        n_fft=front.get("n_fft", defaults.n_fft),
-        win_length=front.get("win_length", defaults.win_length),
-        hop_length=front.get("hop_length", defaults.hop_length),
-        preemphasis=front.get("preemphasis", defaults.preemphasis) or 0.0,
-    )
+    # What it saves, with its own defaults; of pre-emphasis, null is none.
+    found: dict[str, Any] = {ours: front[theirs] or 0.0 for ours, theirs in FRONT.items() if theirs in front}
+    return architecture, MelSettings(**{"num_mels": architecture.num_mels} | found), encoder.state_dict()
