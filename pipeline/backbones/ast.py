@@ -22,13 +22,10 @@ WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alon
 # True geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "hidden_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 192,
+        "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192,
     },
     "base": {},
-}
+}  # fmt: skip
 
 # As transformers' ASTFeatureExtractor where no preprocessor_config.json says otherwise: AudioSet's moments.
 MEAN, STD = -4.2677393, 4.5689974

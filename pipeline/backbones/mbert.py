@@ -21,14 +21,11 @@ log = logging.getLogger(__name__)
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "vocab_size": 8192,
-        "hidden_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
+        "vocab_size": 8192, "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
         "intermediate_size": 192,
     },
     "base": {"vocab_size": 119547},  # bert-base-multilingual-cased
-}
+}  # fmt: skip
 
 
 class MbertConfig(PretrainedConfig):

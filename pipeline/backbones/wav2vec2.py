@@ -20,25 +20,16 @@ WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
 # True kernels and strides, so 20 ms frames at every size. 'large' is the layer-norm model, as XLS-R is.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "conv_dim": (32, 32, 32, 32, 64, 64, 64),
-        "hidden_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "num_conv_pos_embeddings": 32,
+        "conv_dim": (32, 32, 32, 32, 64, 64, 64), "hidden_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "intermediate_size": 192, "num_conv_pos_embeddings": 32,
         "num_conv_pos_embedding_groups": 8,
     },
     "base": {},
     "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-        "conv_bias": True,
+        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+        "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
     },
-}
+}  # fmt: skip
 
 
 class Wav2Vec2Config(PretrainedConfig):

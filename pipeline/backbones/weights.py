@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from stillwave.pipeline.backbones.config import PretrainedConfig
+from stillwave.pipeline.backbones.quiet import quiet
 
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
@@ -99,7 +99,7 @@ def load_pretrained(
             f"but this kind of backbone loads {model_type!r}"
         )
     try:
-        with _quiet():
+        with quiet():  # what matters in transformers' report is checked below
             model, info = model_class.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -117,23 +117,6 @@ def load_pretrained(
             "it is damaged, or was saved from another architecture"
         )
     return model, folder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No load report or progress bar of transformers: what matters in them is checked, and raised, here."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 _DRAWING = threading.RLock()  # the generator is the process's; reentrant, for one model may build another
@@ -189,12 +172,16 @@ def hub_is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
 
-def _missing(config: PretrainedConfig, reason: str) -> str:
-    revision = f" --revision {config.revision}" if config.revision else ""
+def no_model(name: str, reason: str, fetch: str, folder: str, what: str = "model") -> str:
+    """The message about weights that are not found, with the remedies."""
     return (
-        f"`weights` {config.source}: no model found: {reason}. Do one of: "
-        f"(1) where there is a network, run `hf download {config.source}{revision}` (older: huggingface-cli "
-        "download) and copy the cache over; "
-        f"(2) set `weights` to {config.local_weights}; "
+        f"`weights` {name}: no {what} found: {reason}. Do one of: "
+        f"(1) where there is a network, {fetch} and copy it over; (2) set `weights` to {folder}; "
         "(3) set `weights: random` to try the pipeline without a trained model"
     )
+
+
+def _missing(config: PretrainedConfig, reason: str) -> str:
+    revision = f" --revision {config.revision}" if config.revision else ""
+    fetch = f"fill the cache by `hf download {config.source}{revision}` (older: huggingface-cli download)"
+    return no_model(config.source, reason, fetch, config.local_weights)

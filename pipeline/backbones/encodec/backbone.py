@@ -154,12 +154,8 @@ class Encodec(Backbone):
         waveforms: (batch, samples, channels). places: row, first sample and size of each segment.
         """
         rows, starts, sizes = send(torch.tensor(places), waveforms.device).unbind(1)
-        values = cut(waveforms, rows, starts, sizes, max(size for _, _, size in places))
-        if self.normalize:
-            values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
-        for layer in self._layers():
-            values, sizes = layer(values, sizes)
-        return self._finished(values)
+        longest = max(size for _, _, size in places)
+        return self._encode(cut(waveforms, rows, starts, sizes, longest), sizes)
 
     def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
         """The same from batches of few segments, all of one size, and with a quantizer of a single one."""
@@ -171,18 +167,18 @@ class Encodec(Backbone):
             for first in range(0, len(group), self.at_once):
                 some = group[first : first + self.at_once]
                 chunk = torch.stack([waveforms[row, start : start + size].T for row, start in some])
-                encoded |= zip(some, self._encode(chunk), strict=True)
+                encoded |= zip(some, self._encode(chunk, None), strict=True)
         return nn.utils.rnn.pad_sequence([encoded[row, start] for row, start, _ in places], batch_first=True)
 
-    def _encode(self, segments: Tensor) -> Tensor:
-        """(segments, channels, samples), all of them valid -> (segments, frames, dim) fp32."""
+    def _encode(self, values: Tensor, sizes: Tensor | None) -> Tensor:
+        """(segments, channels, samples), their sizes or None for all -> (segments, frames, dim) fp32."""
         if self.normalize:
-            volume = segments.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt()
-            segments = segments / (VOLUME_EPSILON + volume)
-        return self._finished(self.encoder(segments))
-
-    def _finished(self, values: Tensor) -> Tensor:
-        """The encoder's (segments, dim, frames), quantized if asked for -> (segments, frames, dim) fp32."""
+            values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
+        if sizes is None:
+            values = self.encoder(values)
+        else:
+            for layer in self._layers():
+                values, sizes = layer(values, sizes)
         if self.quantizer is not None:
             nearest = self.quantizer.decode(self.quantizer.encode(values.detach()))
             values = nearest + (values - values.detach())  # exactly `nearest`, with the gradient of `values`

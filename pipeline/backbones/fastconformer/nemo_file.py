@@ -29,6 +29,12 @@ NAMES = (
     (".conv.batch_norm.", ".conv.norm."),
 )
 
+# Our fields of an encoder's sizes, and NeMo's.
+SIZES = {
+    "d_model": "d_model", "num_layers": "n_layers", "num_heads": "n_heads", "num_mels": "feat_in",
+    "conv_kernel": "conv_kernel_size", "use_bias": "use_bias", "scale_input": "xscaling",
+}  # fmt: skip
+
 # What NeMo 3.0 takes where a file's config is silent, for fields that shape the encoder or the mel bands ...
 ENCODER_DEFAULTS: dict[str, Any] = {
     "subsampling": "striding", "subsampling_factor": 4, "subsampling_conv_channels": -1,
@@ -132,18 +138,13 @@ def _check_known(part: str, fields: dict[str, Any], known: dict[str, tuple[Any, 
 
 
 def _architecture(encoder: dict[str, Any]) -> Architecture:
-    size = int(encoder["d_model"])
+    given = ((ours, encoder[theirs]) for ours, theirs in SIZES.items())
+    sizes: dict[str, Any] = {name: v if isinstance(v, bool) else int(v) for name, v in given}
     channels = int(encoder["subsampling_conv_channels"])
     return Architecture(
-        d_model=size,
-        num_layers=int(encoder["n_layers"]),
-        num_heads=int(encoder["n_heads"]),
-        ff_dim=size * int(encoder["ff_expansion_factor"]),
-        num_mels=int(encoder["feat_in"]),
-        subsampling_channels=size if channels == -1 else channels,
-        conv_kernel=int(encoder["conv_kernel_size"]),
-        use_bias=bool(encoder["use_bias"]),
-        scale_input=bool(encoder["xscaling"]),
+        **sizes,
+        ff_dim=sizes["d_model"] * int(encoder["ff_expansion_factor"]),
+        subsampling_channels=sizes["d_model"] if channels == -1 else channels,
     )
 
 

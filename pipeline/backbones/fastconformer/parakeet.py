@@ -33,14 +33,7 @@ FRONT = {
 }  # fmt: skip
 
 
-class ParakeetEncoder(RecordedEncoder):
-    """transformers' encoder, always given its mask."""
-
-    def run(self, mels: Tensor, lengths: Tensor) -> None:
-        self.model(mels, attention_mask=valid_mask(lengths, mels.shape[1]))
-
-
-def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> ParakeetEncoder:
+def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> RecordedEncoder:
     """transformers' encoder with these weights, without layer drop; RuntimeError where they do not fit."""
     import transformers
 
@@ -50,7 +43,11 @@ def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> P
     config = transformers.ParakeetEncoderConfig(**settings)
     model = transformers.ParakeetEncoder(config)
     model.load_state_dict(state)
-    return ParakeetEncoder(model)
+    return RecordedEncoder(model, _run)
+
+
+def _run(model: Any, mels: Tensor, lengths: Tensor) -> object:
+    return model(mels, attention_mask=valid_mask(lengths, mels.shape[1]))
 
 
 def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
