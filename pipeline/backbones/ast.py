@@ -82,15 +82,9 @@ class Ast(TransformerBackbone):
         self.mean = float(preprocessor.get("mean", MEAN))
         self.std = float(preprocessor.get("std", STD))
         self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
-        self.mel = AstFbank(
-            FbankConfig(
-                kind="fbank",
-                sample_rate=self.sample_rate,
-                num_mels=model.config.num_mel_bins,
-                deltas=0,
-                kaldi=True,
-            )
-        )
+        rate, num_mels = self.sample_rate, model.config.num_mel_bins
+        mel = FbankConfig(kind="fbank", sample_rate=rate, num_mels=num_mels, deltas=0, kaldi=True)
+        self.mel = AstFbank(mel)
         self.embeddings = model.embeddings
         self.blocks = model.layers
         self.layernorm = model.layernorm
@@ -165,10 +159,5 @@ class Ast(TransformerBackbone):
         return [[self.embeddings], *blocks]
 
     def preprocessing(self) -> dict[str, Any]:
-        return {
-            "do_normalize": self.do_normalize,
-            "mean": self.mean,
-            "std": self.std,
-            "sample_rate": self.sample_rate,
-            "fbank": self.mel.version,
-        }
+        settings = {name: getattr(self, name) for name in ("do_normalize", "mean", "std", "sample_rate")}
+        return settings | {"fbank": self.mel.version}

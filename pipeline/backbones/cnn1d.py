@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -44,11 +44,7 @@ class Cnn1dConfig(BackboneConfig):
     filters: Literal["random", "mel"] = "random"
     seed: int = 0
 
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {
-        "seed",
-        "dropout",
-        "filters",
-    }
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"seed", "dropout", "filters"}
 
     @model_validator(mode="after")
     def _one_of_each_per_layer(self) -> "Cnn1dConfig":

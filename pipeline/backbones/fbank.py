@@ -128,11 +128,7 @@ class Fbank(Backbone):
         return energies.clamp(min=KALDI_LOG_FLOOR if self.config.kaldi else LOG_FLOOR).log()
 
     def fingerprint(self) -> dict[str, Any]:
-        sizes = {
-            "window_length": self.window_length,
-            "hop_length": self.hop_length,
-            "fft_length": self.fft_length,
-        }
+        sizes = {name: getattr(self, name) for name in ("window_length", "hop_length", "fft_length")}
         return super().fingerprint() | {"preprocessing": sizes}
 
 

@@ -204,10 +204,8 @@ class Encodec(Backbone):
         return samples / self.sample_rate
 
     def fingerprint(self) -> dict[str, Any]:
-        more = {
-            "architecture": MODELS[self.config.model],
-            "preprocessing": {"volume_epsilon": VOLUME_EPSILON},
-        }
+        preprocessing = {"volume_epsilon": VOLUME_EPSILON}
+        more = {"architecture": MODELS[self.config.model], "preprocessing": preprocessing}
         return super().fingerprint() | more
 
 
@@ -229,13 +227,9 @@ def _from_transformers(config: EncodecConfig) -> Codec:
     expected = MODELS[config.model]
     if config.weights == "random":
         architecture = transformers.EncodecConfig(**expected, **SIZES[config.size])
-
-        def build() -> Any:
-            drawn = transformers.EncodecModel(architecture)
-            draw_codebooks(drawn.quantizer, config.model)
-            return drawn
-
-        model = random_weights(config.seed, build)
+        model: Any = random_weights(
+            config.seed, lambda: draw_codebooks(transformers.EncodecModel(architecture), config.model)
+        )
     else:
         model, _ = load_pretrained(config, transformers.EncodecModel, ("decoder.",), attention="eager")
         for field, value in expected.items():

@@ -51,8 +51,7 @@ def _package_modules(model: str, num_filters: int, hidden_size: int) -> nn.Modul
     quantizer = encodec.quantization.ResidualVectorQuantizer(
         dimension=hidden_size, n_q=num_codebooks(model, settings["target_bandwidths"][-1])
     )
-    draw_codebooks(quantizer, model)
-    return nn.ModuleDict({"encoder": encoder, "quantizer": quantizer})
+    return draw_codebooks(nn.ModuleDict({"encoder": encoder, "quantizer": quantizer}), model)
 
 
 def _load_package_modules(model: str, file: Path) -> nn.ModuleDict:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -76,7 +76,7 @@ class FastConformerConfig(PretrainedConfig):
         nemo = self.implementation == "nemo" and self.weights != "random"
         return f"implementation nemo builds the classes that {self.weights} names" if nemo else ""
 
-    local_weights: ClassVar[str] = "a .nemo file, or a local folder with config.json and model.safetensors"
+    local_weights = "a .nemo file, or a local folder with config.json and model.safetensors"
 
 
 class Parts(NamedTuple):

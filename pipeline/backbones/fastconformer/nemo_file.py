@@ -1,7 +1,7 @@
 """NVIDIA's .nemo files read without NeMo, and the names of FastConformer's parameters in them."""
 
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -67,19 +67,18 @@ MEL_KNOWN: dict[str, tuple[Any, ...]] = {
 
 def from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A NeMo encoder's state dict under our names."""
-    return {_renamed(name, NAMES): tensor for name, tensor in state.items()}
+    return _renamed(state, NAMES)
 
 
 def to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An encoder's state dict under NeMo's names."""
-    pairs = tuple((ours, theirs) for theirs, ours in NAMES)
-    return {_renamed(name, pairs): tensor for name, tensor in state.items()}
+    return _renamed(state, [(ours, theirs) for theirs, ours in NAMES])
 
 
-def _renamed(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+def _renamed(state: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     for old, new in pairs:
-        name = name.replace(old, new)
-    return name
+        state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    return dict(state)
 
 
 def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class SanetConfig(BackboneConfig):
     clip_s: float | None = Field(4.0, gt=0)
     seed: int = 0
 
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"seed", "dropout"}
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"seed", "dropout"}
 
 
 @dataclass(frozen=True)
