@@ -38,13 +38,8 @@ SIZES: dict[str, tuple[Architecture, int | None]] = {
     "large": (Architecture(d_model=512, num_layers=18, num_heads=8, ff_dim=2048), None),
 }
 
-LIBRARIES = {
-    "nemo": ("torch", "nemo_toolkit"),
-    "transformers": ("torch", "transformers"),
-    "custom": ("torch",),
-}
+LIBRARIES = {"nemo": ("nemo_toolkit",), "transformers": ("transformers",), "custom": ()}
 MIN_MELS = 2  # the deviation of a single mel frame is undefined
-
 
 Implementation = Literal["nemo", "transformers", "custom"]
 
@@ -115,7 +110,7 @@ class FastConformer(Backbone):
             with torch.random.fork_rng(devices=[]):  # libraries draw weights before they load them
                 parts = _load(config)
         self.config = config
-        self.libraries = LIBRARIES[config.implementation]
+        self.libraries = ("torch", *LIBRARIES[config.implementation])
         self.architecture = parts.architecture
         self.settings = parts.settings
         self.sample_rate = parts.settings.sample_rate
@@ -156,10 +151,7 @@ class FastConformer(Backbone):
     def fingerprint(self) -> dict[str, Any]:
         fields = super().fingerprint()
         fields["config"] |= {"layers": self.layers}
-        return fields | {
-            "architecture": asdict(self.architecture),
-            "preprocessing": asdict(self.settings),
-        }
+        return fields | {"architecture": asdict(self.architecture), "preprocessing": asdict(self.settings)}
 
 
 def assemble(
