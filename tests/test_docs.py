@@ -237,6 +237,18 @@ def test_every_module_of_analysis_is_in_the_reference(site: dict[Path, Page]) ->
     assert modules <= site[Path("reference/api/analysis.html")].ids
 
 
+@pytest.mark.slow
+def test_every_model_is_in_the_reference(site: dict[Path, Page]) -> None:
+    names = {
+        f"stillwave.models.{file.stem}.{node.name}"
+        for file in (ROOT / "models").glob("[a-z]*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name != "LabelEncoder"  # a protocol: scikit-learn's
+    }
+    assert len(names) > 6
+    assert names <= site[Path("reference/api/models.html")].ids
+
+
 def test_every_field_of_a_config_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs/hooks"))
     import reference

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 def quiet() -> Iterator[None]:
     """No warnings, no notes below ERROR, and no progress bars of transformers, in the block."""
     before = logging.root.manager.disable
-    transformers = sys.modules.get("transformers")  # not imported for this
-    bars = transformers.utils.logging if transformers else None
+    bars = sys.modules.get("transformers.utils.logging")  # not imported for this
     shown = bars is not None and bars.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
-    if bars and shown:
-        bars.disable_progress_bar()
     try:
+        if bars and shown:
+            bars.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

@@ -82,20 +82,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_pretrained(
-    config: PretrainedConfig,
-    model_class: Any,
-    model_type: str,
-    unused: tuple[str, ...],
-    attention: str = "sdpa",
+    config: PretrainedConfig, model_class: Any, unused: tuple[str, ...], attention: str = "sdpa"
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
-    model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
-    backbone never uses them; any other absent parameter is an error, for transformers would make it up.
-    attention: transformers' name of the kernels; a model that has no attention takes `eager` only.
+    unused: prefixes of parameters that may be absent because the backbone never uses them; any other absent
+    parameter is an error, for transformers would make it up. attention: transformers' name of the kernels; a
+    model that has no attention takes `eager` only.
     """
     folder = find_folder(config)
     found = read_json(folder / "config.json").get("model_type")
+    model_type = model_class.config_class.model_type
     if found != model_type:
         raise ValueError(
             f"`weights` {config.source}: its config.json says model_type {found!r}, "
@@ -142,25 +139,6 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def pretrained_fingerprint(
-    backbone: Any, architecture: Sequence[str], preprocessing: dict[str, Any]
-) -> dict[str, Any]:
-    """The fingerprint of a backbone with weights.
-
-    backbone: has `config`, `version`, `layers`, and its transformers config as `architecture`.
-    architecture: the fields of that config that change numbers and that no tensor's shape shows.
-    """
-    fields = backbone.architecture.to_dict()
-    return {
-        "kind": backbone.config.kind,
-        "version": backbone.version,
-        "config": backbone.config.fingerprint_fields() | {"layers": backbone.layers},
-        "weights": weights_sha256(backbone),
-        "architecture": {name: fields[name] for name in architecture},
-        "preprocessing": preprocessing,
-    }
-
-
 def _snapshot(
     config: PretrainedConfig, wanted: Sequence[tuple[str, ...]], local_files_only: bool
 ) -> Path | str:
@@ -194,12 +172,16 @@ def hub_is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
 
-def _missing(config: PretrainedConfig, reason: str) -> str:
-    revision = f" --revision {config.revision}" if config.revision else ""
+def no_model(name: str, reason: str, fetch: str, folder: str, what: str = "model") -> str:
+    """The message about weights that are not found, with the remedies."""
     return (
-        f"`weights` {config.source}: no model found: {reason}. Do one of: "
-        f"(1) where there is a network, run `hf download {config.source}{revision}` (older: huggingface-cli "
-        "download) and copy the cache over; "
-        f"(2) set `weights` to {config.local_weights}; "
+        f"`weights` {name}: no {what} found: {reason}. Do one of: "
+        f"(1) where there is a network, {fetch} and copy it over; (2) set `weights` to {folder}; "
         "(3) set `weights: random` to try the pipeline without a trained model"
     )
+
+
+def _missing(config: PretrainedConfig, reason: str) -> str:
+    revision = f" --revision {config.revision}" if config.revision else ""
+    fetch = f"fill the cache by `hf download {config.source}{revision}` (older: huggingface-cli download)"
+    return no_model(config.source, reason, fetch, config.local_weights)

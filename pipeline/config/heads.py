@@ -16,7 +16,7 @@ from stillwave.pipeline.config.keywords import Keywords, config_of
 HEADS = {
     "segment": "stillwave.heads.classifier:SegmentClassifier",
     "pooled": "stillwave.heads.pooled:PooledClassifier",
-    "fusion_openmax": "stillwave.heads.multimodal:FusionClassifier",
+    "fusion_openmax": "stillwave.heads.fusion:FusionClassifier",
 }
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones import Backbone, build_backbone, parse_backbone
-from stillwave.pipeline.backbones.conformer import Architecture, Conformer
-from stillwave.pipeline.backbones.nemo import import_nemo
-from stillwave.pipeline.backbones.nemo_file import to_nemo
-from stillwave.pipeline.backbones.parakeet import build_parakeet
+from stillwave.pipeline.backbones.fastconformer.conformer import Architecture, Conformer
+from stillwave.pipeline.backbones.fastconformer.nemo import import_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import to_nemo
+from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet
 from stillwave.pipeline.backbones.quiet import quiet
 from stillwave.pipeline.backbones.weights import random_weights
 from tests.pipeline.backbones.variants import VARIANTS

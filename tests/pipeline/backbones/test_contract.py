@@ -314,7 +314,7 @@ ONE_VALUE = {
     "wav2vec2": {"kind"},
     "ast": {"kind"},
     "cnn1d": {"kind"},
-    "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see test_encodec.py
+    "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see encodec/
     "hear": {"kind", "precision"},
     "fastconformer": {"kind"},
     "mbert": {"kind", "views"},

@@ -146,7 +146,7 @@ def test_the_path_of_a_gpu_gives_the_same_frames(
     batch, lengths = pad([make_item(length) for length in mixed_lengths(backbone)])
     with torch.inference_mode():
         expected, counts = backbone(batch, lengths)
-        for module in pkgutil.iter_modules(backbones.__path__, "stillwave.pipeline.backbones."):
+        for module in pkgutil.walk_packages(backbones.__path__, "stillwave.pipeline.backbones."):
             if hasattr(found := importlib.import_module(module.name), "on_host"):
                 monkeypatch.setattr(found, "on_host", lambda tensor: False)
         values, same = backbone(batch, lengths)

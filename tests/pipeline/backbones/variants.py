@@ -57,7 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mbert-tiny": {"kind": "mbert", **TINY},
     "mbert-folder": {"kind": "mbert", "weights": "bert"},
     "mbert-all": {"kind": "mbert", "weights": "bert", "layers": "all"},
-    # With a clip_s every item has the same number of frames: test_cnn1d.py, test_sanet.py.
+    # With a clip_s every item has the same number of frames: test_cnn1d.py, sanet/test_backbone.py.
     "cnn1d": {"kind": "cnn1d", "clip_s": None},
     "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
 }

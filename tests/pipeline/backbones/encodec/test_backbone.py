@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones import build_backbone, encodec_package
+from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.encodec import EncodecConfig
-from stillwave.pipeline.backbones.encodec_models import fold_weight_norm
-from stillwave.pipeline.backbones.encodec_package import import_encodec
+from stillwave.pipeline.backbones.encodec import package as encodec_package
+from stillwave.pipeline.backbones.encodec.models import fold_weight_norm
+from stillwave.pipeline.backbones.encodec.package import import_encodec
 
 MODELS = ("24khz", "48khz")
 EMBEDDINGS = ("encoder", "quantized")

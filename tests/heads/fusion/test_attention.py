@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.attention import CrossModalAttention
+from stillwave.heads.fusion import CrossModalAttention
 
 AUDIO_LENGTHS, TEXT_LENGTHS = [5, 1, 4, 0, 0], [3, 1, 0, 2, 0]
 

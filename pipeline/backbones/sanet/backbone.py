@@ -1,25 +1,23 @@
 """SANet, an encoder of raw waveforms by convolutions and attention on fewer frames, trained from scratch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig, Precision
-from stillwave.pipeline.backbones.convolutions import fit_clip
-from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.sanet_blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
+from stillwave.pipeline.backbones.convolutions import WaveformBackbone
+from stillwave.pipeline.backbones.sanet.blocks import DownsampledAttentionBlockDecoupled, ResBlock1D
 from stillwave.pipeline.backbones.weights import random_weights
 
 Width = Annotated[int, Field(ge=1)]
 
 
 class SanetConfig(BackboneConfig):
-    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet.py.
+    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet/backbone.py.
 
     precision: of the forward pass. sample_rate: Hz.
     size: `base` has 512 channels in the end, `tiny` is for trying things out.
@@ -40,7 +38,7 @@ class SanetConfig(BackboneConfig):
     clip_s: float | None = Field(4.0, gt=0)
     seed: int = 0
 
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"seed", "dropout"}
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"seed", "dropout"}
 
 
 @dataclass(frozen=True)
@@ -92,53 +90,30 @@ class AttentionEncoder(nn.Module):
         return self.attention[1](x, lengths), lengths
 
 
-class Sanet(Backbone):
-    """Frames of an `AttentionEncoder`, one per 64 samples; a started one counts.
-
-    With `clip_s` every item that is not empty is a clip of that length, silence included. Without, items keep
-    their lengths: averages, attention and, while training, the statistics of batch norm are of valid frames.
-    """
+class Sanet(WaveformBackbone):
+    """Frames of an `AttentionEncoder`, one per 64 samples; a started one counts."""
 
     config_type = SanetConfig
     config: SanetConfig
-    modality = "audio"
-    version = 1
-    sample_rate: int
-    hop_length: int
     first_centre = 0.0
 
     def __init__(self, config: SanetConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         size = SIZES[config.size]
         self.architecture = Architecture(
             channels=config.channels or size.channels, num_heads=config.num_heads or size.num_heads
         )
-        self.config = config
-        self.sample_rate = config.sample_rate
-        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
         self.encoder = random_weights(
             config.seed, lambda: AttentionEncoder(self.architecture, config.dropout)
         )
         self.dim = self.architecture.channels[-1]
-        self.hop_length = 1
-        for stride in self.architecture.strides:
-            self.hop_length *= stride
+        self.hop_length: int = math.prod(self.architecture.strides)
 
-    def num_frames(self, length: int) -> int:
-        if self.clip_length is not None and length > 0:
-            length = self.clip_length
+    def frames_of(self, length: int) -> int:
         return -(-length // self.hop_length)
 
-    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        lengths = self.checked(lengths, batch.device)
-        valid: Tensor | None = lengths
-        if self.clip_length is not None:
-            batch, valid = fit_clip(batch, self.clip_length), None
-        with compute_in(self.config.precision, batch.device):
-            x, valid = self.encoder(batch[:, None], valid)
-        return Frames(
-            x.transpose(1, 2).float(), torch.full_like(lengths, x.shape[2]) if valid is None else valid
-        )
+    def encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.encoder(x, lengths)  # type: ignore[no-any-return]
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         blocks, attention = self.encoder.blocks, self.encoder.attention

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from stillwave.heads.anchors import ClassAnchorClustering, PrototypeMemory
 from stillwave.heads.base import Outputs
-from stillwave.heads.deep import DeepClassifier
+from stillwave.heads.fusion.anchors import ClassAnchorClustering, PrototypeMemory
+from stillwave.heads.fusion.deep import DeepClassifier
+from stillwave.heads.fusion.uncertainty import UncertaintyHead, UncertaintyTarget
 from stillwave.heads.openmax import OpenMax
-from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
 
 
 class OpenMaxClassifier(nn.Module):

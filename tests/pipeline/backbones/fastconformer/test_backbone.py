@@ -17,8 +17,12 @@ from torch import Tensor
 
 from stillwave.models.audio_branch import AudioBranch
 from stillwave.pipeline.backbones import Backbone, build_backbone
-from stillwave.pipeline.backbones.fastconformer import FastConformer, FastConformerConfig, Implementation
-from stillwave.pipeline.backbones.nemo_file import NAMES, from_nemo, to_nemo
+from stillwave.pipeline.backbones.fastconformer.backbone import (
+    FastConformer,
+    FastConformerConfig,
+    Implementation,
+)
+from stillwave.pipeline.backbones.fastconformer.nemo_file import NAMES, from_nemo, to_nemo
 
 IMPLEMENTATIONS = get_args(Implementation)
 LENGTHS = (320, 1279, 1280, 5000, 24000, 48001)
@@ -102,7 +106,7 @@ def test_nemos_own_forward_gives_these_frames(
     relative_error: Callable[..., float],
 ) -> None:
     """What a user of NeMo gets from the model itself, without anything of ours."""
-    from stillwave.pipeline.backbones.nemo import import_nemo
+    from stillwave.pipeline.backbones.fastconformer.nemo import import_nemo
     from stillwave.pipeline.backbones.quiet import quiet
 
     with quiet():

@@ -17,7 +17,7 @@ from stillwave.models.squeeze_attend_net import (
     SqueezeAttendNet,
 )
 from stillwave.pipeline.backbones import build_backbone
-from stillwave.pipeline.backbones.sanet import SIZES, Sanet, SanetConfig
+from stillwave.pipeline.backbones.sanet.backbone import SIZES, Sanet, SanetConfig
 
 
 def build(**changes: Any) -> Sanet:

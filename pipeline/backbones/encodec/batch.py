@@ -26,10 +26,12 @@ def cut(batch: Tensor, rows: Tensor, starts: Tensor, lengths: Tensor, longest: i
     return torch.where(valid_mask(lengths, longest)[..., None], segments, 0).transpose(1, 2)
 
 
-def item_volumes(segments: Tensor, lengths: Tensor) -> Tensor:
+def item_volumes(segments: Tensor, lengths: Tensor | None) -> Tensor:
     """(segments, channels, samples), zero beyond `lengths` -> (segments, 1, 1), the RMS of the mono mix."""
-    energy = segments.mean(1, keepdim=True).square().sum(2, keepdim=True)
-    return (energy / lengths[:, None, None]).sqrt()
+    energy = segments.mean(1, keepdim=True).square()
+    if lengths is None:  # all of it
+        return energy.mean(2, keepdim=True).sqrt()
+    return (energy.sum(2, keepdim=True) / lengths[:, None, None]).sqrt()
 
 
 def joined(values: Tensor, segments: Tensor, items: Tensor) -> Tensor:

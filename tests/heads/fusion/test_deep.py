@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.deep import CHECKPOINT_ROWS, DeepClassifier
+from stillwave.heads.fusion.deep import CHECKPOINT_ROWS, DeepClassifier
 
 
 def make(seed: int = 0, **kwargs) -> DeepClassifier:

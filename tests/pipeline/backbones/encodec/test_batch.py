@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones import Backbone, Frames, build_backbone, encodec
+from stillwave.pipeline.backbones import Backbone, Frames, build_backbone
 from stillwave.pipeline.backbones.encodec import EncodecConfig
+from stillwave.pipeline.backbones.encodec import backbone as encodec
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.runs.unfreeze import unfreeze
 

@@ -12,8 +12,8 @@ from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.encodec_batch import cut, item_volumes, joined, take_lengths
-from stillwave.pipeline.backbones.encodec_models import (
+from stillwave.pipeline.backbones.encodec.batch import cut, item_volumes, joined, take_lengths
+from stillwave.pipeline.backbones.encodec.models import (
     HOP_LENGTH,
     MODELS,
     SIZES,
@@ -22,15 +22,12 @@ from stillwave.pipeline.backbones.encodec_models import (
     fold_weight_norm,
     num_codebooks,
 )
-from stillwave.pipeline.backbones.encodec_package import PACKAGE_FILES, PACKAGE_URL, from_package
+from stillwave.pipeline.backbones.encodec.package import PACKAGE_FILES, PACKAGE_URL, from_package
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
 VOLUME_EPSILON = 1e-8
 SEGMENTS_AT_ONCE = 4  # a CPU takes longer for each in a larger batch
-
-
-BANDWIDTHS = {"24khz": (1.5, 3.0, 6.0, 12.0, 24.0), "48khz": (3.0, 6.0, 12.0, 24.0)}  # kbps
 
 
 class EncodecConfig(PretrainedConfig):
@@ -55,7 +52,7 @@ class EncodecConfig(PretrainedConfig):
 
     @model_validator(mode="after")
     def _bandwidth_of_the_model(self) -> "EncodecConfig":
-        allowed = BANDWIDTHS[self.model]
+        allowed = MODELS[self.model]["target_bandwidths"]
         if self.bandwidth not in allowed:
             names = ", ".join(f"{kbps:g}" for kbps in allowed)
             raise ValueError(f"bandwidth {self.bandwidth:g} kbps: model {self.model} has {names}")
@@ -89,7 +86,7 @@ class Encodec(Backbone):
 
     The models reflect the ends of what they get, and the norms of the 48 kHz model average over it. So on a
     CPU only segments of one length meet in a batch, and nothing is padded. On a GPU all segments of a batch
-    meet, and each is reflected at its own ends and averaged over its own length: see encodec_batch.py. Before
+    meet, and each is reflected at its own ends and averaged over its own length: see batch.py. Before
     a quantizer none meet: rounding that depends on the batch could change which codebook entry is nearest.
 
     Gradients pass a quantizer straight through (arXiv 1308.3432); the codebooks themselves have none.
@@ -157,12 +154,8 @@ class Encodec(Backbone):
         waveforms: (batch, samples, channels). places: row, first sample and size of each segment.
         """
         rows, starts, sizes = send(torch.tensor(places), waveforms.device).unbind(1)
-        values = cut(waveforms, rows, starts, sizes, max(size for _, _, size in places))
-        if self.normalize:
-            values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
-        for layer in self._layers():
-            values, sizes = layer(values, sizes)
-        return self._finished(values)
+        longest = max(size for _, _, size in places)
+        return self._encode(cut(waveforms, rows, starts, sizes, longest), sizes)
 
     def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
         """The same from batches of few segments, all of one size, and with a quantizer of a single one."""
@@ -174,18 +167,18 @@ class Encodec(Backbone):
             for first in range(0, len(group), self.at_once):
                 some = group[first : first + self.at_once]
                 chunk = torch.stack([waveforms[row, start : start + size].T for row, start in some])
-                encoded |= zip(some, self._encode(chunk), strict=True)
+                encoded |= zip(some, self._encode(chunk, None), strict=True)
         return nn.utils.rnn.pad_sequence([encoded[row, start] for row, start, _ in places], batch_first=True)
 
-    def _encode(self, segments: Tensor) -> Tensor:
-        """(segments, channels, samples), all of them valid -> (segments, frames, dim) fp32."""
+    def _encode(self, values: Tensor, sizes: Tensor | None) -> Tensor:
+        """(segments, channels, samples), their sizes or None for all -> (segments, frames, dim) fp32."""
         if self.normalize:
-            volume = segments.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt()
-            segments = segments / (VOLUME_EPSILON + volume)
-        return self._finished(self.encoder(segments))
-
-    def _finished(self, values: Tensor) -> Tensor:
-        """The encoder's (segments, dim, frames), quantized if asked for -> (segments, frames, dim) fp32."""
+            values = values / (VOLUME_EPSILON + item_volumes(values, sizes))
+        if sizes is None:
+            values = self.encoder(values)
+        else:
+            for layer in self._layers():
+                values, sizes = layer(values, sizes)
         if self.quantizer is not None:
             nearest = self.quantizer.decode(self.quantizer.encode(values.detach()))
             values = nearest + (values - values.detach())  # exactly `nearest`, with the gradient of `values`
@@ -211,10 +204,8 @@ class Encodec(Backbone):
         return samples / self.sample_rate
 
     def fingerprint(self) -> dict[str, Any]:
-        more = {
-            "architecture": MODELS[self.config.model],
-            "preprocessing": {"volume_epsilon": VOLUME_EPSILON},
-        }
+        preprocessing = {"volume_epsilon": VOLUME_EPSILON}
+        more = {"architecture": MODELS[self.config.model], "preprocessing": preprocessing}
         return super().fingerprint() | more
 
 
@@ -236,16 +227,11 @@ def _from_transformers(config: EncodecConfig) -> Codec:
     expected = MODELS[config.model]
     if config.weights == "random":
         architecture = transformers.EncodecConfig(**expected, **SIZES[config.size])
-
-        def build() -> Any:
-            drawn = transformers.EncodecModel(architecture)
-            draw_codebooks(drawn.quantizer, config.model)
-            return drawn
-
-        model = random_weights(config.seed, build)
+        model: Any = random_weights(
+            config.seed, lambda: draw_codebooks(transformers.EncodecModel(architecture), config.model)
+        )
     else:
-        unused = ("decoder.",)
-        model, _ = load_pretrained(config, transformers.EncodecModel, "encodec", unused, attention="eager")
+        model, _ = load_pretrained(config, transformers.EncodecModel, ("decoder.",), attention="eager")
         for field, value in expected.items():
             found = getattr(model.config, field)
             if (list(found) if isinstance(found, tuple) else found) != value:

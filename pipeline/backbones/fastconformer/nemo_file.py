@@ -1,7 +1,7 @@
 """NVIDIA's .nemo files read without NeMo, and the names of FastConformer's parameters in them."""
 
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from stillwave.pipeline.backbones.mel import LOG_GUARD, MelSettings
+from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.fastconformer.mel import LOG_GUARD, MelSettings
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 
@@ -28,6 +28,12 @@ NAMES = (
     (".self_attn.pos_bias_v", ".self_attn.bias_v"),
     (".conv.batch_norm.", ".conv.norm."),
 )
+
+# Our fields of an encoder's sizes, and NeMo's.
+SIZES = {
+    "d_model": "d_model", "num_layers": "n_layers", "num_heads": "n_heads", "num_mels": "feat_in",
+    "conv_kernel": "conv_kernel_size", "use_bias": "use_bias", "scale_input": "xscaling",
+}  # fmt: skip
 
 # What NeMo 3.0 takes where a file's config is silent, for fields that shape the encoder or the mel bands ...
 ENCODER_DEFAULTS: dict[str, Any] = {
@@ -61,19 +67,18 @@ MEL_KNOWN: dict[str, tuple[Any, ...]] = {
 
 def from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A NeMo encoder's state dict under our names."""
-    return {_renamed(name, NAMES): tensor for name, tensor in state.items()}
+    return _renamed(state, NAMES)
 
 
 def to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An encoder's state dict under NeMo's names."""
-    pairs = tuple((ours, theirs) for theirs, ours in NAMES)
-    return {_renamed(name, pairs): tensor for name, tensor in state.items()}
+    return _renamed(state, [(ours, theirs) for theirs, ours in NAMES])
 
 
-def _renamed(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+def _renamed(state: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     for old, new in pairs:
-        name = name.replace(old, new)
-    return name
+        state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    return dict(state)
 
 
 def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
@@ -132,18 +137,13 @@ def _check_known(part: str, fields: dict[str, Any], known: dict[str, tuple[Any, 
 
 
 def _architecture(encoder: dict[str, Any]) -> Architecture:
-    size = int(encoder["d_model"])
+    given = ((ours, encoder[theirs]) for ours, theirs in SIZES.items())
+    sizes: dict[str, Any] = {name: v if isinstance(v, bool) else int(v) for name, v in given}
     channels = int(encoder["subsampling_conv_channels"])
     return Architecture(
-        d_model=size,
-        num_layers=int(encoder["n_layers"]),
-        num_heads=int(encoder["n_heads"]),
-        ff_dim=size * int(encoder["ff_expansion_factor"]),
-        num_mels=int(encoder["feat_in"]),
-        subsampling_channels=size if channels == -1 else channels,
-        conv_kernel=int(encoder["conv_kernel_size"]),
-        use_bias=bool(encoder["use_bias"]),
-        scale_input=bool(encoder["xscaling"]),
+        **sizes,
+        ff_dim=sizes["d_model"] * int(encoder["ff_expansion_factor"]),
+        subsampling_channels=sizes["d_model"] if channels == -1 else channels,
     )
 
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
-from stillwave.pipeline.backbones.weights import hub_is_offline, random_weights
+from stillwave.pipeline.backbones.encodec.models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
+from stillwave.pipeline.backbones.weights import hub_is_offline, no_model, random_weights
 
 # What the package downloads; the digits are the beginning of the file's sha256.
 PACKAGE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
@@ -51,8 +51,7 @@ def _package_modules(model: str, num_filters: int, hidden_size: int) -> nn.Modul
     quantizer = encodec.quantization.ResidualVectorQuantizer(
         dimension=hidden_size, n_q=num_codebooks(model, settings["target_bandwidths"][-1])
     )
-    draw_codebooks(quantizer, model)
-    return nn.ModuleDict({"encoder": encoder, "quantizer": quantizer})
+    return draw_codebooks(nn.ModuleDict({"encoder": encoder, "quantizer": quantizer}), model)
 
 
 def _load_package_modules(model: str, file: Path) -> nn.ModuleDict:
@@ -96,27 +95,28 @@ def import_encodec() -> Any:
 def _find_file(model: str, weights: str, download: bool) -> Path:
     """The package's file for `weights`: in the folder, in torch's hub cache, or from the network."""
     name = PACKAGE_FILES[model]
-    if weights != "published":
-        folder = Path(weights).expanduser()
-        for file in (folder / name, folder / "model.safetensors"):
-            if file.is_file():
-                return file
-        raise ValueError(_missing(name, weights, f"{folder} has neither {name} nor model.safetensors"))
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if file.is_file():
-        return file
-    if not download:
-        raise ValueError(_missing(name, weights, f"there is no {file}, and `download` is false"))
-    if hub_is_offline():
-        raise ValueError(_missing(name, weights, f"there is no {file}, and HF_HUB_OFFLINE is set"))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(PACKAGE_URL + name, str(file), _sha256_prefix(file), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            _missing(name, weights, f"{PACKAGE_URL}{name} cannot be downloaded: {error}")
-        ) from error
-    return file
+    folder = Path(weights).expanduser()
+    places = [file] if weights == "published" else [folder / name, folder / "model.safetensors"]
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    if weights != "published":
+        reason = f"{folder} has neither {name} nor model.safetensors"
+    elif not download:
+        reason = f"there is no {file}, and `download` is false"
+    elif hub_is_offline():
+        reason = f"there is no {file}, and HF_HUB_OFFLINE is set"
+    else:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                PACKAGE_URL + name, str(file), _sha256_prefix(file), progress=False
+            )
+            return file
+        except (OSError, RuntimeError) as error:
+            reason = f"{PACKAGE_URL}{name} cannot be downloaded: {error}"
+    fetch, local = f"download {PACKAGE_URL}{name}", f"a local folder with {name} or model.safetensors"
+    raise ValueError(no_model(weights, reason, fetch, local, "model of the encodec package"))
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
@@ -140,12 +140,3 @@ def _sha256_prefix(file: Path) -> str | None:
     """The digits that a published file's name ends in."""
     found = re.fullmatch(r".*-([0-9a-f]{8})", file.stem)
     return found[1] if found else None
-
-
-def _missing(name: str, weights: str, reason: str) -> str:
-    return (
-        f"`weights` {weights}: no model of the encodec package found: {reason}. Do one of: "
-        f"(1) where there is a network, download {PACKAGE_URL}{name} and copy it over; "
-        f"(2) set `weights` to a local folder with {name} or model.safetensors; "
-        "(3) set `weights: random` to try the pipeline without a trained model"
-    )

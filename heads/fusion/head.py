@@ -8,16 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwave.heads.attention import CrossModalAttention
 from stillwave.heads.base import Head, Outputs
 from stillwave.heads.bounds import Count, Dropout, Part
-from stillwave.heads.fusion import FusionLayer
+from stillwave.heads.fusion.attention import CrossModalAttention
+from stillwave.heads.fusion.gate import FusionLayer
+from stillwave.heads.fusion.openmax_classifier import OpenMaxClassifier
+from stillwave.heads.fusion.uncertainty import UncertaintyTarget
 from stillwave.heads.layers import LayerMix, Standardise, xavier_uniform
 from stillwave.heads.masks import zero_padding
-from stillwave.heads.openmax_classifier import OpenMaxClassifier
 from stillwave.heads.statistics import AttentiveStatsPooling
 from stillwave.heads.temporal import TemporalConv, check_convolutions
-from stillwave.heads.uncertainty import UncertaintyTarget
 
 MODALITIES = ("audio", "text")
 
@@ -34,7 +34,7 @@ class FusionClassifier(Head):
     depth, bottleneck: residual blocks of the classifier, and the width inside each.
     base_dim, dropout, anchor_dim: of `OpenMaxClassifier`.
     checkpoint_every: blocks whose activations are computed again in the backward pass, not kept; 0: none.
-    uncertainty_target: what its loss teaches the uncertainty; see heads/uncertainty.py.
+    uncertainty_target: what its loss teaches the uncertainty; see heads/fusion/uncertainty.py.
     modality_dropout: while training, an item that has both modalities loses one of them with this
         probability, either one as likely as the other.
 

@@ -6,18 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture
-from stillwave.pipeline.backbones.mel import MelSettings
-from stillwave.pipeline.backbones.nemo_file import parse_nemo_config
+from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
+from stillwave.pipeline.backbones.fastconformer.mel import MelSettings
+from stillwave.pipeline.backbones.fastconformer.nemo_file import SIZES, parse_nemo_config
+from stillwave.pipeline.backbones.fastconformer.recorded import RecordedEncoder
 from stillwave.pipeline.backbones.quiet import quiet
-from stillwave.pipeline.backbones.recorded import RecordedEncoder
-
-
-class NemoEncoder(RecordedEncoder):
-    """NeMo's encoder."""
-
-    def run(self, mels: Tensor, lengths: Tensor) -> None:
-        self.model(audio_signal=mels.transpose(1, 2), length=lengths)
 
 
 class NemoMel(nn.Module):
@@ -37,7 +30,7 @@ class NemoMel(nn.Module):
         return mels[..., :longest].transpose(1, 2), num_frames
 
 
-def restore_nemo(source: Path | str) -> tuple[NemoMel, NemoEncoder, Architecture, MelSettings]:
+def restore_nemo(source: Path | str) -> tuple[NemoMel, RecordedEncoder, Architecture, MelSettings]:
     """NeMo's preprocessor and encoder of a .nemo file (Path) or of a name in NeMo's catalogue (str)."""
     with quiet():
         model_class = import_nemo().models.ASRModel
@@ -51,27 +44,22 @@ def restore_nemo(source: Path | str) -> tuple[NemoMel, NemoEncoder, Architecture
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_container(model.cfg, resolve=True)
-    return NemoMel(model.preprocessor), NemoEncoder(model.encoder), *parse_nemo_config(config, str(source))
+    encoder = RecordedEncoder(model.encoder, _run)
+    return NemoMel(model.preprocessor), encoder, *parse_nemo_config(config, str(source))
 
 
 def build_nemo(
     architecture: Architecture, mel: MelSettings, state: Mapping[str, Tensor]
-) -> tuple[NemoMel, NemoEncoder]:
+) -> tuple[NemoMel, RecordedEncoder]:
     """NeMo's preprocessor, and its encoder with these weights; RuntimeError where they do not fit."""
     with quiet():
         modules = import_nemo().modules
         encoder = modules.ConformerEncoder(
-            feat_in=architecture.num_mels,
-            n_layers=architecture.num_layers,
-            d_model=architecture.d_model,
+            **{theirs: getattr(architecture, ours) for ours, theirs in SIZES.items()},
             subsampling="dw_striding",
             subsampling_factor=SUBSAMPLING,
             subsampling_conv_channels=architecture.subsampling_channels,
             ff_expansion_factor=architecture.ff_dim // architecture.d_model,
-            n_heads=architecture.num_heads,
-            conv_kernel_size=architecture.conv_kernel,
-            use_bias=architecture.use_bias,
-            xscaling=architecture.scale_input,
             dropout_att=0.1,
         )
         preprocessor = modules.AudioToMelSpectrogramPreprocessor(
@@ -85,7 +73,11 @@ def build_nemo(
             preemph=mel.preemphasis,
         )
     encoder.load_state_dict(state)
-    return NemoMel(preprocessor), NemoEncoder(encoder)
+    return NemoMel(preprocessor), RecordedEncoder(encoder, _run)
+
+
+def _run(model: Any, mels: Tensor, lengths: Tensor) -> object:
+    return model(audio_signal=mels.transpose(1, 2), length=lengths)
 
 
 def import_nemo() -> Any:

@@ -9,18 +9,18 @@ import torch
 import transformers
 from torch import Tensor
 
-from stillwave.pipeline.backbones.conformer import (
+from stillwave.pipeline.backbones.fastconformer.backbone import SIZES
+from stillwave.pipeline.backbones.fastconformer.conformer import (
     Architecture,
     Conformer,
     RelativeAttention,
     relative_positions,
     subsampled,
 )
-from stillwave.pipeline.backbones.fastconformer import SIZES
-from stillwave.pipeline.backbones.mel import LogMel, MelSettings, slaney_filters
-from stillwave.pipeline.backbones.nemo import build_nemo
-from stillwave.pipeline.backbones.nemo_file import to_nemo
-from stillwave.pipeline.backbones.parakeet import build_parakeet
+from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings, slaney_filters
+from stillwave.pipeline.backbones.fastconformer.nemo import build_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import to_nemo
+from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet
 from stillwave.pipeline.backbones.weights import random_weights
 
 SMALL = Architecture(

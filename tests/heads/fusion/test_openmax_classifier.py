@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stillwave.heads.openmax_classifier import OpenMaxClassifier
+from stillwave.heads.fusion import OpenMaxClassifier
 
 
 def make(**kwargs) -> OpenMaxClassifier:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stillwave.heads.anchors import TEMPERATURE, ClassAnchorClustering, PrototypeMemory
+from stillwave.heads.fusion.anchors import TEMPERATURE, ClassAnchorClustering, PrototypeMemory
 
 
 def make() -> ClassAnchorClustering:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stillwave.heads.uncertainty import UncertaintyHead
+from stillwave.heads.fusion.uncertainty import UncertaintyHead
 
 LOGITS = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
 LABELS = torch.tensor([0, 0, 0])  # the second is wrong

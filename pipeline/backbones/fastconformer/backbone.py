@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -11,13 +11,18 @@ from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.conformer import SUBSAMPLING, Architecture, Conformer, subsampled
-from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
-from stillwave.pipeline.backbones.mel import LogMel, MelSettings
-from stillwave.pipeline.backbones.nemo import build_nemo, restore_nemo
-from stillwave.pipeline.backbones.nemo_file import read_nemo, to_nemo
+from stillwave.pipeline.backbones.fastconformer.conformer import (
+    SUBSAMPLING,
+    Architecture,
+    Conformer,
+    subsampled,
+)
+from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings
+from stillwave.pipeline.backbones.fastconformer.nemo import build_nemo, restore_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import read_nemo, to_nemo
+from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet, read_parakeet
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.parakeet import build_parakeet, read_parakeet
+from stillwave.pipeline.backbones.transformer import resolve_layers, select_layers
 from stillwave.pipeline.backbones.weights import (
     NEMO_WEIGHTS,
     TRANSFORMERS_WEIGHTS,
@@ -33,13 +38,8 @@ SIZES: dict[str, tuple[Architecture, int | None]] = {
     "large": (Architecture(d_model=512, num_layers=18, num_heads=8, ff_dim=2048), None),
 }
 
-LIBRARIES = {
-    "nemo": ("torch", "nemo_toolkit"),
-    "transformers": ("torch", "transformers"),
-    "custom": ("torch",),
-}
+LIBRARIES = {"nemo": ("nemo_toolkit",), "transformers": ("transformers",), "custom": ()}
 MIN_MELS = 2  # the deviation of a single mel frame is undefined
-
 
 Implementation = Literal["nemo", "transformers", "custom"]
 
@@ -71,7 +71,7 @@ class FastConformerConfig(PretrainedConfig):
         nemo = self.implementation == "nemo" and self.weights != "random"
         return f"implementation nemo builds the classes that {self.weights} names" if nemo else ""
 
-    local_weights: ClassVar[str] = "a .nemo file, or a local folder with config.json and model.safetensors"
+    local_weights = "a .nemo file, or a local folder with config.json and model.safetensors"
 
 
 class Parts(NamedTuple):
@@ -110,7 +110,7 @@ class FastConformer(Backbone):
             with torch.random.fork_rng(devices=[]):  # libraries draw weights before they load them
                 parts = _load(config)
         self.config = config
-        self.libraries = LIBRARIES[config.implementation]
+        self.libraries = ("torch", *LIBRARIES[config.implementation])
         self.architecture = parts.architecture
         self.settings = parts.settings
         self.sample_rate = parts.settings.sample_rate
@@ -151,10 +151,7 @@ class FastConformer(Backbone):
     def fingerprint(self) -> dict[str, Any]:
         fields = super().fingerprint()
         fields["config"] |= {"layers": self.layers}
-        return fields | {
-            "architecture": asdict(self.architecture),
-            "preprocessing": asdict(self.settings),
-        }
+        return fields | {"architecture": asdict(self.architecture), "preprocessing": asdict(self.settings)}
 
 
 def assemble(

@@ -1,5 +1,6 @@
 """The hidden states of an encoder that is somebody else's module."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,11 +14,12 @@ class RecordedEncoder(nn.Module):
     """An encoder whose states are noted as it runs.
 
     model: has `layers`, a ModuleList, each of which takes and returns (batch, frames, dim).
+    run: calls it on (batch, mel frames, num_mels) and valid mel frames.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, run: Callable[[Any, Tensor, Tensor], object]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.run = model, run
         self.layers[0].register_forward_pre_hook(_note_input, with_kwargs=True)
         for layer in self.layers:
             layer.register_forward_hook(_note_output)
@@ -26,16 +28,12 @@ class RecordedEncoder(nn.Module):
     def layers(self) -> Any:
         return self.model.layers
 
-    def run(self, mels: Tensor, lengths: Tensor) -> None:
-        """Call the model on (batch, mel frames, num_mels) and valid mel frames."""
-        raise NotImplementedError
-
     def forward(self, mels: Tensor, lengths: Tensor) -> list[Tensor]:
         """As `Conformer.forward`: the input of the first layer and the output of each."""
         states: list[Tensor] = []
         token = _noted.set(states)
         try:
-            self.run(mels, lengths)
+            self.run(self.model, mels, lengths)
         finally:
             _noted.reset(token)
         return states

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 
 SMALL = {
     "shared_dim": 8,
