@@ -489,6 +489,27 @@ def test_models_that_differ_by_fold_say_so(project: Path) -> None:
     assert facts["numbers per model"].startswith(f"{total:,} to {total + 32:,} (by fold) of the head")
 
 
+def test_what_few_runs_have_is_said_too(project: Path) -> None:
+    (shown,) = read_shown([project / "runs/first"], project / "reports")
+    missing = [f"row{i}" for i in range(21)]
+    metrics = shown.metrics | {"n_missing": 21, "missing": missing, "absent": {"audio": 0, "text": 4}}
+    metrics |= {"per_speaker": {}, "per_language": {}, "intervals": {"rows": metrics["intervals"]["rows"]}}
+    config = shown.config | {"live": True, "embeddings": None, "start": {"run": "runs/a"}}
+    (one,) = shown.environments
+    one = one | {"gpu": {"name": "H100", "memory_gib": 79.2}, "git": {"commit": "abc", "dirty": True}}
+    found = Page(render([replace(shown, metrics=metrics, config=config, environments=[one])]))
+    assert f"are left out: {', '.join(missing[:20])}, .... 4 rows have no text. Scores" in found.text
+    assert "There is no interval by speakers: there are no speakers. Those by rows" in found.text
+    assert "Speakers and languages" not in found.text
+    assert "#run-0-speakers" not in found.attributes("href")
+    facts = dict(found.tables["What the run is"])
+    assert facts["frames"] == "none stored: the backbone is trained too"
+    assert facts["numbers per model"].endswith("backbone; what stayed frozen is needed besides")
+    assert facts["start"] == "runs/a"
+    trained = dict(found.tables["Trained on"])
+    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, and changes not committed")
+
+
 def test_blues_differ_on_dark_paper() -> None:
     dark = (PAGE / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
     lightness = {}
