@@ -1,13 +1,14 @@
-# make demo: a result on the built-in corpus. make test: the whole suite. make docs: the site, into site/.
-# make notebooks: runs those of analysis/notebooks. All of them set up .venv first. make gpu: the GPU's tests and
-# figures, with whatever Python there is. make core PYTHON=python3.12: cache, heads and configs on another Python, in
-# .venv-3.12. TORCH=cu126, or another tag of WHEELS, beside setup or core: torch from there.
+# make demo: a result on the built-in corpus. make test: the whole suite. make docs: builds the site into site/.
+# make notebooks: runs analysis/notebooks. All of these set up .venv first.
+# make gpu: GPU tests and benchmarks, with the current Python.
+# make core PYTHON=python3.12: tests of cache, heads and configs on another Python, in .venv-3.12.
+# With setup or core, TORCH=cu126 (or another tag of WHEELS) installs torch from that index.
 PYTHON ?= python3
 VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
 INSTALL := -m pip install --disable-pip-version-check
-# Alone and first, since an index of wheels lacks most of what torch needs; the pin torch==2.13.0 then keeps 2.13.0+cu126.
+# Installed first and alone, as that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -21,7 +22,7 @@ $(VENV)/.installed$(TORCH): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH),$(VENV)/bin/python $(INSTALL) $(FROM_WHEELS))
 	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
-	@# Without what they ask for: encodec torchaudio, hearvalidator TensorFlow. Neither is needed here.
+	@# Without their dependencies torchaudio (encodec) and TensorFlow (hearvalidator), which are not needed here.
 	$(VENV)/bin/python $(INSTALL) --no-deps encodec==0.1.1 hearvalidator==2021.0.2
 	@touch $@ $(VENV)/.installed
 

@@ -116,8 +116,7 @@ def _texts(texts: pd.Series, first: Sequence[str]) -> dict[str, Any]:
     """
     names = list(dict.fromkeys(first))
     names += sorted(set(texts.dropna()) - set(names), key=natural)
-    codes = texts.map({name: code for code, name in enumerate(names)}).fillna(-1)
-    return {"kind": "text", "names": names, "codes": _pack(codes.to_numpy(dtype=np.int64), "<i4")}
+    return {"kind": "text", "names": names, "codes": _pack(pd.Categorical(texts, names).codes, "<i4")}
 
 
 def _pack(values: NDArray[Any], dtype: str) -> str:

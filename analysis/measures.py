@@ -29,7 +29,7 @@ def cluster(
     """Cluster numbers by method, and each method's `cluster_report`, with the NMI of chance per group."""
     found = {}
     if config.kmeans is not None:
-        classes = len(set(pd.Series(groups["label"]).dropna())) if "label" in groups else MANY_CLUSTERS
+        classes = pd.Series(groups["label"]).nunique() if "label" in groups else MANY_CLUSTERS
         count = config.kmeans.clusters or max(classes, 2)
         found["kmeans"] = clusters.kmeans(x, min(count, len(x)), config.seed)
     if config.hdbscan is not None:

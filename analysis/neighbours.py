@@ -129,7 +129,6 @@ def _mean_share(right: NDArray[Any], count: NDArray[Any]) -> float | None:
 
 def _originals(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """Of each row, the first row that is equal to it."""
+    first: dict[bytes, int] = {}
     rows = np.ascontiguousarray(points + 0.0)  # -0 is 0
-    code = pd.factorize(np.array([hashlib.sha256(row).digest() for row in rows], dtype=object))[0]
-    first = np.unique(code, return_index=True)[1]
-    return first[code]
+    return np.array([first.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(rows)])

@@ -1,14 +1,21 @@
-"""One page about runs: what they score, how they were trained, and whether one is better than another."""
+"""One page about runs: what they score, how they were trained, and whether one is better than another.
 
+What the page says, and in which order, is in report_page/: a template for each section.
+"""
+
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stillwave.analysis.report_comparison import comparison
-from stillwave.analysis.report_runs import read_shown
-from stillwave.analysis.report_sections import sections
+from stillwave.analysis.report_facts import facts
+from stillwave.analysis.report_runs import Shown, read_shown
 from stillwave.pipeline.audio.files import write_if_changed
 
 PAGE = Path(__file__).parent / "report_page"
@@ -25,6 +32,11 @@ def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path 
     if out.is_dir():
         raise ValueError(f"{out} is a folder; --out names the page, for example {out / 'index.html'}")
     shown = read_shown([Path(run) for run in runs], Path(reports) if reports is not None else out.parent)
+    write_if_changed(out.absolute(), render(shown).encode())
+
+
+def render(shown: list[Shown]) -> str:
+    """The page of these runs."""
     environment = Environment(
         loader=FileSystemLoader(PAGE),
         autoescape=True,
@@ -32,13 +44,38 @@ def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template("page.html").render(
-        title="Stillwave: " + (shown[0].name if len(shown) == 1 else f"{len(shown)} runs"),
-        style=Markup((PAGE / "report.css").read_text()),
-        comparison=comparison(shown) if len(shown) > 1 else [],
-        runs=[
-            {"name": one.name, "anchor": f"run-{i}", "sections": sections(one, f"run-{i}")}
-            for i, one in enumerate(shown)
-        ],
+    environment.filters |= {
+        "number": number,
+        "interval": interval,
+        "p_value": p_value,
+        "plain": plain,
+        "thousands": "{:,}".format,
+        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False),
+    }
+    return environment.get_template("page.html").render(
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
+        runs=[facts(one, f"run-{i}") for i, one in enumerate(shown)],
+        against_first=comparison(shown),
     )
-    write_if_changed(out.absolute(), html.encode())
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Three digits; a dash for none, and for NaN."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def interval(bounds: Sequence[float] | None, signed: bool = False) -> str:
+    """`low to high`."""
+    return "–" if bounds is None else f"{number(bounds[0], signed)} to {number(bounds[1], signed)}"
+
+
+def p_value(p: float) -> str:
+    """As `stillwave compare` prints it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def plain(value: Any) -> str:
+    """Text as it is, `none` for null, and all else as JSON."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -13,8 +13,8 @@ from stillwave.cache import EmbeddingStore
 from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME
 from stillwave.pipeline.corpora.manifest import RESERVED
-from stillwave.pipeline.runs.data import check_fresh
-from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
+from stillwave.pipeline.runs.data import check_as_trained, data_of_run
+from stillwave.pipeline.runs.origins import check_fresh
 from stillwave.pipeline.runs.predictions import predict_folds
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.scores.decision import entropy

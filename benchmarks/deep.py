@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stillwave.heads.deep import DeepClassifier
+from stillwave.heads.fusion.deep import DeepClassifier
 from stillwave.pipeline.evaluate.plots import PALETTE
 from stillwave.pipeline.extract.memory import flat_memory
 

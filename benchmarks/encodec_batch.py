@@ -21,7 +21,7 @@ from synthetic import sound  # beside this file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-import stillwave.pipeline.backbones.encodec as encodec
+import stillwave.pipeline.backbones.encodec.backbone as encodec
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.encodec import EncodecConfig

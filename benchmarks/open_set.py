@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from stillwave.heads.base import Outputs
 from stillwave.heads.cac import CACHead
+from stillwave.heads.fusion.uncertainty import UncertaintyHead, UncertaintyTarget
 from stillwave.heads.open_set import SCORES
-from stillwave.heads.uncertainty import UncertaintyHead, UncertaintyTarget
 from stillwave.pipeline.backbones.weights import random_weights
 
 KNOWN = 6

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stillwave.heads.multimodal import FusionClassifier
-from stillwave.heads.openmax_classifier import OpenMaxClassifier
+from stillwave.heads.fusion import FusionClassifier, OpenMaxClassifier
 from stillwave.models.audio_branch import AudioBranch
 from stillwave.models.emotion_detection import EmotionDetectionModel
 from stillwave.models.personalized_model import PersonalizedModel

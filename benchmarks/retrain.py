@@ -190,7 +190,7 @@ def measure(recipe: Recipe, frozen: Sequence[Frozen], device: torch.device, repe
     head = build_head(recipe, shapes, NUM_CLASSES).to(device)
     for standardise, part in zip(head.standardisers, cached, strict=True):
         standardise.fit(valid_frames(part, np.arange(len(labels))))
-    augment = FrameAugment(**recipe.augment.model_dump()) if recipe.augment else None
+    augment = FrameAugment(**recipe.augment.options()) if recipe.augment else None
 
     def epoch(features: Features) -> float:
         rows, nothing = np.arange(len(labels)), np.array([], dtype=np.int64)

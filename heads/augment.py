@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stillwave.heads.bounds import Amount, Fraction, Number
 from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, valid_mask, zero_padding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameAugment:
     """Random speakers, channels and gaps made from stored frames, without going back to the waveform.
 
@@ -21,27 +23,33 @@ class FrameAugment:
     time_masks x time_mask_frames: SpecAugment's time masking (Park et al., Interspeech 2019), each at
         most a fifth of the item; masked values become the item's own mean.
 
-    The rest needs frames of ordered `bands`, such as log-mel energies, optionally followed by blocks of
-    the same bands for deltas. Leave `bands` at 0 for learned embeddings, whose dimensions have no order.
-
+    bands: ordered bands in a frame, such as log-mel energies, optionally followed by blocks of the same bands
+        for deltas; 0 for learned embeddings, whose dimensions have no order. The rest needs them.
     warp: vocal-tract length, band axis resampled by a factor of exp(+-warp) (Jaitly & Hinton, 2013).
     gain, tilt: an offset of all bands, and one rising from -tilt to +tilt over them, of the first block.
     band_masks x band_mask_width: SpecAugment's frequency masking, the same bands in every block.
     """
 
-    stretch: float = 0.0
-    time_masks: int = 0
-    time_mask_frames: int = 0
-    bands: int = 0
-    warp: float = 0.0
-    gain: float = 0.0
-    tilt: float = 0.0
-    band_masks: int = 0
-    band_mask_width: int = 0
+    stretch: Fraction = 0.0
+    time_masks: Number = 0
+    time_mask_frames: Number = 0
+    bands: Number = 0
+    warp: Fraction = 0.0
+    gain: Amount = 0.0
+    tilt: Amount = 0.0
+    band_masks: Number = 0
+    band_mask_width: Number = 0
 
     def __post_init__(self) -> None:
         if not self.bands and (self.warp or self.gain or self.tilt or self.band_masks):
-            raise ValueError("warp, gain, tilt and band_masks need `bands`, the number of bands in a frame")
+            raise ValueError(
+                "warp, gain, tilt and band_masks need `bands`, the number of ordered bands in a frame"
+            )
+
+    @classmethod
+    def check(cls, **options: Any) -> None:
+        """ValueError where settings do not go together."""
+        cls(**options)
 
     def __call__(self, frames: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(batch, frames, ...), lengths (batch,) -> the same, augmented; the number of frames may change.

@@ -6,4 +6,7 @@ from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Dropout = Fraction
+Number = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]

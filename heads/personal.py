@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwave.heads.base import Head, Outputs, WrappedHead
+from stillwave.heads.bounds import Count, Fraction
 
 UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
 
@@ -21,7 +22,13 @@ class Personalised(WrappedHead):
     """
 
     def __init__(
-        self, head: Head, num_speakers: int, *, dim: int = 32, hidden: int = 64, unknown: float = 0.1
+        self,
+        head: Head,
+        num_speakers: int,
+        *,
+        dim: Count = 32,
+        hidden: Count = 64,
+        unknown: Fraction = 0.1,
     ) -> None:
         super().__init__()
         if num_speakers < 1:

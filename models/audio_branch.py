@@ -7,15 +7,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillwave.heads.pooling import PoolingType, SegmentAttentionPooling
-from stillwave.pipeline.backbones.conformer import Architecture, Conformer
-from stillwave.pipeline.backbones.fastconformer import (
+from stillwave.pipeline.backbones.fastconformer.backbone import (
     FastConformer,
     FastConformerConfig,
     Implementation,
     Parts,
     assemble,
 )
-from stillwave.pipeline.backbones.mel import LogMel, MelSettings
+from stillwave.pipeline.backbones.fastconformer.conformer import Architecture, Conformer
+from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings
 from stillwave.pipeline.config.base import Config
 
 __all__ = ["AudioBranch", "AudioBranchConfig", "SegmentAttentionPooling"]

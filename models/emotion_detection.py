@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stillwave.heads.global_pooling import attention, deviation, maximum, mean
 from stillwave.heads.pooled import PooledClassifier
-from stillwave.pipeline.backbones.encodec import Encodec, EncodecConfig, load_codec
+from stillwave.pipeline.backbones.encodec.backbone import Encodec, EncodecConfig, load_codec
 
 Method = Literal["mean", "max", "attention"]
 

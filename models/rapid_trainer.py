@@ -23,8 +23,8 @@ from stillwave.pipeline.corpora.quarantine import quarantined_ids
 from stillwave.pipeline.corpora.table import Table
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.run import Watcher
+from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of
-from stillwave.pipeline.runs.live_data import load_live_data
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.finetune import finetune
 
@@ -126,7 +126,7 @@ class RapidTrainer:
                 encoders = {
                     name: build_backbone(self._backbone(store)) for name, store in recipe.stores().items()
                 }
-                folds_of(load_live_data(recipe, rows, encoders, self.device), recipe)
+                folds_of(load_data(recipe, rows, device=self.device, encoders=encoders), recipe)
         except BaseException:
             if not quarantined_ids(partial / "quarantine.csv"):
                 shutil.rmtree(partial, ignore_errors=True)

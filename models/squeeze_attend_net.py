@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from stillwave.heads.pooled import PooledClassifier
 from stillwave.heads.statistics import AttentiveStatsPooling as AttentivePool
-from stillwave.pipeline.backbones.sanet import SIZES, Architecture, AttentionEncoder
-from stillwave.pipeline.backbones.sanet_blocks import SE1D, DownsampledAttentionBlockDecoupled, ResBlock1D
+from stillwave.pipeline.backbones.sanet.backbone import SIZES, Architecture, AttentionEncoder
+from stillwave.pipeline.backbones.sanet.blocks import SE1D, DownsampledAttentionBlockDecoupled, ResBlock1D
 
 __all__ = [
     "SE1D",

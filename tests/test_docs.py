@@ -224,7 +224,7 @@ def test_every_command_and_every_config_class_is_in_the_reference(site: dict[Pat
         classes = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
         ours = file.parent.name == "config"
         names |= {node.name.lower() for node in classes if ours or node.name.endswith("Config")}
-    names -= {"config", "configerror"}
+    names -= {"config", "configerror", "keywords"}
     assert {"recipe", "fbankconfig", "losses"} <= names
     names |= {"segmenthead", "pooledhead", "fusionopenmaxhead"}
     assert names <= site[Path("reference/configs.html")].ids
@@ -235,6 +235,18 @@ def test_every_module_of_analysis_is_in_the_reference(site: dict[Path, Page]) ->
     modules = {f"stillwave.analysis.{file.stem}" for file in (ROOT / "analysis").glob("[a-z]*.py")}
     assert {"stillwave.analysis.analyze", "stillwave.analysis.explorer"} <= modules
     assert modules <= site[Path("reference/api/analysis.html")].ids
+
+
+@pytest.mark.slow
+def test_every_model_is_in_the_reference(site: dict[Path, Page]) -> None:
+    names = {
+        f"stillwave.models.{file.stem}.{node.name}"
+        for file in (ROOT / "models").glob("[a-z]*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name != "LabelEncoder"  # a protocol: scikit-learn's
+    }
+    assert len(names) > 6
+    assert names <= site[Path("reference/api/models.html")].ids
 
 
 def test_every_field_of_a_config_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works in any folder, whatever else lies there."""
+"""The sdist, and the wheel from it: what is in them, and that it works in any folder of somebody else."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -44,7 +45,7 @@ print(*{module.__file__ for module in ours}, sep="\\n", file=open("modules.txt",
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a wheel is built from. In the checkout, setuptools would reuse what an older build/ holds."""
+    """What both are built from. In the checkout, setuptools would reuse what an older build/ holds."""
     folder = tmp_path_factory.mktemp("source")
     for name in (*TOPS, "configs", "src"):
         aside = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -55,9 +56,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `python -m build` makes it: by the hook of the build backend, in a process of its own."""
+    folder = tmp_path_factory.mktemp("sdist")
+    hook = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", hook, folder, cwd=source)
+    (sdist,) = folder.iterdir()
+    return sdist
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", source, "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder)
+    pip("wheel", sdist, "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -109,20 +120,44 @@ def words_of(demo: Path, table: Path) -> None:
     table.write_text("\n".join(["file_path,word,speaker", *lines, ""]))
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_all_of_stillwave_and_nothing_else(wheel: Path, source: Path) -> None:
-    names = {name for name in ZipFile(wheel).namelist() if not name.startswith("stillwave-")}
+@pytest.fixture(scope="module")
+def ours(source: Path) -> dict[str, bytes]:
+    """Every file of Stillwave, by its path in a wheel."""
     below = {f"stillwave/{top}": source / top for top in (*TOPS, "configs")}
     below["stillwave"] = source / "src/stillwave"
-    wanted = {
-        f"{place}/{file.relative_to(folder).as_posix()}"
+    found = {
+        f"{place}/{file.relative_to(folder).as_posix()}": file.read_bytes()
         for place, folder in below.items()
-        for file in folder.rglob("*")
-        if file.is_file() and "notebooks" not in file.parts
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not {"notebooks", "__pycache__"} & {*file.parts}
     }
-    assert names == wanted
     for name in ("py.typed", "configs/recipes/fbank_demo.yaml", "analysis/report_page/report.css"):
-        assert f"stillwave/{name}" in names
+        assert f"stillwave/{name}" in found
+    return found
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_files_in_place_of_the_links(sdist: Path, ours: dict[str, bytes]) -> None:
+    found, meta = {}, set()
+    with tarfile.open(sdist) as archive:
+        for member in archive:
+            assert member.isfile() or member.isdir(), member.name
+            name = member.name.partition("/")[2]
+            if name.startswith("src/stillwave/") and (file := archive.extractfile(member)):
+                found[name.removeprefix("src/")] = file.read()
+            elif member.isfile() and ".egg-info/" not in name:
+                meta.add(name)
+    assert found == ours
+    assert meta == {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg"}
+
+
+@pytest.mark.slow
+def test_the_wheel_from_the_sdist_holds_all_of_stillwave_and_nothing_else(
+    wheel: Path, ours: dict[str, bytes]
+) -> None:
+    archive = ZipFile(wheel)
+    names = {name for name in archive.namelist() if not name.startswith("stillwave-")}
+    assert {name: archive.read(name) for name in names} == ours
 
 
 @pytest.mark.slow

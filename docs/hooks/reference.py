@@ -16,25 +16,20 @@ from typer.cli import get_docs_for_click
 
 from stillwave.pipeline import backbones, config, corpora
 from stillwave.pipeline.cli import app
-from stillwave.pipeline.config import heads
+from stillwave.pipeline.config import heads, keywords
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.classes import imported
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "stillwave.pipeline.corpora": "Corpora",
-    "stillwave.pipeline.config.corpus": "All corpora",
+    "stillwave.pipeline.config.corpus": "Splits",
     "stillwave.pipeline.backbones": "Backbones",
     "stillwave.pipeline.config.views": "Views",
     "stillwave.pipeline.config.recipe": "Recipes",
     "stillwave.pipeline.config.heads": "Heads",
     "stillwave.pipeline.config.train": "Training",
     "stillwave.pipeline.config.analysis": "Analysis",
-}
-# Configs that leave the meaning of their fields to the class which they are passed to.
-DESCRIBED_BY = {
-    "Augment": "stillwave.heads.augment.FrameAugment",
-    "Personalise": "stillwave.heads.personal.Personalised",
 }
 SYMBOLS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {} of them"}
 
@@ -61,14 +56,15 @@ def config_classes() -> dict[str, list[type[Config]]]:
         section = next((name for name in SECTIONS if module.__name__.startswith(name)), module.__name__)
         found.setdefault(section, [])
         found[section] += [
-            kind
+            keywords.config_of(kind, imported(kind.path, "class"), None) if hasattr(kind, "path") else kind
             for kind in vars(module).values()
             if inspect.isclass(kind) and issubclass(kind, Config) and kind.__module__ == module.__name__
         ]
     found[heads.__name__] += [
-        heads.config_of(kind, imported(path, kind)) for kind, path in heads.HEADS.items()
+        keywords.config_of(heads.HeadConfig, imported(path, kind), kind) for kind, path in heads.HEADS.items()
     ]
-    return {section: kinds for section, kinds in found.items() if kinds and section != Config.__module__}
+    asides = (Config.__module__, keywords.__name__)
+    return {section: kinds for section, kinds in found.items() if kinds and section not in asides}
 
 
 def config_reference() -> str:
@@ -102,12 +98,9 @@ def _describe(kind: type[Config]) -> Iterator[str]:
 
 
 def meaning(kind: type[Config], name: str) -> str:
-    """What the docstrings of the class, its bases, what it is passed to, and its own type say of a field."""
-    for one in kind.__mro__:
-        described_by = DESCRIBED_BY.get(one.__name__)
-        texts = [inspect.getdoc(one) if issubclass(one, Config) else None]
-        texts.append(inspect.getdoc(_load(described_by)) if described_by else None)
-        for piece in (piece for text in texts for piece in pieces(text or "")):
+    """What the docstrings of the class, its bases and the field's own type say of it."""
+    for one in (one for one in kind.__mro__ if issubclass(one, Config)):
+        for piece in pieces(inspect.getdoc(one) or ""):
             if (kind.model_fields[name].alias or name) in piece.names:
                 return piece.text[:1].upper() + piece.text[1:].replace("|", "\\|")
     inner = [one for one in get_args(kind.model_fields[name].annotation) if inspect.isclass(one)]
@@ -185,8 +178,3 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
     """The modules below a package, in the order of their names."""
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         yield importlib.import_module(found.name)
-
-
-def _load(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)

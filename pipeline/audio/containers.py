@@ -65,10 +65,7 @@ def _chunked(data: bytes, layout: _Chunks) -> str | None:
         if chunk_id == layout.data_id:
             if size == 0xFFFFFFFF and data_size_64 is not None:
                 size = data_size_64
-            here = len(data) - body
-            if size in _UNKNOWN_SIZES or size <= here:
-                return None
-            return f"the header promises {size} bytes of samples, the file holds {here}"
+            return _short_of(size, len(data) - body)
         position = body + -(-size // layout.align) * layout.align
     return "the file ends before its samples begin"
 
@@ -77,7 +74,10 @@ def _au(data: bytes) -> str | None:
     if len(data) < 12:
         return "the file ends inside its header"
     offset, size = struct.unpack_from(">II", data, 4)
-    here = len(data) - offset
+    return _short_of(size, len(data) - offset)
+
+
+def _short_of(size: int, here: int) -> str | None:
     if size in _UNKNOWN_SIZES or size <= here:
         return None
     return f"the header promises {size} bytes of samples, the file holds {max(0, here)}"

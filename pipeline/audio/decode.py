@@ -18,21 +18,13 @@ from stillwave.pipeline.audio.files import is_url, read_file
 
 Waveform = npt.NDArray[np.float32]
 Reason = Literal[
-    "missing",
-    "empty",
-    "truncated",
-    "not_audio",
-    "non_finite",
-    "zero_length",
-    "too_short",
-    "too_long",
+    "missing", "empty", "truncated", "not_audio", "non_finite", "zero_length", "too_short", "too_long",
     "changed",
-]
+]  # fmt: skip
 REASONS: tuple[str, ...] = get_args(Reason)
 
-AUDIO_VERSION = (
-    1  # raise it when decoding or resampling alters the numbers: it is in the stores' fingerprints
-)
+# In the stores' fingerprints: raise it when decoding or resampling alters the numbers.
+AUDIO_VERSION = 1
 _UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) when a stream does not say its length
 # Samples in a frame of MPEG-1 and of MPEG-2; some encoders count the frame that holds the count itself.
 _MP3_FRAME = (1152, 576)

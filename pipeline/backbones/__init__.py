@@ -22,7 +22,7 @@ __all__ = [
 BACKBONES = {
     "fbank": "stillwave.pipeline.backbones.fbank:Fbank",
     "wav2vec2": "stillwave.pipeline.backbones.wav2vec2:Wav2Vec2",
-    "whisper": "stillwave.pipeline.backbones.whisper.encoder:Whisper",
+    "whisper": "stillwave.pipeline.backbones.whisper.backbone:Whisper",
     "onnx": "stillwave.pipeline.backbones.onnx:Onnx",
     "ast": "stillwave.pipeline.backbones.ast:Ast",
     "hear": "stillwave.pipeline.backbones.hear:Hear",

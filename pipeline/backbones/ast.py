@@ -9,17 +9,12 @@ from torch import Tensor, nn
 
 from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, zero_padding
-from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
-from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.weights import (
-    load_pretrained,
-    pretrained_fingerprint,
-    random_weights,
-    read_json,
-)
+from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
+from stillwave.pipeline.backbones.weights import read_json
 
 GPU_WINDOWS_AT_ONCE = 32
 WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory
@@ -27,19 +22,10 @@ WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alon
 # True geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "hidden_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 192,
+        "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192,
     },
     "base": {},
-}
-
-# The fields of the model's own config that alter numbers without showing in the weights' shapes.
-ARCHITECTURE = (
-    "num_attention_heads", "hidden_act", "layer_norm_eps",
-    "frequency_stride", "time_stride", "max_length", "num_mel_bins",
-)  # fmt: skip
+}  # fmt: skip
 
 # As transformers' ASTFeatureExtractor where no preprocessor_config.json says otherwise: AudioSet's moments.
 MEAN, STD = -4.2677393, 4.5689974
@@ -66,7 +52,7 @@ class AstFbank(Fbank):
     empty_filters = True  # the fourth of 128
 
 
-class Ast(Backbone):
+class Ast(TransformerBackbone):
     """Hidden states of an Audio Spectrogram Transformer, one frame per step in time of its patches.
 
     The model takes 1024 mel frames (10.24 s) and makes 101 steps of 12 patches, each 16 mel frames wide, one
@@ -80,37 +66,33 @@ class Ast(Backbone):
     config_type = AstConfig
     config: AstConfig
     modality = "audio"
-    libraries = ("torch", "transformers")
     version = 1
+    architecture_fields = (
+        "num_attention_heads", "hidden_act", "layer_norm_eps",
+        "frequency_stride", "time_stride", "max_length", "num_mel_bins",
+    )  # fmt: skip
 
     def __init__(self, config: AstConfig) -> None:
-        super().__init__()
-        model, preprocessor = _load(config)
-        self.config = config
-        self.architecture = model.config
+        import transformers
+
+        model, folder = load_transformer(config, transformers.ASTModel, SIZES)
+        super().__init__(config, model.config)
+        preprocessor = read_json(folder / "preprocessor_config.json") if folder else {}
         self.do_normalize = bool(preprocessor.get("do_normalize", True))
         self.mean = float(preprocessor.get("mean", MEAN))
         self.std = float(preprocessor.get("std", STD))
         self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
-        self.mel = AstFbank(
-            FbankConfig(
-                kind="fbank",
-                sample_rate=self.sample_rate,
-                num_mels=model.config.num_mel_bins,
-                deltas=0,
-                kaldi=True,
-            )
-        )
+        rate, num_mels = self.sample_rate, model.config.num_mel_bins
+        mel = FbankConfig(kind="fbank", sample_rate=rate, num_mels=num_mels, deltas=0, kaldi=True)
+        self.mel = AstFbank(mel)
         self.embeddings = model.embeddings
         self.blocks = model.layers
         self.layernorm = model.layernorm
         self.num_bands, self.num_steps = model.embeddings.get_shape(model.config)
         self.hop_length = self.mel.hop_length * model.config.time_stride
         self.first_centre = self.mel.first_centre + self.mel.hop_length * (model.config.patch_size - 1) / 2
-        self.layers = resolve_layers(config.layers, model.config.num_hidden_layers)
-        self.num_layers = len(self.layers)
         self.mean_over_bands = config.frequency == "mean"
-        self.dim = model.config.hidden_size * (1 if self.mean_over_bands else self.num_bands)
+        self.dim *= 1 if self.mean_over_bands else self.num_bands
 
     def num_frames(self, length: int) -> int:
         num_mels = self.mel.num_frames(length)
@@ -176,24 +158,6 @@ class Ast(Backbone):
             blocks[-1].append(self.layernorm)
         return [[self.embeddings], *blocks]
 
-    def fingerprint(self) -> dict[str, Any]:
-        preprocessing = {
-            "do_normalize": self.do_normalize,
-            "mean": self.mean,
-            "std": self.std,
-            "sample_rate": self.sample_rate,
-            "fbank": self.mel.version,
-        }
-        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
-
-
-def _load(config: AstConfig) -> tuple[Any, dict[str, Any]]:
-    """The transformers model and its preprocessor's settings."""
-    import transformers
-
-    if config.weights == "random":
-        settings = {**SIZES[config.size], "attn_implementation": "sdpa"}
-        architecture = transformers.ASTConfig(**settings)
-        return random_weights(config.seed, lambda: transformers.ASTModel(architecture)), {}
-    model, folder = load_pretrained(config, transformers.ASTModel, "audio-spectrogram-transformer", ())
-    return model, read_json(folder / "preprocessor_config.json")
+    def preprocessing(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in ("do_normalize", "mean", "std", "sample_rate")}
+        return settings | {"fbank": self.mel.version}

@@ -45,6 +45,11 @@ class Backbone(nn.Module):
     hop_length: float  # samples between the centres of two frames; audio only
     first_centre: float  # the sample at the centre of frame 0; audio only
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one frame: (dim,), or (layers, dim) when several layers are kept."""
+        return (self.num_layers, self.dim) if self.num_layers > 1 else (self.dim,)
+
     def num_frames(self, length: int) -> int:
         """Frames made of `length` samples (audio) or tokens (text); 0 when it is too short for one."""
         raise NotImplementedError

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.band_filters import band_filters
-from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig, Precision
-from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, convolved, fit_clip, zero_time
-from stillwave.pipeline.backbones.numerics import compute_in
+from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, WaveformBackbone, convolved, zero_time
 from stillwave.pipeline.backbones.weights import random_weights
+
+LOWEST_HZ = 60.0
+HIGHEST = 0.95  # of the half of the sample rate, where the highest band ends
+
 
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -43,11 +44,7 @@ class Cnn1dConfig(BackboneConfig):
     filters: Literal["random", "mel"] = "random"
     seed: int = 0
 
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {
-        "seed",
-        "dropout",
-        "filters",
-    }
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"seed", "dropout", "filters"}
 
     @model_validator(mode="after")
     def _one_of_each_per_layer(self) -> "Cnn1dConfig":
@@ -57,27 +54,19 @@ class Cnn1dConfig(BackboneConfig):
         return self
 
 
-class Cnn1d(Backbone):
+class Cnn1d(WaveformBackbone):
     """Layers of convolution -> batch norm -> ReLU -> max pooling -> channel dropout, over samples.
 
-    With `clip_s` every item that is not empty is a clip of that length, silence included, and gives the same
-    number of frames. Without, items keep their lengths, and batch norm's statistics are of valid frames.
     Weights start as He et al. (arXiv 1502.01852) draw them: the scale of a waveform lasts through all layers,
     trained or not.
     """
 
     config_type = Cnn1dConfig
     config: Cnn1dConfig
-    modality = "audio"
-    version = 1
-    sample_rate: int
     hop_length: int
 
     def __init__(self, config: Cnn1dConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.sample_rate = config.sample_rate
-        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
+        super().__init__(config)
         self.layers = random_weights(config.seed, lambda: _layers(config))
         self.dim = config.channels[-1]
         self.hop_length, self.first_centre = 1, 0.0
@@ -87,35 +76,22 @@ class Cnn1d(Backbone):
             self.first_centre += self.hop_length * ((layer.kernel_size - 1) / 2 - layer.padding)
             self.first_centre += hop * (layer.pool - 1) / 2
             self.hop_length = hop * layer.pool
-        if self.clip_length is not None and not self._frames_of(self.clip_length):
+        if self.clip_length is not None and not self.frames_of(self.clip_length):
             raise ValueError(
                 f"clip_s {config.clip_s}: {self.clip_length} samples are too few for one frame; "
                 "use a longer clip, or smaller strides and pools"
             )
 
-    def num_frames(self, length: int) -> int:
-        if length < 1:
-            return 0
-        return self._frames_of(length if self.clip_length is None else self.clip_length)
-
-    def _frames_of(self, length: int) -> int:
+    def frames_of(self, length: int) -> int:
         for layer in self.layers:
             assert isinstance(layer, Layer)
             length = layer.num_frames(length)
         return length
 
-    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
-        lengths = self.checked(lengths, batch.device)
-        valid: Tensor | None = lengths
-        if self.clip_length is not None:
-            batch, valid = fit_clip(batch, self.clip_length), None
-        with compute_in(self.config.precision, batch.device):
-            x = batch[:, None]
-            for layer in self.layers:
-                x, valid = layer(x, valid)
-        return Frames(
-            x.transpose(1, 2).float(), torch.full_like(lengths, x.shape[2]) if valid is None else valid
-        )
+    def encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for layer in self.layers:
+            x, lengths = layer(x, lengths)
+        return x, lengths
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         return [[layer] for layer in self.layers]
@@ -164,3 +140,22 @@ def _layers(config: Cnn1dConfig) -> nn.ModuleList:
         # As strong as those that He et al. draw.
         layers[0].conv.weight.data = math.sqrt(2) * filters[:, None]
     return nn.ModuleList(layers)
+
+
+def band_filters(count: int, kernel_size: int, sample_rate: int) -> Tensor:
+    """(count, kernel_size): windowed cosines, one per band, of random phase and unit energy.
+
+    Centres are equally far apart on the mel scale (2595 log10(1 + f / 700)); a band is as wide as its
+    neighbours are far, but no narrower than the kernel allows. The windows are Gaussian, the filters those of
+    Gabor, as learnable front ends start (Zeghidour et al., "LEAF", ICLR 2021). Phases are torch's draws.
+    """
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST * sample_rate / 2))
+    edges = 700 * (10 ** (torch.linspace(low, high, count + 2, dtype=torch.float64) / 2595) - 1)
+    width = ((edges[2:] - edges[:-2]) / 2).clamp(min=sample_rate / kernel_size)
+    time = (torch.arange(kernel_size, dtype=torch.float64) - (kernel_size - 1) / 2) / sample_rate
+    deviation = 1.6 / (2 * math.pi * width)  # in seconds; so that neighbours overlap
+    phase = 2 * math.pi * torch.rand(count, dtype=torch.float64)
+    window = torch.exp(-0.5 * (time / deviation[:, None]) ** 2)
+    filters: Tensor = window * torch.cos(2 * math.pi * edges[1:-1, None] * time + phase[:, None])
+    filters = filters / filters.norm(dim=1, keepdim=True)
+    return filters.float()

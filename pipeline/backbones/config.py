@@ -83,7 +83,7 @@ class PretrainedConfig(BackboneConfig):
     seed: int = 0
 
     local_weights: ClassVar[str] = "a local folder with config.json and model.safetensors"
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {
         "weights", "sha256", "revision", "download", "seed", "size",
     }  # fmt: skip
 

@@ -1,9 +1,55 @@
 """What the convolutional encoders of raw waveforms share: their lengths, clips, and norms over a batch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from stillwave.heads.masks import valid_mask
+from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.numerics import compute_in
+
+
+class WaveformBackbone(Backbone):
+    """An encoder of waveforms of any length or, with `clip_s`, of clips that all have that length.
+
+    With it every item that is not empty is a clip, silence included, and gives the same number of frames.
+    Without, items keep their lengths: batch norm's statistics, averages and attention are of valid frames.
+    """
+
+    config: Any
+    modality = "audio"
+    version = 1
+    sample_rate: int
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.clip_length = None if config.clip_s is None else round(config.clip_s * config.sample_rate)
+
+    def encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(batch, 1, samples), lengths (batch,) or None for all of it -> (batch, dim, frames), theirs."""
+        raise NotImplementedError
+
+    def frames_of(self, length: int) -> int:
+        """Frames that are made of so many samples."""
+        raise NotImplementedError
+
+    def num_frames(self, length: int) -> int:
+        if length < 1:
+            return 0
+        return self.frames_of(length if self.clip_length is None else self.clip_length)
+
+    def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
+        lengths = self.checked(lengths, batch.device)
+        valid: Tensor | None = lengths
+        if self.clip_length is not None:
+            batch, valid = fit_clip(batch, self.clip_length), None
+        with compute_in(self.config.precision, batch.device):
+            x, valid = self.encode(batch[:, None], valid)
+        counts = torch.full_like(lengths, x.shape[2]) if valid is None else valid
+        return Frames(x.transpose(1, 2).float(), counts)
 
 
 def convolved(length: int, kernel_size: int, stride: int, padding: int) -> int:

@@ -40,10 +40,10 @@ class FbankConfig(BackboneConfig):
 
     @model_validator(mode="after")
     def _band_inside_nyquist(self) -> "FbankConfig":
-        high_hz, nyquist = self.high_hz or self.sample_rate / 2, self.sample_rate / 2
-        if not self.low_hz < high_hz <= nyquist:
+        nyquist = self.sample_rate / 2
+        if not self.low_hz < self.top_hz <= nyquist:
             raise ValueError(
-                f"low_hz {self.low_hz} and high_hz {high_hz} must satisfy low_hz < high_hz <= {nyquist} "
+                f"low_hz {self.low_hz} and high_hz {self.top_hz} must satisfy low_hz < high_hz <= {nyquist} "
                 "(half of sample_rate)"
             )
         if round(self.hop_s * self.sample_rate) < 1 or round(self.window_s * self.sample_rate) < 2:
@@ -52,6 +52,11 @@ class FbankConfig(BackboneConfig):
                 f"at sample_rate {self.sample_rate}"
             )
         return self
+
+    @property
+    def top_hz(self) -> float:
+        """high_hz, or what it is where there is none."""
+        return self.high_hz or self.sample_rate / 2
 
 
 class Fbank(Backbone):
@@ -123,11 +128,7 @@ class Fbank(Backbone):
         return energies.clamp(min=KALDI_LOG_FLOOR if self.config.kaldi else LOG_FLOOR).log()
 
     def fingerprint(self) -> dict[str, Any]:
-        sizes = {
-            "window_length": self.window_length,
-            "hop_length": self.hop_length,
-            "fft_length": self.fft_length,
-        }
+        sizes = {name: getattr(self, name) for name in ("window_length", "hop_length", "fft_length")}
         return super().fingerprint() | {"preprocessing": sizes}
 
 
@@ -157,7 +158,7 @@ def _window(length: int, kaldi: bool, hann_power: float) -> Tensor:
 def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
     """(fft_length // 2 + 1, num_mels) float32 triangles of unit height."""
     hz = torch.linspace(0, config.sample_rate / 2, fft_length // 2 + 1, dtype=torch.float64)
-    low, high = (_mel(torch.tensor(f, dtype=torch.float64)) for f in (config.low_hz, _high_hz(config)))
+    low, high = (_mel(torch.tensor(f, dtype=torch.float64)) for f in (config.low_hz, config.top_hz))
     corners = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64)
     # Kaldi draws the triangles straight on the mel axis and leaves the Nyquist bin out; others in Hz.
     axis, corners = (_mel(hz), corners) if config.kaldi else (hz, 700 * torch.expm1(corners / 1127))
@@ -168,10 +169,6 @@ def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
     if config.kaldi:
         filters[-1] = 0
     return filters.float()
-
-
-def _high_hz(config: FbankConfig) -> float:
-    return config.high_hz or config.sample_rate / 2
 
 
 def _mel(hz: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -42,7 +42,7 @@ class HearConfig(BackboneConfig):
         return f"kind hear imports {self.module}"
 
     # The fingerprint has the file's content in its place.
-    not_in_fingerprint: ClassVar[frozenset[str]] = BackboneConfig.not_in_fingerprint | {"model_file"}
+    not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"model_file"}
 
 
 class Hear(Backbone):

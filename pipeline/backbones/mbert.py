@@ -12,27 +12,20 @@ from torch import Tensor, nn
 
 from stillwave.heads.devices import send
 from stillwave.heads.masks import on_host, valid_mask
-from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.weights import load_pretrained, pretrained_fingerprint, random_weights
+from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
 
 log = logging.getLogger(__name__)
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "vocab_size": 8192,
-        "hidden_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
+        "vocab_size": 8192, "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
         "intermediate_size": 192,
     },
     "base": {"vocab_size": 119547},  # bert-base-multilingual-cased
-}
-
-# The fields of the model's own config that alter numbers without showing in the weights' shapes.
-ARCHITECTURE = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+}  # fmt: skip
 
 
 class MbertConfig(PretrainedConfig):
@@ -99,26 +92,28 @@ class HubTokenizer:
         return ids
 
 
-class Mbert(Backbone):
+class Mbert(TransformerBackbone):
     """Hidden states of a BERT encoder, one frame per token, [CLS] and [SEP] included."""
 
     config_type = MbertConfig
     config: MbertConfig
     modality = "text"
-    libraries = ("torch", "transformers")
     version = 1
+    architecture_fields = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
     def __init__(self, config: MbertConfig) -> None:
-        super().__init__()
-        model, self.tokenizer = _load(config)
-        self.config = config
-        self.architecture = model.config
+        import transformers
+
+        model, folder = load_transformer(
+            config, transformers.BertModel, SIZES, unused=("pooler.",), add_pooling_layer=False
+        )
+        super().__init__(config, model.config)
+        model.pooler = None
         self.model = model
+        vocab_size: int = model.config.vocab_size
+        self.tokenizer = HubTokenizer(folder, vocab_size) if folder else WordHashTokenizer(vocab_size)
         self.max_tokens: int = model.config.max_position_embeddings
         self.num_truncated = 0
-        self.layers = resolve_layers(config.layers, model.config.num_hidden_layers)
-        self.num_layers = len(self.layers)
-        self.dim = model.config.hidden_size
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids with [CLS] and [SEP], at most `max_tokens`. ValueError for more under `quarantine`."""
@@ -157,21 +152,5 @@ class Mbert(Backbone):
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         return [[self.model.embeddings], *([layer] for layer in self.model.encoder.layer[: max(self.layers)])]
 
-    def fingerprint(self) -> dict[str, Any]:
-        preprocessing = {"tokenizer": self.tokenizer.name, "max_tokens": self.max_tokens}
-        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
-
-
-def _load(config: MbertConfig) -> tuple[Any, WordHashTokenizer | HubTokenizer]:
-    """The transformers model and its tokenizer."""
-    import transformers
-
-    if config.weights == "random":
-        architecture = transformers.BertConfig(**SIZES[config.size])
-        model = random_weights(
-            config.seed, lambda: transformers.BertModel(architecture, add_pooling_layer=False)
-        )
-        return model, WordHashTokenizer(architecture.vocab_size)
-    model, folder = load_pretrained(config, transformers.BertModel, "bert", unused=("pooler.",))
-    model.pooler = None
-    return model, HubTokenizer(folder, model.config.vocab_size)
+    def preprocessing(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer.name, "max_tokens": self.max_tokens}

@@ -86,7 +86,7 @@ class Onnx(Backbone):
         self.front = GraphFile(config.front, "front", config.front_sha256) if config.front else None
         self.sample_rate = config.sample_rate
         step = config.front_hop if self.front else 1
-        self.hop_length = step * config.hop
+        self.hop_length: int = step * config.hop
         first = (config.window - 1) * step + (config.front_window if self.front else 1)
         self.first_window = first  # samples that the first frame sees
         self.first_centre = first / 2 - config.pad
@@ -94,7 +94,9 @@ class Onnx(Backbone):
         self.dim = self._probe()
 
     def num_frames(self, length: int) -> int:
-        return max(0, (length + 2 * self.config.pad - self.first_window) // self.hop_length + 1) * (length > 0)
+        return max(0, (length + 2 * self.config.pad - self.first_window) // self.hop_length + 1) * (
+            length > 0
+        )
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
         self.checked(lengths, lengths.device)
@@ -108,10 +110,12 @@ class Onnx(Backbone):
             frames = [self._frames_of(self.graph, one, batch.device.type) for one in heard]
         else:
             windows = np.concatenate([self._windows(one) for one in heard])
-            found = np.concatenate([
-                self._run(windows[start : start + self.at_once], batch.device.type)
-                for start in range(0, len(windows), self.at_once)
-            ])
+            found = np.concatenate(
+                [
+                    self._run(windows[start : start + self.at_once], batch.device.type)
+                    for start in range(0, len(windows), self.at_once)
+                ]
+            )
             frames = np.split(found, np.cumsum(counts)[:-1])
         self._check_counts([len(one) for one in frames], counts, lengths.tolist())
         values = nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in frames], batch_first=True)
@@ -156,7 +160,7 @@ class Onnx(Backbone):
         generator = np.random.default_rng(0)
         least = max(1, self.first_window - 2 * self.config.pad)
         tried = [least, least + self.hop_length - 1, least + self.hop_length, least + 7 * self.hop_length + 3]
-        noise = [0.1 * generator.standard_normal(length).astype(np.float32) for length in tried]
+        noise = [0.1 * generator.standard_normal(int(length), np.float32) for length in tried]
         if self.front is not None:
             for waveform in noise:
                 seen = len(waveform) + 2 * self.config.pad
@@ -172,7 +176,10 @@ class Onnx(Backbone):
                 frames = self(torch.from_numpy(waveform[None]), torch.tensor([len(waveform)])).values
         if self.config.sees == "window":
             window = self._windows(self._heard(waveform))[:1]
-            alone, beside = self._run(window, "cpu"), self._run(np.concatenate([window, 1000 * window]), "cpu")
+            alone, beside = (
+                self._run(window, "cpu"),
+                self._run(np.concatenate([window, 1000 * window]), "cpu"),
+            )
             if not np.abs(alone[0] - beside[0]).max() <= TOLERANCE * np.abs(alone).max():
                 self.at_once = 1
         return int(frames.shape[-1])
@@ -217,8 +224,9 @@ class GraphFile:
         """`values` with axes of 1 where the input has them; ValueError where it has no place for them."""
         left = list(values.shape[1:])
         shape: list[int] = []
-        for axis in self.rank[1:]:
-            shape.append(1 if axis == 1 and (not left or left[0] != 1) else left.pop(0) if left else 0)
+        for axis in self.rank[1:]:  # a number where it is fixed, else a name
+            size = 1 if axis == 1 and left[:1] != [1] else left.pop(0) if left else 0
+            shape.append(size if axis == size or not isinstance(axis, int) else 0)
         if left or 0 in shape:
             raise ValueError(
                 f"`{self.field}` {self.name}: its input is {self.rank}, and {what} is {values.shape[1:]}"

@@ -1,6 +1,7 @@
 """Other people's libraries, without what they say of their own workings."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +9,18 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and no notes below ERROR, in the block."""
+    """No warnings, no notes below ERROR, and no progress bars of transformers, in the block."""
     before = logging.root.manager.disable
+    bars = sys.modules.get("transformers.utils.logging")  # not imported for this
+    shown = bars is not None and bars.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
     try:
+        if bars and shown:
+            bars.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        if bars and shown:
+            bars.enable_progress_bar()

@@ -9,47 +9,27 @@ from torch import Tensor, nn
 
 from stillwave.heads.devices import widest
 from stillwave.heads.masks import on_host, valid_mask
-from stillwave.pipeline.backbones.base import Backbone, Frames
+from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
-from stillwave.pipeline.backbones.layers import resolve_layers, select_layers
 from stillwave.pipeline.backbones.numerics import compute_in, hold_weights, item_moments
-from stillwave.pipeline.backbones.weights import (
-    load_pretrained,
-    pretrained_fingerprint,
-    random_weights,
-    read_json,
-)
+from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
+from stillwave.pipeline.backbones.weights import read_json
 
 WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
 
 # True kernels and strides, so 20 ms frames at every size. 'large' is the layer-norm model, as XLS-R is.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "conv_dim": (32, 32, 32, 32, 64, 64, 64),
-        "hidden_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "num_conv_pos_embeddings": 32,
+        "conv_dim": (32, 32, 32, 32, 64, 64, 64), "hidden_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "intermediate_size": 192, "num_conv_pos_embeddings": 32,
         "num_conv_pos_embedding_groups": 8,
     },
     "base": {},
     "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-        "conv_bias": True,
+        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+        "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
     },
-}
-
-# The fields of the model's own config that alter numbers without showing in the weights' shapes.
-ARCHITECTURE = (
-    "feat_extract_norm", "feat_extract_activation", "conv_kernel", "conv_stride", "do_stable_layer_norm",
-    "num_attention_heads", "hidden_act", "layer_norm_eps", "num_conv_pos_embedding_groups",
-)  # fmt: skip
+}  # fmt: skip
 
 
 class Wav2Vec2Config(PretrainedConfig):
@@ -60,7 +40,7 @@ class Wav2Vec2Config(PretrainedConfig):
     size: Literal["tiny", "base", "large"] = "base"
 
 
-class Wav2Vec2(Backbone):
+class Wav2Vec2(TransformerBackbone):
     """Hidden states of a wav2vec 2.0 encoder, one frame per 320 samples at 16 kHz.
 
     The convolutions and the encoder are transformers' modules; the loop over them is ours, for theirs lets
@@ -71,14 +51,19 @@ class Wav2Vec2(Backbone):
     config_type = Wav2Vec2Config
     config: Wav2Vec2Config
     modality = "audio"
-    libraries = ("torch", "transformers")
     version = 2  # 2: the first convolution and its group norm in one step
+    architecture_fields = (
+        "feat_extract_norm", "feat_extract_activation", "conv_kernel", "conv_stride", "do_stable_layer_norm",
+        "num_attention_heads", "hidden_act", "layer_norm_eps", "num_conv_pos_embedding_groups",
+    )  # fmt: skip
 
     def __init__(self, config: Wav2Vec2Config) -> None:
-        super().__init__()
-        model, preprocessor = _load(config)
-        self.config = config
-        self.architecture = model.config
+        import transformers
+
+        unused = ("masked_spec_embed", "adapter.")
+        model, folder = load_transformer(config, transformers.Wav2Vec2Model, SIZES, unused)
+        super().__init__(config, model.config)
+        preprocessor = read_json(folder / "preprocessor_config.json") if folder else {}
         self.do_normalize = bool(preprocessor.get("do_normalize", True))
         self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
         # Parts, not the whole: heads, adapter and mask embedding stay out of the hash and of the optimiser.
@@ -87,9 +72,6 @@ class Wav2Vec2(Backbone):
         self.encoder = model.encoder
         self.strides = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
         self.hop_length, self.first_centre = _geometry(self.strides)
-        self.layers = resolve_layers(config.layers, model.config.num_hidden_layers)
-        self.num_layers = len(self.layers)
-        self.dim = model.config.hidden_size
 
     def num_frames(self, length: int) -> int:
         for kernel, stride in self.strides:
@@ -156,9 +138,8 @@ class Wav2Vec2(Backbone):
         normed = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
         hold_weights(self, precision, keep=[first.conv] if normed else [])
 
-    def fingerprint(self) -> dict[str, Any]:
-        preprocessing = {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate}
-        return pretrained_fingerprint(self, ARCHITECTURE, preprocessing)
+    def preprocessing(self) -> dict[str, Any]:
+        return {"do_normalize": self.do_normalize, "sample_rate": self.sample_rate}
 
 
 def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -260,16 +241,3 @@ def _geometry(strides: list[tuple[int, int]]) -> tuple[int, float]:
         seen += (kernel - 1) * hop
         hop *= stride
     return hop, seen / 2
-
-
-def _load(config: Wav2Vec2Config) -> tuple[Any, dict[str, Any]]:
-    """The transformers model and its preprocessor's settings."""
-    import transformers
-
-    if config.weights == "random":
-        settings = {**SIZES[config.size], "attn_implementation": "sdpa"}  # what the boolean mask is for
-        architecture = transformers.Wav2Vec2Config(**settings)
-        return random_weights(config.seed, lambda: transformers.Wav2Vec2Model(architecture)), {}
-    unused = ("masked_spec_embed", "adapter.")
-    model, folder = load_pretrained(config, transformers.Wav2Vec2Model, "wav2vec2", unused)
-    return model, read_json(folder / "preprocessor_config.json")

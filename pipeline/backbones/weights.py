@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from stillwave.pipeline.backbones.config import PretrainedConfig
+from stillwave.pipeline.backbones.quiet import quiet
 
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
@@ -77,8 +77,8 @@ def local_path(name: str, field: str) -> Path:
     for folder in (found.submodule_search_locations or ()) if found else ():
         if (path := Path(folder) / rest).exists():
             return path
-    lacks = f"the installed {package} has no {rest}" if found else f"there is no installed package {package}"
-    raise ValueError(f"`{field}` {name}: {lacks}; `pip install 'stillwave[pretrained]'` has those that we name")
+    lacks = f"the installed {package} has no {rest}" if found else f"no package {package} is installed"
+    raise ValueError(f"`{field}` {name}: {lacks}; shipped configs need pip install 'stillwave[pretrained]'")
 
 
 def at_hand(config: PretrainedConfig) -> bool:
@@ -106,27 +106,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_pretrained(
-    config: PretrainedConfig,
-    model_class: Any,
-    model_type: str,
-    unused: tuple[str, ...],
-    attention: str = "sdpa",
+    config: PretrainedConfig, model_class: Any, unused: tuple[str, ...], attention: str = "sdpa"
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
-    model_type: what config.json must say. unused: prefixes of parameters that may be absent because the
-    backbone never uses them; any other absent parameter is an error, for transformers would make it up.
-    attention: transformers' name of the kernels; a model that has no attention takes `eager` only.
+    unused: prefixes of parameters that may be absent because the backbone never uses them; any other absent
+    parameter is an error, for transformers would make it up. attention: transformers' name of the kernels; a
+    model that has no attention takes `eager` only.
     """
     folder = find_folder(config)
     found = read_json(folder / "config.json").get("model_type")
+    model_type = model_class.config_class.model_type
     if found != model_type:
         raise ValueError(
             f"`weights` {config.source}: its config.json says model_type {found!r}, "
             f"but this kind of backbone loads {model_type!r}"
         )
     try:
-        with _quiet():
+        with quiet():  # what matters in the load report is checked below
             model, info = model_class.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -144,23 +141,6 @@ def load_pretrained(
             "it is damaged, or was saved from another architecture"
         )
     return model, folder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No load report or progress bar of transformers: what matters in them is checked, and raised, here."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 _DRAWING = threading.RLock()  # the generator is the process's; reentrant, for one model may build another
@@ -181,25 +161,6 @@ def weights_sha256(module: nn.Module) -> str:
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
         digest.update(raw.numpy().data)
     return digest.hexdigest()
-
-
-def pretrained_fingerprint(
-    backbone: Any, architecture: Sequence[str], preprocessing: dict[str, Any]
-) -> dict[str, Any]:
-    """The fingerprint of a backbone with weights.
-
-    backbone: has `config`, `version`, `layers`, and its transformers config as `architecture`.
-    architecture: the fields of that config that change numbers and that no tensor's shape shows.
-    """
-    fields = backbone.architecture.to_dict()
-    return {
-        "kind": backbone.config.kind,
-        "version": backbone.version,
-        "config": backbone.config.fingerprint_fields() | {"layers": backbone.layers},
-        "weights": weights_sha256(backbone),
-        "architecture": {name: fields[name] for name in architecture},
-        "preprocessing": preprocessing,
-    }
 
 
 def _snapshot(
@@ -239,8 +200,8 @@ def check_sha256(file: Path, wanted: str | None, where: str) -> None:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != wanted:
         raise ValueError(
-            f"{where}: the sha256 of {file.name} is {found}, not {wanted}: it is another file than the config "
-            "means. Install the version that constraints.txt pins, or, if you trust this file, set its sha256"
+            f"{where}: the sha256 of {file.name} is {found}, not {wanted}: this is not the file that the "
+            "config means. Install the version in constraints.txt, or, if you trust it, put its sha256 there"
         )
 
 
@@ -250,12 +211,16 @@ def hub_is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
 
-def _missing(config: PretrainedConfig, reason: str) -> str:
-    revision = f" --revision {config.revision}" if config.revision else ""
+def no_model(name: str, reason: str, fetch: str, folder: str, what: str = "model") -> str:
+    """The message about weights that are not found, with the remedies."""
     return (
-        f"`weights` {config.source}: no model found: {reason}. Do one of: "
-        f"(1) where there is a network, run `hf download {config.source}{revision}` (older: huggingface-cli "
-        "download) and copy the cache over; "
-        f"(2) set `weights` to {config.local_weights}; "
+        f"`weights` {name}: no {what} found: {reason}. Do one of: "
+        f"(1) where there is a network, {fetch} and copy it over; (2) set `weights` to {folder}; "
         "(3) set `weights: random` to try the pipeline without a trained model"
     )
+
+
+def _missing(config: PretrainedConfig, reason: str) -> str:
+    revision = f" --revision {config.revision}" if config.revision else ""
+    fetch = f"fill the cache by `hf download {config.source}{revision}` (older: huggingface-cli download)"
+    return no_model(config.source, reason, fetch, config.local_weights)

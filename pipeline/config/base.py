@@ -1,6 +1,7 @@
 """YAML to a typed, frozen object, with `-S key=value` overrides and errors that name file and field."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def parse_config(raw: Mapping[str, Any], kind: Any, source: str, *, trusted: boo
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `raw` with each "a.b=value" set; intermediate mappings are made where missing."""
-    result: dict[str, Any] = _copy(raw)
+    result = deepcopy(dict(raw))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
@@ -87,10 +88,6 @@ def overrides_of(overrides: Sequence[str], group: str, groups: Sequence[str]) ->
                 f"-S {override}: say which config it is for: {', '.join(f'{g}.' for g in groups)}"
             )
     return [text.removeprefix(f"{group}.") for text in overrides if text.startswith(f"{group}.")]
-
-
-def _copy(node: Any) -> Any:
-    return {key: _copy(value) for key, value in node.items()} if isinstance(node, dict) else node
 
 
 def _describe(problem: Any, raw: Any) -> str:

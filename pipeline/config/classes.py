@@ -1,7 +1,11 @@
-"""Classes of users' own, named in a config as `package.module:Name`."""
+"""Classes that a config asks for: by `kind`, or, of users' own, as `package.module:Name`."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 UNTRUSTED = (  # of what a run asks for
     "which runs code that the run's author chose. If you trust where the run comes from, give --trust-run "
@@ -24,3 +28,16 @@ def imported(path: str, field: str) -> Any:
     if not hasattr(found, name):
         raise ValueError(f"`{field}` {path}: the module {module} has no {name}")
     return getattr(found, name)
+
+
+def of_kind(paths: Mapping[str, str], kind: Any, *others: str) -> Any:
+    """What `paths` names for a config's `kind`. ValidationError that lists the kinds, `others` among them."""
+    if (path := paths.get(str(kind))) is None:
+        raise wrong("kind", kind, f"must be one of {', '.join(map(repr, (*paths, *others)))}")
+    return imported(path, "kind")
+
+
+def wrong(field: str, value: Any, message: str) -> ValidationError:
+    """An error of one field, as pydantic has them."""
+    problem = PydanticCustomError("class", "{message}", {"message": message})
+    return ValidationError.from_exception_data("class", [{"type": problem, "loc": (field,), "input": value}])

@@ -1,4 +1,4 @@
-"""What every corpus's config has: which labels to keep, how it is split, what counts as unusable."""
+"""Config of a corpus's split: which rows are trained, validated and tested."""
 
 from typing import Annotated, Literal
 
@@ -72,23 +72,3 @@ class LeaveOneGroupOut(SplitBase):
 
 
 SplitConfig = Annotated[Predefined | Holdout | KFold | LeaveOneGroupOut, Field(discriminator="kind")]
-
-
-class CorpusBase(Config):
-    """Fields that every corpus has.
-
-    root: folder of the corpus; a relative one is taken from the working directory. `--root` overrides it.
-    label: the column that `classes` filters and that splits stratify by.
-    classes: keep only rows with these labels; the others are counted and reported. null keeps all.
-    min_duration_s, max_duration_s: shorter and longer files are quarantined; null sets no upper bound.
-    max_bad_fraction: `prepare` fails when a larger share of the files is unusable.
-    split: which rows are trained, validated and tested.
-    """
-
-    root: str | None = None
-    label: str = "emotion"
-    classes: list[str] | None = Field(None, min_length=1)
-    min_duration_s: float = Field(0.0, ge=0)
-    max_duration_s: float | None = Field(30.0, gt=0)
-    max_bad_fraction: float = Field(0.05, ge=0, le=1)
-    split: SplitConfig = KFold(kind="kfold", folds=5)

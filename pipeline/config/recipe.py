@@ -2,25 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.heads import Head
-from stillwave.pipeline.config.train import (
-    Augment,
-    EarlyStopping,
-    Finetune,
-    Group,
-    Losses,
-    Personalise,
-    RecipeViews,
-    Train,
-)
-
-__all__ = [
-    "Augment", "EarlyStopping", "Finetune", "Group", "Head", "Losses", "OpenSet", "Personalise", "Recipe",
-    "RecipeViews", "Train",
-]  # fmt: skip
+from stillwave.pipeline.config.train import Augment, Finetune, Losses, Personalise, RecipeViews, Train
 
 Modality = Literal["audio", "text"]
 Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "learned_uncertainty"]
@@ -58,7 +44,8 @@ class Recipe(Config):
     modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
         the only one; of other heads none. A row without frames of one modality is trained and predicted on
         the other.
-    head, losses, augment, train: what is trained, for what, on what changes of the frames, and how.
+    head, losses, train: what is trained, for what, and how.
+    augment: random changes of the training rows' frames; of those of audio, where the head fuses.
     views: what becomes of augmented versions of the recordings that the store holds.
     label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
         unknown.
@@ -73,11 +60,11 @@ class Recipe(Config):
     classes: list[str] | None = Field(None, min_length=2)
     head: Head
     losses: Losses = Losses()
-    augment: Augment | None = None
+    augment: SerializeAsAny[Augment] | None = None
     views: RecipeViews = RecipeViews()
     train: Train = Train()
     finetune: Finetune | None = None
-    personalise: Personalise | None = None
+    personalise: SerializeAsAny[Personalise] | None = None
     open_set: OpenSet = OpenSet()
 
     @model_validator(mode="after")

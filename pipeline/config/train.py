@@ -5,33 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.keywords import Keywords
 from stillwave.pipeline.config.views import WaveformEffects
 
 
-class Augment(Config):
-    """Random changes to the stored frames of training batches; the fields are those of heads/augment.py.
+class Augment(Keywords):
+    """The fields of `FrameAugment`."""
 
-    Of a fusion head's frames, those of audio.
-    bands: ordered bands in a frame, such as mel filters; 0 for learned embeddings, whose order says nothing.
-    """
-
-    stretch: float = Field(0.0, ge=0, lt=1)
-    time_masks: int = Field(0, ge=0)
-    time_mask_frames: int = Field(0, ge=0)
-    bands: int = Field(0, ge=0)
-    warp: float = Field(0.0, ge=0, lt=1)
-    gain: float = Field(0.0, ge=0)
-    tilt: float = Field(0.0, ge=0)
-    band_masks: int = Field(0, ge=0)
-    band_mask_width: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _bands_where_they_are_needed(self) -> "Augment":
-        if not self.bands and (self.warp or self.gain or self.tilt or self.band_masks):
-            raise ValueError(
-                "warp, gain, tilt and band_masks need `bands`, the number of ordered bands in a frame"
-            )
-        return self
+    path = "stillwave.heads.augment:FrameAugment"
 
 
 class RecipeViews(Config):
@@ -112,14 +93,10 @@ class Finetune(Config):
     crop_s: float | None = Field(None, gt=0)
 
 
-class Personalise(Config):
-    """A vector for every training speaker, fused with the head's features; the fields are those of
-    heads/personal.py. Speakers without one share the vector of the unknown speaker.
-    """
+class Personalise(Keywords):
+    """The fields of `Personalised`."""
 
-    dim: int = Field(32, ge=1)
-    hidden: int = Field(64, ge=1)
-    unknown: float = Field(0.1, ge=0, lt=1)
+    path = "stillwave.heads.personal:Personalised"
 
 
 class Group(Config):

@@ -1,37 +1,36 @@
-"""Importers: from a corpus as it is published to rows of the manifest. Adding one: a file and a line here."""
+"""Corpora, as published, to rows of the manifest. Each kind is one module here: a config that reads."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import PlainValidator
 
-from stillwave.pipeline.corpora import custom, demo, folder, named, table
-from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.config.classes import of_kind
+from stillwave.pipeline.corpora.base import CorpusBase
 
-# Each takes its own config class and the root; `kind` in the config has already decided which.
-IMPORTERS: dict[str, Callable[[Any, Path], Imported]] = {
-    "table": table.read,
-    "folder": folder.read,
-    "named": named.read,
-    "demo": demo.read,
-    "custom": custom.read,
+# By kind; the module of one is imported when a config asks for it.
+CORPORA = {
+    "table": "stillwave.pipeline.corpora.table:Table",
+    "folder": "stillwave.pipeline.corpora.folder:Folder",
+    "named": "stillwave.pipeline.corpora.named:Named",
+    "demo": "stillwave.pipeline.corpora.demo:Demo",
+    "custom": "stillwave.pipeline.corpora.custom:Custom",
 }
-
 _RENAMED = ("emodb", "fsdd", "ravdess", "crema_d", "urdu")
 
 
-def _renamed(raw: Any) -> Any:
-    if isinstance(raw, dict) and (kind := raw.get("kind")) in _RENAMED:
+def _parsed(data: Any) -> CorpusBase:
+    if isinstance(data, CorpusBase):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError("give the fields of a corpus, its `kind` among them")
+    if (kind := data.get("kind")) in _RENAMED:
         raise ValueError(
             f"kind: {kind} is now configs/corpora/{kind}.yaml, of `kind: named`; copy that file, and set "
             "root, classes and split in it (RAVDESS's `channel: song` is `keep: {channel: [song]}`)"
         )
-    return raw
+    config: CorpusBase = of_kind(CORPORA, kind).model_validate(data)
+    return config
 
 
-CorpusConfig = Annotated[
-    table.Table | folder.Folder | named.Named | demo.Demo | custom.Custom,
-    Field(discriminator="kind"),
-    BeforeValidator(_renamed),
-]
+CorpusConfig = Annotated[CorpusBase, PlainValidator(_parsed)]

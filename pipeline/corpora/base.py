@@ -1,4 +1,4 @@
-"""What every importer returns, and the walk over a folder that most of them start from."""
+"""What every corpus has and returns, and the walk over a folder that most of them start from."""
 
 import os
 import re
@@ -6,6 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.corpus import KFold, SplitConfig
 
 Row = dict[str, str | None]  # `id`, `path`, and the corpus's text columns
 
@@ -39,6 +45,32 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
     excluded: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
+
+
+class CorpusBase(Config):
+    """Fields that every corpus has.
+
+    root: folder of the corpus; a relative one is taken from the working directory. `--root` overrides it.
+    label: the column that `classes` filters and that splits stratify by.
+    classes: keep only rows with these labels; the others are counted and reported. null keeps all.
+    min_duration_s, max_duration_s: shorter and longer files are quarantined; null sets no upper bound.
+    max_bad_fraction: `prepare` fails when a larger share of the files is unusable.
+    split: which rows are trained, validated and tested.
+    """
+
+    root: str | None = None
+    label: str = "emotion"
+    classes: list[str] | None = Field(None, min_length=1)
+    min_duration_s: float = Field(0.0, ge=0)
+    max_duration_s: float | None = Field(30.0, gt=0)
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
+    split: SplitConfig = KFold(kind="kfold", folds=5)
+    if TYPE_CHECKING:
+        kind: str
+
+    def read(self, root: Path) -> Imported:
+        """The corpus below `root`. Raises ValueError for a root or a field that cannot be used."""
+        raise NotImplementedError
 
 
 def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:

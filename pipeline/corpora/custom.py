@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from stillwave.pipeline.config.classes import imported
-from stillwave.pipeline.config.corpus import CorpusBase
-from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.corpora.base import CorpusBase, Imported
 
 
 class Custom(CorpusBase):
@@ -25,29 +24,28 @@ class Custom(CorpusBase):
     kind: Literal["custom"]
     class_path: str = Field(alias="class")
 
-
-def read(config: Custom, root: Path) -> Imported:
-    """What the config's class gives for `root` and the further fields, checked. Raises ValueError."""
-    target, fields = imported(config.class_path, "class"), config.model_extra or {}
-    where = f"`class` {config.class_path}"
-    try:
-        signature(target).bind(root, **fields)
-    except (TypeError, ValueError) as error:  # ValueError: written in C, without a signature
-        raise ValueError(
-            f"{where}: cannot be called with the root and {fields}: {error}; name a function that takes the "
-            "root and these fields of the config"
-        ) from None
-    result = target(root, **fields)
-    if not isinstance(result, Imported):
-        raise ValueError(
-            f"{where}: gave {type(result).__name__}; it should give an Imported "
-            "(stillwave.pipeline.corpora.base)"
-        )
-    for number, row in enumerate(result.rows, start=1):
-        alike = isinstance(row, dict) and {"id", "path"} <= row.keys() == result.rows[0].keys()
-        if not alike or not all(isinstance(value, str | None) for value in row.values()):
+    def read(self, root: Path) -> Imported:
+        """What the config's class gives for `root` and the further fields, checked. Raises ValueError."""
+        target, fields = imported(self.class_path, "class"), self.model_extra or {}
+        where = f"`class` {self.class_path}"
+        try:
+            signature(target).bind(root, **fields)
+        except (TypeError, ValueError) as error:  # ValueError: written in C, without a signature
             raise ValueError(
-                f"{where}: row {number} is {row}; each row should have `id`, `path` and the columns of the "
-                "first one, as text or None"
+                f"{where}: cannot be called with the root and {fields}: {error}; name a function that takes "
+                "the root and these fields of the config"
+            ) from None
+        result = target(root, **fields)
+        if not isinstance(result, Imported):
+            raise ValueError(
+                f"{where}: gave {type(result).__name__}; it should give an Imported "
+                "(stillwave.pipeline.corpora.base)"
             )
-    return result
+        for number, row in enumerate(result.rows, start=1):
+            alike = isinstance(row, dict) and {"id", "path"} <= row.keys() == result.rows[0].keys()
+            if not alike or not all(isinstance(value, str | None) for value in row.values()):
+                raise ValueError(
+                    f"{where}: row {number} is {row}; each row should have `id`, `path` and the columns of "
+                    "the first one, as text or None"
+                )
+        return result

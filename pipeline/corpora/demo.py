@@ -5,7 +5,6 @@ the prosody (rate, pitch, pitch range, loudness, vocal effort) and in the words,
 speakers differ from each other, every utterance strays from its emotion's mean, and noise is added.
 """
 
-import csv
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,11 @@ from filelock import FileLock
 from pydantic import Field
 
 from stillwave.pipeline.audio.decode import resample
-from stillwave.pipeline.config.corpus import CorpusBase
-from stillwave.pipeline.corpora.base import Imported
+from stillwave.pipeline.audio.files import write_if_changed
+from stillwave.pipeline.corpora.base import CorpusBase, Imported
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
-from stillwave.pipeline.corpora.manifest import write_if_changed
+from stillwave.pipeline.corpora.quarantine import csv_bytes
 from stillwave.pipeline.corpora.table import read_table
 
 
@@ -37,6 +36,11 @@ class Demo(CorpusBase):
     kind: Literal["demo"]
     root: str | None = "data/corpora/demo"
     seed: int = Field(0, ge=0)
+
+    def read(self, root: Path) -> Imported:
+        """The demo corpus below `root`, made first where it is absent."""
+        make_demo(root, self.seed)
+        return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
 
 
 VERSION = 1  # raise it when a change alters the audio: a corpus of another version is made anew
@@ -104,12 +108,6 @@ class DemoClip:
     seed: tuple[int, ...]
 
 
-def read(config: Demo, root: Path) -> Imported:
-    """The demo corpus below `root`, made first where it is absent."""
-    make_demo(root, config.seed)
-    return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
-
-
 def make_demo(root: Path, seed: int = 0) -> None:
     """Write the corpus below `root`: wav/<language>/<id>.wav, 16-bit at 16 kHz, and metadata.csv.
 
@@ -132,7 +130,10 @@ def make_demo(root: Path, seed: int = 0) -> None:
         write_if_changed(recipe, wanted)
         clips = plan(seed)
         _write_clips(root, clips)
-        write_if_changed(metadata, _metadata_csv(clips))
+        rows = [
+            (c.id, _path(c), c.emotion, c.speaker.name, c.speaker.gender, c.language, c.text) for c in clips
+        ]
+        write_if_changed(metadata, csv_bytes(_COLUMNS, rows))
 
 
 def _write_clips(root: Path, clips: list[DemoClip]) -> None:
@@ -217,15 +218,3 @@ def _rms(signal: npt.NDArray[np.floating]) -> float:
 
 def _path(clip: DemoClip) -> str:
     return f"wav/{clip.language}/{clip.id}.wav"
-
-
-def _metadata_csv(clips: list[DemoClip]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for clip in clips:
-        speaker = clip.speaker
-        writer.writerow(
-            (clip.id, _path(clip), clip.emotion, speaker.name, speaker.gender, clip.language, clip.text)
-        )
-    return buffer.getvalue().encode()

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,27 @@ import yaml
 
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.base import Row, audio_files
 from stillwave.pipeline.corpora.draft_split import propose_split
 from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml
 from stillwave.pipeline.corpora.guess import (
     SPEAKER,
-    TABLES,
     guess_columns,
     is_there,
+    our_name,
     path_column,
     speaker_pattern,
 )
 from stillwave.pipeline.corpora.headers import look_at
-from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.prepare import usable_rows
-from stillwave.pipeline.corpora.table import read_cells
+from stillwave.pipeline.corpora.table import READERS, read_cells
 
 FEW_ROWS, FEW_SPEAKERS = 10, 3  # of a class
+
+# Of the corpus's YAML, but for the split: fields, what is said beside one, and what a split's values mean.
+Source = tuple[dict[str, Any], dict[str, str], dict[str, str]]
+Opened = tuple[list[Row], Path, str, Path]  # rows, their table, its column of paths, the folder of those
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,6 @@ class Draft:
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from. fields: of the corpus's YAML, but for the split. comments: what is said beside
-    one. sides: what values of the table's split mean; empty without one, or for numbers of folds."""
-
-    fields: dict[str, Any]
-    comments: dict[str, str]
-    sides: dict[str, str] = field(default_factory=dict)
-
-
 def draft(folder: Path, table: Path | None = None, label: str | None = None) -> Draft:
     """Look at the audio below `folder` and at `table`, or at the one in `folder`, and draft its configs.
 
@@ -70,29 +63,29 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
     files = list(audio_files(folder, Counter()))
     warnings: list[str] = []
     opened = _open(table, folder, files) if table else _find_table(folder, files, warnings)
-    source = _of_table(*opened, label) if opened else _of_folders(folder, files, label, warnings)
-    label = str(source.fields["label"])
-    rows, bad = _rows(source.fields, files, warnings)
-    split, classes = propose_split(rows, label, source.sides, warnings)
+    fields, comments, sides = (
+        _of_table(*opened, label) if opened else _of_folders(folder, files, label, warnings)
+    )
+    label = str(fields["label"])
+    rows, bad = _rows(fields, files, warnings)
+    split, classes = propose_split(rows, label, sides, warnings)
     counts = Counter(rows[label])
     kept = {name: counts[name] for name in sorted(classes or counts)}
     warnings += _thin(rows, label, kept)
     limits = look_at(files, warnings) | ({"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {})
-    corpus = corpus_yaml({**source.fields, "classes": classes, **limits, "split": split}, source.comments)
+    corpus = corpus_yaml({**fields, "classes": classes, **limits, "split": split}, comments)
     recipe = recipe_yaml(label, sum(kept.values()), split["group"])
     parse_config(yaml.safe_load(corpus), CorpusConfig, "the drafted corpus")
     parse_config(yaml.safe_load(recipe), Recipe, "the drafted recipe")
     speakers = rows["speaker"].nunique() if "speaker" in rows else 0
-    return Draft(corpus, recipe, source.fields.get("table"), label, kept, speakers, split["kind"], warnings)
+    return Draft(corpus, recipe, fields.get("table"), label, kept, speakers, split["kind"], warnings)
 
 
-def _find_table(
-    folder: Path, files: Sequence[Path], warnings: list[str]
-) -> tuple[list[Row], Path, str, Path] | None:
+def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Opened | None:
     """The longest table in `folder` that names files; not a manifest or a quarantine of ours."""
     found = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in TABLES and not path.name.startswith(".") and path.name != "quarantine.csv":
+        if path.suffix.lower() in READERS and not path.name.startswith(".") and path.name != "quarantine.csv":
             try:
                 opened = _open(path, folder, files)
             except ValueError as error:
@@ -106,7 +99,7 @@ def _find_table(
     return best
 
 
-def _open(table: Path, folder: Path, files: Sequence[Path]) -> tuple[list[Row], Path, str, Path]:
+def _open(table: Path, folder: Path, files: Sequence[Path]) -> Opened:
     """The table's rows, itself, its column of paths and the folder that they are relative to."""
     if not table.is_file() and (folder / table).is_file():
         table = folder / table
@@ -121,27 +114,13 @@ def _open(table: Path, folder: Path, files: Sequence[Path]) -> tuple[list[Row], 
 
 def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | None) -> Source:
     try:
-        columns = guess_columns(rows, path, label)
+        columns, ours, sides = guess_columns(rows, path, label)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
-    ours = _name(columns.label)
-    theirs = {
-        "path": path,
-        ours: columns.label,
-        "speaker": columns.speaker,
-        "text": columns.text,
-        "language": columns.language,
-        "split" if columns.sides else "fold": columns.split,
-    }
-    fields = {
-        "kind": "table",
-        "root": root.as_posix(),
-        "table": Path(os.path.relpath(table, root)).as_posix(),
-        "columns": {name: column for name, column in theirs.items() if column is not None},
-        "label": ours,
-    }
+    relative = Path(os.path.relpath(table, root)).as_posix()
+    fields = {"kind": "table", "root": root.as_posix(), "table": relative, "columns": columns, "label": ours}
     comments = {"columns": "ours: theirs; guessed", "label": "guessed" if label is None else "as asked for"}
-    return Source(fields, comments, columns.sides)
+    return fields, comments, sides
 
 
 def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings: list[str]) -> Source:
@@ -151,17 +130,17 @@ def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings
     if len(set(labels)) < 2:
         raise ValueError(
             f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
-            f"takes a folder for each of two classes, or a table ({', '.join(TABLES)}): "
+            f"takes a folder for each of two classes, or a table ({', '.join(READERS)}): "
             "stillwave init FOLDER TABLE. Files whose names say it are `kind: named` (docs/howto/corpus.md)"
         )
     if all(SPEAKER.search(name.lower()) for name in labels):
         warnings.append("the folders are called after speakers, not classes: name the classes in a table")
-    fields = {"kind": "folder", "root": root.as_posix(), "label": _name(label or "label")}
+    fields = {"kind": "folder", "root": root.as_posix(), "label": our_name(label or "label")}
     comments = {"kind": "a folder for each class"}
     if speaker := speaker_pattern(inside, labels):
         fields["speaker"] = speaker[0]
         comments["speaker"] = f"guessed: {', '.join(sorted(set(speaker[1]))[:3])}, ..."
-    return Source(fields, comments)
+    return fields, comments, {}
 
 
 def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) -> tuple[pd.DataFrame, float]:
@@ -170,7 +149,7 @@ def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) ->
     `sha256` is the path: no file is read.
     """
     config = parse_config(fields, CorpusConfig, "the drafted corpus")
-    imported, rejected = usable_rows(IMPORTERS[config.kind](config, Path(config.root)), config.label)
+    imported, rejected = usable_rows(config.read(Path(config.root)), config.label)
     found = [is_there(Path(str(row["path"]))) for row in imported]
     there = [row for row, file in zip(imported, found, strict=True) if file]
     for reason, number in Counter(line.reason for line in rejected).items():
@@ -199,9 +178,3 @@ def _thin(rows: pd.DataFrame, label: str, kept: dict[str, int]) -> list[str]:
     if few := [f"{name} {voices[name]}" for name in kept if 1 < voices.get(name, 0) < FEW_SPEAKERS]:
         warnings.append(f"classes with fewer than {FEW_SPEAKERS} speakers: {', '.join(few)}")
     return warnings
-
-
-def _name(column: str) -> str:
-    """Our name for the column of labels: theirs, unless that means something else to us."""
-    name = "_".join(column.lower().split())
-    return "label" if name in {*RESERVED, "speaker", "text", "language"} else name

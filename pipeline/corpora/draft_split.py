@@ -22,14 +22,12 @@ def propose_split(
     """
     split = _split(rows, sides, warnings)
     kept, classes = rows, sorted(set(rows[label]))
-    while absent := _untrained(kept, label, split):
+    while len(classes) > 1 and (absent := _untrained(kept, label, split)):
         warnings.append(
             f"left out, since a part of the split would test them untrained: {', '.join(sorted(absent))}"
         )
         classes = [name for name in classes if name not in absent]
         kept = rows[rows[label].isin(classes)]
-        if len(classes) < 2:
-            break
     if len(classes) < 2:
         raise ValueError(
             f"{len(classes)} classes of {label!r} have rows to train and to test in every part of the split "

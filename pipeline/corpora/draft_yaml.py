@@ -42,13 +42,13 @@ def recipe_yaml(label: str, rows: int, group: str | None) -> str:
 
 def corpus_yaml(fields: dict[str, Any], comments: dict[str, str]) -> str:
     """`fields` in their order, one a line; `classes: null` is left out."""
-    lines = ["# Drafted by `stillwave init`: check what is guessed. Every field: docs/reference/configs.md."]
-    for name, value in fields.items():
-        if name == "classes" and value is None:
-            continue
-        comment = f"  # {comments[name]}" if name in comments else ""
-        lines.append(f"{name}: {_flow(value)}{comment}")
-    return "\n".join([*lines, ""])
+    lines = [
+        f"{name}: {_flow(value)}" + (f"  # {comments[name]}" if name in comments else "")
+        for name, value in fields.items()
+        if (name, value) != ("classes", None)
+    ]
+    first = "# Drafted by `stillwave init`: check what is guessed. Every field: docs/reference/configs.md."
+    return "\n".join([first, *lines, ""])
 
 
 def _flow(value: Any) -> str:

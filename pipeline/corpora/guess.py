@@ -4,12 +4,11 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from stillwave.pipeline.corpora.base import Row
+from stillwave.pipeline.corpora.manifest import RESERVED
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 LABELS = (
     "label", "emotion", "class", "category", "target", "word", "command", "intent", "sentiment", "digit",
 )  # fmt: skip
@@ -26,22 +25,6 @@ MOST_CLASSES = 100
 SAMPLE = 200  # rows in which the column of paths is looked for
 # The speaker in a path relative to the corpus: the second folder, or what a file's name begins with.
 PATTERNS = (r"^[^/]+/(?P<speaker>[^/]+)/", r"/(?P<speaker>[^/_-]+)[_-][^/]*$")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Their columns by what they mean; None where no column looks like it.
-
-    sides: what the values of `split` mean; empty where it holds the numbers of folds.
-    """
-
-    path: str
-    label: str
-    speaker: str | None = None
-    text: str | None = None
-    language: str | None = None
-    split: str | None = None
-    sides: dict[str, str] = field(default_factory=dict)
 
 
 def path_column(
@@ -69,10 +52,13 @@ def path_column(
     return found if best * 2 > len(some) else None
 
 
-def guess_columns(rows: Sequence[Row], path: str, label: str | None) -> Columns:
-    """The meaning of every column that has one. label: that of the classes, where it is known.
+def guess_columns(
+    rows: Sequence[Row], path: str, label: str | None
+) -> tuple[dict[str, str], str, dict[str, str]]:
+    """Our name -> theirs of every column that means something, and our name of the one of labels.
 
-    Raises ValueError, naming the columns, where none looks like labels.
+    label: their name of it, where it is known. Third, what the values of `split` mean; empty without one, and
+    where it is the number of a `fold`. Raises ValueError, naming the columns, where none looks like labels.
     """
     values = {
         name: Counter(value for row in rows if (value := row[name]) is not None)
@@ -109,7 +95,19 @@ def guess_columns(rows: Sequence[Row], path: str, label: str | None) -> Columns:
             f"no column looks like labels, with 2 to {MOST_CLASSES} values that occur again; the columns are "
             f"{', '.join(rows[0])}: name the one to predict with --label"
         )
-    return Columns(path, chosen, speaker, text, language, split, {v: s for v, s in sides.items() if s})
+    ours = our_name(chosen)
+    part = "split" if sides else "fold"
+    found = {
+        "path": path, ours: chosen, "speaker": speaker, "text": text, "language": language, part: split
+    }  # fmt: skip
+    columns = {name: theirs for name, theirs in found.items() if theirs is not None}
+    return columns, ours, {value: side for value, side in sides.items() if side}
+
+
+def our_name(column: str) -> str:
+    """Our name for the column of labels: theirs, unless that means something else to us."""
+    name = "_".join(column.lower().split())
+    return "label" if name in {*RESERVED, "speaker", "text", "language"} else name
 
 
 def is_there(path: Path) -> bool:

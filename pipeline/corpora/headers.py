@@ -14,26 +14,22 @@ LONGEST_S, SHORTEST_S = 30.0, 0.1
 def look_at(files: Sequence[Path], warnings: list[str]) -> dict[str, Any]:
     """Add to `warnings` what a sample of the files' headers says; returns the limits that a corpus needs."""
     some = files[:: max(1, len(files) // HEADERS)][:HEADERS]
-    rates: Counter[int] = Counter()
-    lengths: list[float] = []
-    unreadable = []
+    infos, unreadable = [], []
     for file in some:
         try:
-            info = soundfile.info(str(file))
+            infos.append(soundfile.info(str(file)))
         except soundfile.LibsndfileError:
             unreadable.append(file)
-            continue
-        rates[info.samplerate] += 1
-        lengths.append(info.duration)
+    rates = Counter(info.samplerate for info in infos)
     of = f"of {len(some)} files looked at"
     if unreadable:
         warnings.append(f"{len(unreadable)} {of} cannot be read, first {unreadable[0]}")
     if len(rates) > 1:
         each = ", ".join(f"{rate} Hz {n}" for rate, n in sorted(rates.items()))
         warnings.append(f"sample rates differ ({each} {of}): they may give labels or speakers away")
-    if short := sum(length < SHORTEST_S for length in lengths):
+    if short := sum(info.duration < SHORTEST_S for info in infos):
         warnings.append(f"{short} {of} are shorter than {SHORTEST_S:g} s")
-    if long := sum(length > LONGEST_S for length in lengths):
+    if long := sum(info.duration > LONGEST_S for info in infos):
         warnings.append(f"{long} {of} are longer than {LONGEST_S:g} s, the usual limit; the draft has none")
         return {"max_duration_s": None}
     return {}

@@ -13,7 +13,7 @@ import pandas as pd
 from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
-from stillwave.pipeline.corpora import IMPORTERS, CorpusConfig, splits
+from stillwave.pipeline.corpora import CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
@@ -48,7 +48,9 @@ def prepare(
     that it explains. The same input gives byte-identical files. Raises ValueError for a folder, column, class
     or split that cannot be used, and when more than `max_bad_fraction` of the files are unusable.
     """
-    imported = _import(config, root)
+    if (folder := root or config.root) is None:
+        raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
+    imported = config.read(Path(folder))
     if not imported.rows and not imported.rejected:
         raise ValueError(
             f"corpus {config.kind}: the config leaves out all it found: {dict(imported.excluded)}"
@@ -117,14 +119,6 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
         remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
         splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
     return frame.drop(columns=["fold", "split"], errors="ignore").assign(**{column: sides})
-
-
-def _import(config: CorpusConfig, root: Path | None) -> Imported:
-    if root is None:
-        if config.root is None:
-            raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
-        root = Path(config.root)
-    return IMPORTERS[config.kind](config, root)
 
 
 def usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +26,13 @@ class Quarantined(NamedTuple):
 
 def quarantine_csv(quarantined: Sequence[Quarantined]) -> bytes:
     """The file's bytes; a header alone when there is nothing to list."""
+    return csv_bytes(Quarantined._fields, quarantined)
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A table as CSV, in UTF-8."""
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(Quarantined._fields)
-    writer.writerows(quarantined)
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
     return buffer.getvalue().encode()
 
 

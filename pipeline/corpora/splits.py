@@ -5,6 +5,7 @@ Pure functions on sequences of equal length, one entry per row. `groups` are wha
 not depend on the order of the rows: groups are sorted before a seeded generator shuffles them.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -67,11 +68,10 @@ def check_leak(sides: Sequence[Hashable], keys: Sequence[str | None], what: str,
 
     Rows whose key is None are not compared. The message names up to five keys and where each of them is.
     """
-    seen: dict[str, dict[Hashable, int]] = {}
+    seen: dict[str, Counter[Hashable]] = defaultdict(Counter)
     for side, key in zip(sides, keys, strict=True):
         if key is not None:
-            counts = seen.setdefault(key, {})
-            counts[side] = counts.get(side, 0) + 1
+            seen[key][side] += 1
     leaks = {key: counts for key, counts in sorted(seen.items()) if len(counts) > 1}
     if not leaks:
         return

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillwave.pipeline.config.corpus import CorpusBase
-from stillwave.pipeline.corpora.base import MEASURED, Imported, Rejected, Row
+from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
 
 
 class Table(CorpusBase):
@@ -39,10 +38,9 @@ class Table(CorpusBase):
             raise ValueError(f"{', '.join(both)}: in `columns` and in `constants`; keep one")
         return self
 
-
-def read(config: Table, root: Path) -> Imported:
-    """The rows of `root/config.table`; audio paths in it are relative to `root` too."""
-    return read_table(root / config.table, root, config.columns, config.constants, config.text_rows)
+    def read(self, root: Path) -> Imported:
+        """The rows of `root/table`; audio paths in it are relative to `root` too."""
+        return read_table(root / self.table, root, self.columns, self.constants, self.text_rows)
 
 
 def read_table(
@@ -55,8 +53,8 @@ def read_table(
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
     An empty cell is a missing value. A row without a path is rejected as `no_path`, unless `text_rows` and it
-    has an id and a text: then its path is empty. Raises ValueError that
-    names the table, the column and the columns there are, when one is missing.
+    has an id and a text: then its path is empty. Raises ValueError that names the table, the column and the
+    columns there are, when one is missing.
     """
     records = _records(table)
     there = _names(records)
@@ -69,17 +67,17 @@ def read_table(
     imported = Imported()
     for number, record in enumerate(records, start=1):
         row: Row = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
-        if row["path"] is None and text_rows and row.get("id") and (row.get("text") or "").strip():
-            imported.rows.append({**row, "path": "", **(constants or {})})
-            continue
-        if row["path"] is None:
+        if row["path"] is not None:
+            path = root / row["path"]
+            row |= {"id": row.get("id") or _identity(path, root), "path": path.as_posix()}
+        elif text_rows and row.get("id") and (row.get("text") or "").strip():
+            row["path"] = ""
+        else:
             where = row.get("id") or f"row {number}"
             detail = f"row {number} of {table} has no {columns['path']}"
             imported.rejected.append(Rejected(where, "", "no_path", detail))
             continue
-        path = root / row["path"]
-        name = row.get("id") or _identity(path, root)
-        imported.rows.append({**row, "id": name, "path": path.as_posix(), **(constants or {})})
+        imported.rows.append({**row, **(constants or {})})
     return imported
 
 
@@ -114,16 +112,9 @@ def _text(value: Any) -> str | None:
 
 
 def _records(table: Path) -> list[dict[str, Any]]:
-    readers = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-        ".parquet": _read_parquet,
-        ".jsonl": _read_jsonl,
-        ".ndjson": _read_jsonl,
-    }
-    reader = readers.get(table.suffix.lower())
+    reader = READERS.get(table.suffix.lower())
     if reader is None:
-        raise ValueError(f"{table}: cannot read {table.suffix or 'no suffix'!r}; use {', '.join(readers)}")
+        raise ValueError(f"{table}: cannot read {table.suffix or 'no suffix'!r}; use {', '.join(READERS)}")
     if not table.is_file():
         raise ValueError(f"{table}: no such table; `table` is relative to `root` (or --root)")
     try:
@@ -174,3 +165,9 @@ def _read_parquet(table: Path) -> list[dict[str, Any]]:
         return records
     except pa.ArrowInvalid as error:
         raise ValueError(f"{table}: not a Parquet file: {error}") from None
+
+
+READERS = {
+    ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+}  # fmt: skip

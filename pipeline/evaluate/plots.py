@@ -115,7 +115,7 @@ def reliability_figure(reports: dict[str, Any]) -> Figure:
 def open_set_figure(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure:
     """Share of unknown rows detected against share of known rows rejected, a line per score.
 
-    `curves`: name -> (known, unknown), the shares accepted that `open_set_metrics.accepted` gives. The area
+    `curves`: name -> (known, unknown), the shares accepted that `scores.open_set.accepted` gives. The area
     under a line is its AUROC, by which the legend is sorted.
     """
     figure = Figure(figsize=(6.6, 4.4), dpi=150, layout="constrained")
@@ -137,7 +137,7 @@ def open_set_figure(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Fig
 def curves_figure(curves: pd.DataFrame) -> Figure:
     """Loss of training and validation over the epochs, and below it the UAR of the validation rows.
 
-    `curves`: fold, epoch (from 0), and a column per figure, as `evaluate.curves` reads it. A thin line is a
+    `curves`: fold, epoch (from 0), and a column per figure, as `stage.curves` reads it. A thin line is a
     fold, a thick one the mean of all folds as long as all of them train.
     """
     lines = {

@@ -9,8 +9,8 @@ import pandas as pd
 
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
-from stillwave.pipeline.runs.data import Data, RowNumbers
-from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
+from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
+from stillwave.pipeline.runs.features import RowNumbers
 from stillwave.pipeline.runs.predictions import predict_ensemble, predict_folds
 from stillwave.pipeline.runs.run import HISTORY, Run
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stillwave.pipeline.audio.decode import BadAudio, Waveform, decode, read_bytes, resample, with_channels
 from stillwave.pipeline.audio.files import is_url
+from stillwave.pipeline.corpora.base import audio_files
 
 MANIFEST_SUFFIX = ".parquet"
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx")
@@ -88,8 +89,6 @@ def _clips(source: str, text: str | None, speaker: str | None) -> Iterator[Clip]
 
 
 def _folder(folder: Path, speaker: str | None) -> Iterator[Clip]:
-    from stillwave.pipeline.corpora.base import audio_files  # here: the importers take a second to import
-
     next(audio_files(folder, Counter()))  # there is one, or this says so before any other is predicted
     return (Clip(str(path), str(path), None, speaker) for path in audio_files(folder, Counter()))
 

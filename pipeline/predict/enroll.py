@@ -98,11 +98,10 @@ def enroll(
             )
         folds[one.number] = {key: value[-1] for key, value in found.items()}
         shared = {key: value[None] for key, value in strangers(head).items()}
-        temperature = one.calibration.temperature or 1.0
-        before = before + (speaker_logits(features, head, shared)[0] / temperature).softmax(1)
+        before = before + one.calibration.softmax(speaker_logits(features, head, shared)[0])
         # The diagonal: each clip by the one of whose clips it is not.
         others = speaker_logits(features, head, found)[:-1].diagonal().T
-        after = after + (others / temperature).softmax(1)
+        after = after + one.calibration.softmax(others)
     save_speaker(file, trained, name, folds)
     tested = labels.bincount(minlength=len(classes))[labels] > 1
 

@@ -5,7 +5,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +13,7 @@ from stillwave.heads.personal import UNKNOWN_SPEAKER
 from stillwave.pipeline.backbones.device import pick_device, place, to_device
 from stillwave.pipeline.predict.enrolled import Enrolled
 from stillwave.pipeline.predict.reading import ClipInputs
-from stillwave.pipeline.predict.results import Values, mean_of
-from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
+from stillwave.pipeline.runs.calibrate import Calibration, Values, mean_of
 from stillwave.pipeline.runs.inference import autocast
 from stillwave.pipeline.runs.model import Model, encode
 from stillwave.pipeline.runs.run import Run
@@ -95,15 +93,7 @@ class Ensemble:
             inputs = [*inputs, torch.tensor(known, dtype=torch.int64, device=self.device)]
         with autocast(self.device, self.recipe.train.precision):
             outputs = fold.model.outputs(*inputs).each(lambda tensor: tensor.float().cpu())
-        calibration, score = fold.calibration, self.recipe.open_set.score
-        values = {
-            "p": calibration.probabilities(outputs),
-            "score": calibration.scorers[score](outputs).numpy(),
-            "threshold": np.full(len(items), threshold_of(self.recipe.open_set, score, calibration)),
-        }
-        if outputs.learned_uncertainty is not None and self.recipe.losses.uncertainty:
-            values["learned_uncertainty"] = outputs.learned_uncertainty.double().numpy()
-        return values
+        return fold.calibration.values(outputs, self.recipe.open_set, ["learned_uncertainty"])
 
     def inputs(self, items: Sequence[ClipInputs]) -> list[Tensor]:
         """What the models read of a batch, but for the speakers: values and lengths of each modality."""

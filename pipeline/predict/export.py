@@ -58,12 +58,13 @@ class Graph(nn.Module):
             for encoder in models.encoders.values()
         ]
         self.heads = nn.ModuleList(fold.model.head for fold in models.folds)
-        self.temperatures = [fold.calibration.temperature or 1.0 for fold in models.folds]
-        name = models.recipe.open_set.score
-        self.scorers = nn.ModuleList(
-            fold.calibration.scorers[name] for fold in models.folds if name in SCORES
-        )
-        self.has_learned_uncertainty = bool(models.recipe.losses.uncertainty)
+        self.calibrations = [fold.calibration for fold in models.folds]
+        wanted = {"learned_uncertainty": "learned_uncertainty", "score": models.recipe.open_set.score}
+        fitted = [calibration.scorers for calibration in self.calibrations]
+        self.scorers = nn.ModuleDict({
+            name: nn.ModuleList(scorers[score] for scorers in fitted)
+            for name, score in wanted.items() if score in SCORES and score in fitted[0]
+        })  # fmt: skip
         self.num_modalities = len(models.encoders)
         for number, fold in enumerate(models.folds):
             # A speaker's number in this fold, by the number among those of all folds; 0 is the unknown one.
@@ -90,20 +91,15 @@ class Graph(nn.Module):
             own = frames[number % len(frames)]
             outputs: Outputs = head.outputs(*own, *speakers)  # type: ignore[operator]
             found.append(outputs.each(lambda value: value.float()))
-        scaled = [
-            (outputs.logits.double() / temperature).softmax(1)
-            for outputs, temperature in zip(found, self.temperatures, strict=True)
-        ]
+        scaled = [own.softmax(outputs.logits) for own, outputs in zip(self.calibrations, found, strict=True)]
         p = torch.stack(scaled).mean(0)
         terms = p * p.clamp(min=torch.finfo(p.dtype).tiny).log()
         entropy = -terms.sum(1) / float(np.log(p.shape[1]))
         results = {"probabilities": p.float(), "entropy": entropy.float()}
-        learned = [one.learned_uncertainty for one in found if one.learned_uncertainty is not None]
-        if learned and self.has_learned_uncertainty:
-            results["learned_uncertainty"] = torch.stack(learned).mean(0).float()
-        if self.scorers:
-            scores = [scorer(outputs) for scorer, outputs in zip(self.scorers, found, strict=True)]
-            results["score"] = torch.stack(scores).mean(0).float()
+        for name, scorers in self.scorers.items():
+            assert isinstance(scorers, nn.ModuleList)
+            scores = [scorer(outputs) for scorer, outputs in zip(scorers, found, strict=True)]
+            results[name] = torch.stack(scores).mean(0).float()
         results["logits"] = torch.stack([outputs.logits for outputs in found], 1)
         results["features"] = torch.stack([outputs.features for outputs in found], 1)
         return results
@@ -214,8 +210,7 @@ def inputs_of(
         text = encoder.modality == "text"
         if part == "head":
             prefix = "" if name == "frames" else f"{name}_"
-            layers = (encoder.num_layers,) if encoder.num_layers > 1 else ()
-            values = torch.randn(batch, 57, *layers, encoder.dim, generator=generator)
+            values = torch.randn(batch, 57, *encoder.frame_shape, generator=generator)
             own, length, axis = f"{prefix}frames", f"{prefix}lengths", f"num_{prefix}frames"
         elif text:
             values = torch.tensor(encoder.tokenize("a b c d e f g h i j k l m n o"))[:17].expand(batch, -1)

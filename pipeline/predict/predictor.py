@@ -14,8 +14,9 @@ from stillwave.pipeline.predict.clips import Clip, Sound, check_rate, read_sound
 from stillwave.pipeline.predict.enrolled import find_speaker
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.reading import ClipInputs, Reader, read_ahead
-from stillwave.pipeline.predict.results import Failure, Prediction, Segment, Values, fields_of, mean_of
+from stillwave.pipeline.predict.results import Failure, Prediction, Segment, fields_of
 from stillwave.pipeline.predict.stream import Span, Stream, in_samples, windows
+from stillwave.pipeline.runs.calibrate import Values, mean_of
 from stillwave.pipeline.runs.run import Run
 
 BATCH_SIZE = 16

@@ -5,13 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME
+from stillwave.pipeline.runs.calibrate import Values
 from stillwave.pipeline.scores.decision import decide, entropy
-
-# p (..., classes), and score, threshold, perhaps learned_uncertainty (...)
-Values = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +70,14 @@ class Failure:
 
 
 def fields_of(values: Values, classes: Sequence[str]) -> dict[str, Any]:
-    """The fields of the Answer that the values of one item make. ValueError where they are no numbers."""
+    """The fields of the Answer that one item's `Calibration.values` make. ValueError for NaN and infinity."""
     p, score, threshold = values["p"], values["score"], values["threshold"]
     if not np.isfinite(p).all():
         raise ValueError(
             "the model's answer is not a number: its frames or logits overflow in this precision"
         )
     label = classes[int(p.argmax())]
-    learned = values.get("learned_uncertainty")
+    learned = values.get("score_learned_uncertainty")
     return {
         "label": label,
         "probabilities": dict(zip(classes, p.tolist(), strict=True)),
@@ -90,8 +87,3 @@ def fields_of(values: Values, classes: Sequence[str]) -> dict[str, Any]:
         "threshold": None if np.isnan(threshold) else float(threshold),
         "decision": decide(np.array(label, object), score, threshold, UNKNOWN_NAME).item(),
     }
-
-
-def mean_of(parts: Sequence[Values]) -> Values:
-    """The mean of each value over several of the kind: models, or segments."""
-    return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}

@@ -3,13 +3,14 @@
 Scores are fitted on the training rows; temperature and thresholds on the validation rows, never on test rows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from stillwave.heads.base import Head, Outputs
 from stillwave.heads.calibration import fit_temperature
@@ -25,6 +26,8 @@ FILE = "calibration.safetensors"
 RENAMED = {"uncertainty": "learned_uncertainty"}  # scores, as runs of version 0.1 call them
 DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
 
+Values = dict[str, NDArray[np.float64]]  # of rows, by name
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -37,15 +40,35 @@ class Calibration:
     temperature: float | None
     thresholds: dict[str, float]
 
+    def softmax(self, logits: Tensor) -> Tensor:
+        """(rows, classes), float64: of the logits over the temperature, if there is one."""
+        return (logits.double() / (self.temperature or 1.0)).softmax(1)
+
     def probabilities(self, outputs: Outputs, calibrated: bool = True) -> NDArray[np.float64]:
-        """(rows, classes): softmax of the logits over the temperature, if there is one."""
-        temperature = self.temperature if calibrated and self.temperature is not None else 1.0
-        values: NDArray[np.float64] = (outputs.logits.double() / temperature).softmax(1).numpy()
+        """(rows, classes): the softmax of the logits."""
+        own = self if calibrated else replace(self, temperature=None)
+        values: NDArray[np.float64] = own.softmax(outputs.logits).numpy()
         return values
 
-    def scores(self, outputs: Outputs) -> dict[str, NDArray[np.float64]]:
-        """Every score of every row, (rows,) each; higher = more outlying."""
-        return {name: scorer(outputs).numpy() for name, scorer in self.scorers.items()}
+    def scores(self, outputs: Outputs, names: Collection[str] | None = None) -> Values:
+        """Every score of every row, or those of the names that there are: (rows,); higher = more outlying."""
+        wanted = self.scorers if names is None else [name for name in self.scorers if name in names]
+        return {name: self.scorers[name](outputs).numpy() for name in wanted}
+
+    def values(self, outputs: Outputs, config: OpenSet, names: Collection[str] | None = None) -> Values:
+        """What a model says of rows.
+
+        p (rows, classes), calibrated; and (rows,) each: score_<name>, every score, or that of `config` and of
+        `names` alone; tuned_<name>, its threshold where there were validation rows; score and threshold, of
+        `config`.
+        """
+        scores = self.scores(outputs, None if names is None else {config.score, *names})
+        values = {"p": self.probabilities(outputs)}
+        values |= {f"score_{name}": value for name, value in scores.items()}
+        thresholds = {f"tuned_{name}": value for name, value in self.thresholds.items() if name in scores}
+        thresholds["threshold"] = threshold_of(config, config.score, self)
+        values |= {name: np.full(len(outputs.logits), value) for name, value in thresholds.items()}
+        return values | {"score": scores[config.score]}
 
     def save(self, folder: Path) -> None:
         """Write it to the fold's folder."""
@@ -141,6 +164,11 @@ def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float
             "open_set.threshold: tuned needs validation rows; set train.valid_fraction, or give a number"
         )
     return calibration.thresholds.get(score, float("nan"))
+
+
+def mean_of(parts: Sequence[Values]) -> Values:
+    """The mean of each value over several of the kind: models, or segments."""
+    return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
 def _options(config: OpenSet) -> dict[str, dict[str, object]]:

@@ -1,4 +1,4 @@
-"""What a recipe trains and tests on: labelled rows of the manifest, and their frames."""
+"""What a recipe trains and tests on: labelled rows of the manifest, and their frames, stored or live."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device
-from stillwave.pipeline.backbones.fingerprint import is_of_text
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe, RecipeViews
-from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
-from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Features, Part, joined
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.config.train import RecipeViews
+from stillwave.pipeline.runs.features import Features, Part, RowNumbers, joined
+from stillwave.pipeline.runs.origins import Origin, live, stored
+from stillwave.pipeline.runs.run import Run
 
-RowNumbers = NDArray[np.int64]
 UNKNOWN = -1  # the label of rows of an unknown class
 
 
@@ -55,6 +55,10 @@ class Data:
     def backbones(self) -> dict[str, dict[str, Any] | None]:
         """Of each modality, the settings of its backbone, where they are known: JSON-ready."""
         return {name: part.settings for name, part in self.parts.items()}
+
+    def encoders(self) -> dict[str, Backbone]:
+        """Of each modality that is not stored, the backbone that reads it."""
+        return {name: part.encoder for name, part in self.parts.items() if part.encoder is not None}
 
     def recordings(self) -> list[str]:
         """What tells each row of the manifest from others: its audio file, or its text if that is all."""
@@ -110,101 +114,91 @@ def label_numbers(labels: Iterable[str], classes: Sequence[str]) -> RowNumbers:
 def load_data(
     recipe: Recipe,
     manifest: pd.DataFrame,
-    embeddings: str | Path,
+    embeddings: str | Path | None = None,
     device: str = "auto",
     *,
+    encoders: Mapping[str, Backbone] | None = None,
     trained: Sequence[str] | None = None,
 ) -> Data:
     """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few.
 
-    trained: the classes of a run that is there already; this manifest need not have rows of all of them.
+    embeddings: the folder of their stores. encoders: in place of it, backbones by modality, which read
+    waveforms and texts. trained: the classes of a run that is there already; this manifest need not have rows
+    of all of them.
     """
     labelled, classes = labelled_rows(recipe, manifest, trained)
-    stores = {name: EmbeddingStore(f"{embeddings}/{file}.zarr") for name, file in recipe.stores().items()}
-    for name, store in stores.items():
-        check_modality(name, is_of_text(store.fingerprint), str(store.path))
-    tables = [store.row_of() for store in stores.values()]
-    has_frames = np.array([any((id_, 0) in table for table in tables) for id_ in labelled["id"]], dtype=bool)
+    place = pick_device(device)
+    origins = {
+        name: live(name, store, encoders[name], labelled, recipe.finetune, place)
+        if encoders
+        else stored(name, EmbeddingStore(f"{embeddings}/{store}.zarr"), place)
+        for name, store in recipe.stores().items()
+    }
+    found = [any((id_, 0) in origin.rows for origin in origins.values()) for id_ in labelled["id"]]
+    has_frames = np.array(found, dtype=bool)
     used = labelled[has_frames].reset_index(drop=True)
-    paths = " and ".join(str(store.path) for store in stores.values())
-    check_enough(used, classes, recipe.label, paths)
-    labels = label_numbers(used[recipe.label], classes)
+    places = " and ".join(origin.name for origin in origins.values())
+    check_enough(used, classes, recipe.label, places)
     ids = used["id"].tolist()
-    owner, views = _views(list(stores.values()), ids, recipe)
+    added = [] if recipe.views == RecipeViews() else _views(origins.values(), ids, places)
     parts = {}
-    for name, store in stores.items():
-        clean = np.array([store.row_of().get((id_, 0), ABSENT) for id_ in ids], dtype=np.int64)
-        check_fresh(store, clean, used)
-        _check_absent(name, store, clean, used)
-        augmented = [
-            store.row_of().get((ids[number], view), clean[number])
-            for number, view in zip(owner.tolist(), views.tolist(), strict=True)
-        ]
-        rows = np.concatenate([clean, np.array(augmented, dtype=np.int64)])
-        parts[name] = CachedFeatures(store, rows, pick_device(device))
-    split = np.split(len(used) + np.arange(len(owner)), np.searchsorted(owner, np.arange(1, len(used))))
+    for name, origin in origins.items():
+        rows = [origin.rows.get((id_, 0)) for id_ in ids]  # None: absent
+        rows += [origin.rows.get((ids[row], view), rows[row]) for row, view in added]
+        parts[name] = origin.part(rows, used)
+    views = [[row] for row in range(len(used))]
+    for number, (row, _) in enumerate(added, len(used)):
+        views[row].append(number)
+    labels = label_numbers(used[recipe.label], classes)
     return Data(
         manifest=used,
         features=joined(list(parts.values())),
         parts=parts,
         classes=classes,
-        labels=np.concatenate([labels, labels[owner]]),
-        views=tuple(np.concatenate([[row], part]) for row, part in enumerate(split)),
+        labels=np.concatenate([labels, labels[[row for row, _ in added]]]),
+        views=tuple(np.array(rows, np.int64) for rows in views),
         missing=tuple(labelled["id"][~has_frames]),
     )
 
 
-def _views(stores: list[EmbeddingStore], ids: list[str], recipe: Recipe) -> tuple[RowNumbers, RowNumbers]:
-    """The augmented views that the recipe uses: numbers in `ids`, ascending, and the views' own numbers."""
-    if recipe.views == RecipeViews():
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    number = {id_: i for i, id_ in enumerate(ids)}
-    found = sorted(
-        {(number[id_], view) for store in stores for id_, view in store.row_of() if view and id_ in number}
-    )
+def data_of_run(
+    run: Run,
+    manifest: pd.DataFrame,
+    *,
+    embeddings: str | Path | None = None,
+    backbones: str | Path | None = None,
+    device: str = "auto",
+    trained: Sequence[str] | None = None,
+) -> Data:
+    """What a run reads of the rows of `manifest`: stored frames, or waveforms where its backbone trained.
+
+    embeddings: folder of the stores, if not that of the training. backbones: as of `Run.encoders`.
+    """
+    if run.live:
+        encoders = run.encoders(backbones)
+        return load_data(run.recipe, manifest, device=device, encoders=encoders, trained=trained)
+    return load_data(run.recipe, manifest, embeddings or run.place("embeddings"), device, trained=trained)
+
+
+def check_as_trained(run: Run, data: Data, what: str = "the manifest or the frames") -> None:
+    """Raise ValueError unless `data` are the rows and the frames that the run was trained on.
+
+    what: they, as the error calls them.
+    """
+    if data.digest(run.recipe.train.group) != run.rows or data.stores() != run.stores:
+        raise ValueError(
+            f"{run}: {what} have changed since it was trained, or the manifest is another: name the one that "
+            "it was trained with, or train it again"
+        )
+
+
+def _views(origins: Iterable[Origin], ids: Sequence[str], places: str) -> list[tuple[int, int]]:
+    """The augmented views that there are of rows: numbers in `ids`, ascending, and of the view."""
+    number = {id_: row for row, id_ in enumerate(ids)}
+    found = {(number[id_], view) for one in origins for id_, view in one.rows if view and id_ in number}
     if not found:
         raise ValueError(
-            f"{' and '.join(str(store.path) for store in stores)} has no views of these rows, but the "
-            "recipe's `views` asks for them: extract with `views` in the backbone's config, or take `views` "
-            "out of the recipe"
+            f"{places} has no views of these rows, but the recipe's `views` asks for them: extract with "
+            "`views` in the backbone's config, or take `views` out of the recipe"
         )
-    table = np.array(found, dtype=np.int64)
-    return table[:, 0], table[:, 1]
-
-
-def check_modality(name: str, is_text: bool, source: str) -> None:
-    """Raise ValueError when a fusion head would be given text as audio, or audio as text."""
-    if name in ("audio", "text") and is_text != (name == "text"):
-        raise ValueError(
-            f"{source} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
-            f"{name}; `backbones` names the one of audio first, then the one of text"
-        )
-
-
-def _check_absent(name: str, store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
-    """Raise ValueError when rows lack a modality only because it was not extracted."""
-    if name not in ("audio", "text") or (rows != ABSENT).all():
-        return
-    lacking = manifest[rows == ABSENT]
-    if name == "text":
-        texts = lacking["text"] if "text" in lacking else pd.Series(None, index=lacking.index, dtype=object)
-        lacking = lacking[[isinstance(text, str) and bool(text.strip()) for text in texts]]
-    known = quarantined_ids(quarantine_path(store.path))
-    if forgotten := [id_ for id_ in lacking["id"] if id_ not in known]:
-        raise ValueError(
-            f"{store.path} has no frames of {len(forgotten)} rows that have {name}, the first is "
-            f"{forgotten[0]!r}, and its quarantine does not list them; extract again with the manifest that "
-            "you train with"
-        )
-
-
-def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
-    """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
-    texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
-    for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
-        key = str(store.content_key[row]) if row != ABSENT else sha256
-        if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
-            raise ValueError(
-                f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
-                "extract again with this manifest: only what changed is redone"
-            )
+    return sorted(found)

@@ -11,9 +11,10 @@ from torch import Tensor
 from stillwave.cache import EmbeddingStore
 from stillwave.heads.devices import send
 from stillwave.heads.masks import valid_mask
-from stillwave.pipeline.backbones.base import Frames
+from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.backbones.device import to_device
 
+RowNumbers = NDArray[np.int64]
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
 ABSENT = -1  # in place of a store's row: this modality is not there
 
@@ -21,10 +22,10 @@ ABSENT = -1  # in place of a store's row: this modality is not there
 class Features(Protocol):
     """Rows of a data set as a model takes them. `lengths` is (rows,), what batches are sorted by."""
 
-    lengths: NDArray[np.int64]
+    lengths: RowNumbers
     device: torch.device
 
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         """Of each modality in turn: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
 
         Lengths that only a live backbone reads stay on the host, where it plans by them.
@@ -41,29 +42,28 @@ class Part(Features, Protocol):
 
     frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
     others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
-    backbone, JSON-ready, where they are known.
+    backbone, JSON-ready, where they are known. encoder: the backbone, which is to make the frames of what
+    `batch` gives; None where that is frames.
     """
 
-    @property
-    def frame_shape(self) -> tuple[int, ...]: ...
+    frame_shape: tuple[int, ...]
+    content: list[str]
+    fingerprint: dict[str, Any]
+    settings: dict[str, Any] | None
+    encoder: Backbone | None = None
 
-    @property
-    def content(self) -> list[str]: ...
-
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
-
-    @property
-    def settings(self) -> dict[str, Any] | None: ...
+    def read(self) -> None:
+        """Read every file once. Raises ValueError naming one that cannot be read as it was prepared."""
+        return  # a store is checked when it is opened
 
 
-class CachedFeatures:
+class CachedFeatures(Part):
     """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
 
     A row of ABSENT has no frames: its length is 0.
     """
 
-    def __init__(self, store: EmbeddingStore, rows: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, store: EmbeddingStore, rows: RowNumbers, device: torch.device) -> None:
         self.store, self.rows, self.device = store, rows, device
         present = rows != ABSENT
         self.lengths = np.where(present, store.lengths[rows], 0) if len(store) else np.zeros_like(rows)
@@ -77,26 +77,16 @@ class CachedFeatures:
         self._resident = store.resident(str(device), kept) if fits else None
         self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
         self._place[present] = place
-        self._all_present = bool(present.all())
+        dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
+        self._none = torch.empty(0, *self.frame_shape, dtype=dtype, device=device)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
         return self  # what is stored stays; views are rows of their own
 
-    def batch(self, rows: NDArray[np.int64]) -> Frames:
-        if self._all_present:
-            return self._read(rows)
-        there = np.flatnonzero(self.rows[rows] != ABSENT)
-        dtype = torch.float16 if self.store.spec.dtype == "float16" else torch.float32
-        if not len(there):
-            values = torch.zeros(len(rows), 1, *self.frame_shape, dtype=dtype, device=self.device)
-            return Frames(values, torch.zeros(len(rows), dtype=torch.int64, device=self.device))
-        found = self._read(rows[there])
-        index = send(torch.from_numpy(there), self.device)
-        values = found.values.new_zeros(len(rows), *found.values.shape[1:])
-        lengths = found.lengths.new_zeros(len(rows))
-        return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+    def batch(self, rows: RowNumbers) -> Frames:
+        return in_place(self.rows[rows] != ABSENT, lambda chosen: self._read(rows[chosen]), self._none)
 
-    def _read(self, rows: NDArray[np.int64]) -> Frames:
+    def _read(self, rows: RowNumbers) -> Frames:
         if self._resident is not None:
             return Frames(*self._resident.batch(torch.from_numpy(self._place[rows])))
         values, lengths = map(torch.from_numpy, self.store.batch(self.rows[rows]))
@@ -111,7 +101,7 @@ class JoinedFeatures:
         self.device = parts[0].device
         self.lengths = np.sum([part.lengths for part in parts], axis=0)
 
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         return tuple(tensor for part in self.parts for tensor in part.batch(rows))
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "JoinedFeatures":
@@ -123,10 +113,29 @@ def joined(parts: Sequence[Part]) -> Features:
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
 
 
+def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:
+    """Frames of a batch of which some items may have none; the length of those is 0.
+
+    there: (batch,), which items have some. read: gives the frames of these, by their places. none: the values
+    (0, *frame_shape) of no frames, for their shape, type and device.
+    """
+    chosen = np.flatnonzero(there)
+    if not len(chosen):
+        lengths = torch.zeros(len(there), dtype=torch.int64, device=none.device)
+        return Frames(none.new_zeros(len(there), 1, *none.shape[1:]), lengths)
+    found = read(chosen)
+    if len(chosen) == len(there):
+        return found
+    index = send(torch.from_numpy(chosen), none.device)
+    values = found.values.new_zeros(len(there), *found.values.shape[1:])
+    lengths = found.lengths.new_zeros(len(there))
+    return Frames(values.index_copy(0, index, found.values), lengths.index_copy(0, index, found.lengths))
+
+
 @torch.no_grad()
 def valid_frames(
     features: Features,
-    rows: NDArray[np.int64],
+    rows: RowNumbers,
     batch_size: int = 64,
     *,
     modality: int = 0,

@@ -37,5 +37,5 @@ def build_head(
         if recipe.losses.focal and recipe.losses.focal_kind == "sigmoid":
             nn.init.constant_(head.output.bias, prior_bias(num_classes))
         if recipe.personalise is not None:
-            head = Personalised(head, num_speakers, **recipe.personalise.model_dump())
+            head = Personalised(head, num_speakers, **recipe.personalise.options())
     return head

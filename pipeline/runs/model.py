@@ -10,6 +10,7 @@ from stillwave.heads.base import Head, Outputs, WrappedHead
 from stillwave.heads.devices import send
 from stillwave.pipeline.backbones import Backbone, Frames
 from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.runs.features import RowNumbers, in_place
 from stillwave.pipeline.runs.unfreeze import unfreeze
 
 FrameChange = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -77,21 +78,15 @@ class Model(WrappedHead):
 
 def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
     """The frames of a batch of which some items, with the length 0, may have none. lengths: on the host."""
-    there = lengths > 0
-    if there.all():
+    if (lengths > 0).all():
         return encoder(values, lengths)  # type: ignore[no-any-return]
-    if not there.any():
-        shape = (encoder.num_layers, encoder.dim) if encoder.num_layers > 1 else (encoder.dim,)
-        return Frames(
-            torch.zeros(len(lengths), 1, *shape, device=values.device),
-            torch.zeros(len(lengths), dtype=torch.int64, device=values.device),
-        )
-    chosen = there.nonzero()[:, 0]
-    index = send(chosen, values.device)
-    found = encoder(values[index], lengths[chosen])
-    frames = found.values.new_zeros(len(lengths), *found.values.shape[1:])
-    counts = found.lengths.new_zeros(len(lengths))
-    return Frames(frames.index_copy(0, index, found.values), counts.index_copy(0, index, found.lengths))
+
+    def read(chosen: RowNumbers) -> Frames:
+        index = torch.from_numpy(chosen)
+        return encoder(values[send(index, values.device)], lengths[index])  # type: ignore[no-any-return]
+
+    none = torch.empty(0, *encoder.frame_shape, device=values.device)
+    return in_place((lengths > 0).numpy(), read, none)
 
 
 def at_precision(encoder: Backbone, precision: str) -> Backbone:

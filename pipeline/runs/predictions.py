@@ -4,20 +4,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from stillwave.heads.base import Outputs
 from stillwave.pipeline.backbones.device import place
-from stillwave.pipeline.config.recipe import UNKNOWN_NAME, OpenSet, Recipe
-from stillwave.pipeline.runs.calibrate import Calibration, threshold_of
+from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
+from stillwave.pipeline.runs.calibrate import Values, mean_of
 from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
-from stillwave.pipeline.runs.features import Features
 from stillwave.pipeline.runs.folds import folds_of
 from stillwave.pipeline.runs.inference import outputs_of
-from stillwave.pipeline.runs.model import Model
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.speakers import numbered
-from stillwave.pipeline.runs.waveforms import LiveFeatures
 from stillwave.pipeline.scores.classification import argmax_names
 from stillwave.pipeline.scores.decision import decide
 
@@ -42,53 +37,31 @@ def predict_folds(run: Run, data: Data) -> pd.DataFrame:
 def predict_ensemble(run: Run, data: Data, rows: RowNumbers) -> pd.DataFrame:
     """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
     each = [fold_values(run, fold, data, rows) for fold in run.folds]
-    mean = {name: np.mean([values[name] for values in each], axis=0) for name in each[0]}
-    return _in_order(_table(mean, data, rows, run.recipe).assign(fold=-1))
+    return _in_order(_table(mean_of(each), data, rows, run.recipe).assign(fold=-1))
 
 
-def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> dict[str, NDArray[np.float64]]:
-    """What one model says of rows, by name: `p`, `raw` (rows, classes), scores and thresholds (rows,).
+def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> Values:
+    """What one model says of rows: `Calibration.values`, and `raw`, p before calibration.
 
     Where the recipe tests on views, each value is the mean over the views of a row.
     """
-    model, features = _model(run, fold, data)
     recipe, calibration = run.recipe, run.calibration(fold)
+    speakers = run.facts(fold).get("speakers")
+    features = numbered(data, speakers) if speakers else data.features
+    model = place(run.model(fold, data.encoders()), features.device)
     views = [data.views[row] if recipe.views.test == "average" else data.views[row][:1] for row in rows]
     outputs = outputs_of(model, features, np.concatenate(views), precision=recipe.train.precision)
     starts = np.cumsum([0, *(len(part) for part in views[:-1])])
     counts = np.array([len(part) for part in views])
-    values = _values(outputs, calibration, recipe.open_set)
+    values = calibration.values(outputs, recipe.open_set)
+    values["raw"] = calibration.probabilities(outputs, calibrated=False)
     return {
         name: np.add.reduceat(value, starts, axis=0) / counts.reshape(-1, *(1,) * (value.ndim - 1))
         for name, value in values.items()
     }
 
 
-def _model(run: Run, fold: int, data: Data) -> tuple[Model, Features]:
-    """One model of a run on the device of the data, and the features as it takes them."""
-    speakers = run.facts(fold).get("speakers")
-    features = numbered(data, speakers) if speakers else data.features
-    live = {name: part for name, part in data.parts.items() if isinstance(part, LiveFeatures)}
-    encoders = {name: part.backbone for name, part in live.items()}
-    return place(run.model(fold, encoders), data.features.device), features
-
-
-def _values(outputs: Outputs, calibration: Calibration, config: OpenSet) -> dict[str, NDArray[np.float64]]:
-    values = {
-        "p": calibration.probabilities(outputs),
-        "raw": calibration.probabilities(outputs, calibrated=False),
-    }
-    values |= {f"score_{name}": value for name, value in calibration.scores(outputs).items()}
-    for name, threshold in calibration.thresholds.items():
-        values[f"tuned_{name}"] = np.full(len(outputs.logits), threshold)
-    threshold = threshold_of(config, config.score, calibration)
-    values["threshold"] = np.full(len(outputs.logits), threshold)
-    return values
-
-
-def _table(
-    values: dict[str, NDArray[np.float64]], data: Data, rows: RowNumbers, recipe: Recipe
-) -> pd.DataFrame:
+def _table(values: Values, data: Data, rows: RowNumbers, recipe: Recipe) -> pd.DataFrame:
     part = data.manifest.iloc[rows]
     table = part[[name for name in ("id", "speaker", "language") if name in part]].reset_index(drop=True)
     table["label"] = part[recipe.label].to_numpy()
@@ -98,7 +71,6 @@ def _table(
     for prefix in ("p", "raw"):
         columns |= {f"{prefix}_{name}": values[prefix][:, i] for i, name in enumerate(data.classes)}
     columns |= {name: value for name, value in values.items() if value.ndim == 1}
-    columns["score"] = values[f"score_{recipe.open_set.score}"]
     table = pd.concat([table, pd.DataFrame(columns)], axis=1)
     score, threshold = table["score"].to_numpy(), table["threshold"].to_numpy()
     table["decision"] = decide(table["predicted"].to_numpy(dtype=object), score, threshold, UNKNOWN_NAME)

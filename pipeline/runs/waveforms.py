@@ -14,10 +14,11 @@ from stillwave.cache.batches import pad
 from stillwave.pipeline.audio.augment import apply, draw
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import to_device
+from stillwave.pipeline.backbones.fingerprint import fingerprint
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.extract.rows import Source, load
-from stillwave.pipeline.runs.features import RESIDENT_BYTES
+from stillwave.pipeline.runs.features import RESIDENT_BYTES, Part
 
 READERS = 8  # threads that decode or augment
 
@@ -44,7 +45,7 @@ class _Epoch(NamedTuple):
     effects: ViewsConfig | None
 
 
-class LiveFeatures:
+class LiveFeatures(Part):
     """Rows as a backbone reads them: decoded once and kept, as long as there is room.
 
     sources: of each row; None for a row that lacks the modality, whose length is 0. lengths: in frames, as
@@ -52,29 +53,35 @@ class LiveFeatures:
     `finetune.augment` says, anew in every epoch and the same whatever the batch or the process.
     """
 
+    encoder: Backbone
+
     def __init__(
         self,
-        backbone: Backbone,
+        encoder: Backbone,
         sources: list[Source | None],
         device: torch.device,
-        *,
-        fingerprint: dict[str, Any],
-        settings: dict[str, Any],
-        finetune: Finetune,
+        finetune: Finetune | None,
     ) -> None:
-        self.backbone, self.sources, self.device = backbone, sources, device
-        self.fingerprint, self.settings, self.finetune = fingerprint, settings, finetune
-        counts = [backbone.num_frames(source.length) if source else 0 for source in sources]
+        """ValueError when what rows are cut to is too short for a frame."""
+        self.encoder, self.sources, self.device = encoder, sources, device
+        self.finetune = finetune or Finetune()
+        self.fingerprint, self.settings = fingerprint(encoder), encoder.config.model_dump(mode="json")
+        counts = [encoder.num_frames(source.length) if source else 0 for source in sources]
         self.lengths = np.array(counts, dtype=np.int64)
-        layers = (backbone.num_layers,) if backbone.num_layers > 1 else ()
-        self.frame_shape = (*layers, backbone.dim)
+        self.frame_shape = encoder.frame_shape
         self.content = [source.sha256 if source else "" for source in sources]
         self._kept = _Kept()
         self._epoch: _Epoch | None = None
+        crop_s, rate = self.finetune.crop_s, encoder.sample_rate
+        if crop_s is not None and rate and not encoder.num_frames(round(crop_s * rate)):
+            raise ValueError(
+                f"finetune.crop_s {crop_s:g}: {round(crop_s * rate)} samples at {rate} Hz are too few for "
+                "one frame; give a longer piece"
+            )
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "LiveFeatures":
         """The same rows, cut and augmented for one epoch."""
-        if self.backbone.modality == "text" or not (self.finetune.augment or self.finetune.crop_s):
+        if self.encoder.modality == "text" or not (self.finetune.augment or self.finetune.crop_s):
             return self
         changed = copy.copy(self)  # which shares what was read
         drawn = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -109,11 +116,11 @@ class LiveFeatures:
     def _clean(self, row: int) -> NDArray[Any]:
         source = self.sources[row]
         if source is None:
-            kind = np.int64 if self.backbone.modality == "text" else np.float32
-            return np.zeros((0, 2) if self.backbone.channels == 2 else 0, dtype=kind)
+            kind = np.int64 if self.encoder.modality == "text" else np.float32
+            return np.zeros((0, 2) if self.encoder.channels == 2 else 0, dtype=kind)
         item = self._kept.items.get(row)
         if item is None:
-            loaded = load(self.backbone, source)
+            loaded = load(self.encoder, source)
             if isinstance(loaded, str):
                 raise ValueError(
                     f"{source.path or source.id}: {loaded}; it could be read by `stillwave prepare`: run "
@@ -126,7 +133,7 @@ class LiveFeatures:
     def _changed(self, waveform: NDArray[Any], row: int, source: Source) -> NDArray[Any]:
         assert self._epoch is not None
         epoch, seed, effects = self._epoch
-        rate = self.backbone.sample_rate
+        rate = self.encoder.sample_rate
         assert rate is not None
         if self.finetune.crop_s and (over := len(waveform) - round(self.finetune.crop_s * rate)) > 0:
             start = int(np.random.default_rng([seed, epoch, row]).integers(over + 1))
@@ -134,5 +141,5 @@ class LiveFeatures:
         if effects is not None:
             changed = apply(waveform, rate, draw(effects, source.sha256, epoch + 1))
             # Speed can leave less than a frame of a very short clip, which then stays as it is.
-            waveform = changed if self.backbone.num_frames(len(changed)) else waveform
+            waveform = changed if self.encoder.num_frames(len(changed)) else waveform
         return waveform

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillwave.pipeline.runs.data import Data, RowNumbers
+from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
+from stillwave.pipeline.runs.features import RowNumbers
 from stillwave.pipeline.runs.folds import Fold, folds_of
-from stillwave.pipeline.runs.live_data import check_as_trained, data_of_run
 from stillwave.pipeline.runs.predictions import fold_values
 from stillwave.pipeline.runs.run import Run
 

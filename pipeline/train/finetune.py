@@ -8,8 +8,7 @@ import pandas as pd
 from stillwave.pipeline.audio.augment import import_stretch
 from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.runs.live_data import load_live_data
-from stillwave.pipeline.runs.waveforms import LiveFeatures
+from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.train.processes import Launched
 from stillwave.pipeline.train.stage import OnEpoch, train_models
 
@@ -41,12 +40,8 @@ def finetune(
         import_stretch("finetune.augment.pitch")  # what is refused must cost no old run
     processes = Launched(recipe.train.precision, device)
     encoders = {name: build_backbone(backbones[store]) for name, store in recipe.stores().items()}
-    data = load_live_data(recipe, manifest, encoders, processes.device(device))
+    data = load_data(recipe, manifest, device=processes.device(device), encoders=encoders)
     for part in data.parts.values():
-        assert isinstance(part, LiveFeatures)
         part.read()  # a file that cannot be read must cost no old run
-
-    where = {"manifest": str(manifest_path), "embeddings": None, "live": True}
-    return train_models(
-        recipe, data, Path(out), encoders, where, start=start, progress=progress, processes=processes
-    )
+    where = {"manifest": str(manifest_path), "embeddings": None}
+    return train_models(recipe, data, Path(out), where, start=start, progress=progress, processes=processes)

@@ -1,7 +1,7 @@
 """Stage two: train a head on stored frames, one model per fold, from one cache."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
-from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
@@ -67,15 +66,14 @@ def train(
     if is_launched():
         raise ValueError("heads on stored frames train in one process; leave the launcher out")
     data = load_data(recipe, manifest, embeddings, device)
-    where = {"manifest": str(manifest_path), "embeddings": str(embeddings), "live": False}
-    return train_models(recipe, data, Path(out), {}, where, start=start, teach=teach, progress=progress)
+    where = {"manifest": str(manifest_path), "embeddings": str(embeddings)}
+    return train_models(recipe, data, Path(out), where, start=start, teach=teach, progress=progress)
 
 
 def train_models(
     recipe: Recipe,
     data: Data,
     out: Path,
-    encoders: Mapping[str, Backbone],
     where: dict[str, Any],
     *,
     start: str | Path | None = None,
@@ -85,8 +83,7 @@ def train_models(
 ) -> Path:
     """Train a model per fold of `data` into the run folder `out`; see `train`.
 
-    encoders: what each model begins with, by modality, copied for each; none where `data` has stored frames.
-    where: what else config.json says of the run: manifest, embeddings, live.
+    Each begins with copies of the encoders of `data`. where: the paths in config.json: manifest, embeddings.
     """
     folds = folds_of(data, recipe)
     config = {
@@ -98,6 +95,7 @@ def train_models(
         "folds": [fold.number for fold in folds],
         "rows": data.digest(recipe.train.group),
         "stillwave": VERSION,
+        "live": bool(data.encoders()),
         **where,
     }
     if start is not None:
@@ -113,7 +111,7 @@ def train_models(
     for role in ("start", "teacher"):
         if role in config and Path(config[role]["run"]).resolve() == out.resolve():
             raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
-    build = partial(_built, recipe, data, encoders)
+    build = partial(_built, recipe, data)
     _check(recipe, data, folds, build)  # what is refused must cost no old run
     if processes.main:
         begin(out, config)
@@ -186,13 +184,11 @@ def _train_fold(
         checkpoint.unlink(missing_ok=True)
 
 
-def _built(
-    recipe: Recipe, data: Data, encoders: Mapping[str, Backbone], seed: tuple[int, ...], num_speakers: int
-) -> Model:
+def _built(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Model:
     """A model with the recipe's head for the frames of `data`, its weights drawn from `seed`."""
     shapes = {name: part.frame_shape for name, part in data.parts.items()}
     head = build_head(recipe, shapes, len(data.classes), seed, num_speakers)
-    if not encoders:
+    if not (encoders := data.encoders()):
         return Model({}, head)
     precision = recipe.train.precision
     own = {name: at_precision(deepcopy(encoder), precision) for name, encoder in encoders.items()}
@@ -211,7 +207,7 @@ def _frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
     """Of the first modality's frames; a fusion head that is given text alone has none to change."""
     if recipe.augment is None or next(iter(data.parts)) == "text":
         return None
-    return FrameAugment(**recipe.augment.model_dump())
+    return FrameAugment(**recipe.augment.options())
 
 
 def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:

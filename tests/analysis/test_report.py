@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from stillwave.analysis.report import PAGE, write_page
-from stillwave.analysis.report_facts import configuration, kept_epoch
+from stillwave.analysis.report import PAGE, render, write_page
+from stillwave.analysis.report_facts import kept_epoch
 from stillwave.analysis.report_runs import read_shown
 from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.cli import main
@@ -91,7 +91,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
+        self._text: list[str] = []
         self.tables: dict[str, list[list[str]]] = {}
         self._cell: list[str] | None = None
         self._rows: list[list[str]] = []
@@ -109,18 +109,27 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if self._cell is not None and tag in ("td", "th", "caption"):
             if tag == "caption":
-                self.tables["".join(self._cell)] = self._rows
+                self.tables[_shown(self._cell)] = self._rows
             else:
-                self._rows[-1].append("".join(self._cell))
+                self._rows[-1].append(_shown(self._cell))
             self._cell = None
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        self._text.append(data)
         if self._cell is not None:
             self._cell.append(data)
 
+    @property
+    def text(self) -> str:
+        return _shown(self._text)
+
     def attributes(self, name: str) -> Iterator[str]:
         return (value for _, found in self.elements if (value := found.get(name)) is not None)
+
+
+def _shown(parts: list[str]) -> str:
+    """Text with its white space as a browser shows it."""
+    return " ".join("".join(parts).split())
 
 
 @cache
@@ -167,7 +176,7 @@ def test_the_tables_say_what_was_measured(project: Path) -> None:
         f"{history['valid_uar'].iloc[-1]:.3f}",
         f"{history['valid_loss'].iloc[-1]:.3f}",
     ]
-    said = "".join(found.text)
+    said = found.text
     assert f"{metrics['n']} rows, each predicted" in said
     assert f"2 labelled rows without frames are left out: {', '.join(metrics['missing'])}" in said
     assert "learning_rate: 0.01" in said  # the recipe
@@ -181,8 +190,8 @@ def test_unknown_classes_have_their_curve_and_table(project: Path) -> None:
     assert {row[0] for row in rows} == set(metrics["scores"])
     assert rows[0][:2] == ["msp", f"{metrics['scores']['msp']['auroc']:.3f}"]
     assert any("unknown rows detected" in label for label in found.attributes("aria-label"))
-    assert f"Never trained: {MIDDLE}," in "".join(found.text)
-    assert "Unknown classes" not in "".join(page(project, "second").text)
+    assert f"Never trained: {MIDDLE}," in found.text
+    assert "Unknown classes" not in page(project, "second").text
 
 
 def test_runs_on_the_same_rows_are_paired_and_others_are_not(project: Path) -> None:
@@ -196,7 +205,7 @@ def test_runs_on_the_same_rows_are_paired_and_others_are_not(project: Path) -> N
     assert pairs[0][1] == f"{uar['difference']:+.3f}"
     assert pairs[0][2] == "{:+.3f} to {:+.3f}".format(*uar["interval"])
     assert pairs[0][4] == "{:+.3f} to {:+.3f}".format(*speakers["metrics"]["uar"]["interval"])
-    said = "".join(found.text)
+    said = found.text
     assert "Not compared with first: open has the same rows with other classes unknown (`stillwave" in said
     assert "another seed may move UAR as much" in said
 
@@ -226,7 +235,7 @@ def test_names_are_shown_and_not_run(project: Path) -> None:
     classes = {row[0] for row in found.tables["Scores of each class"]}
     assert {LOW, HIGH} <= classes
     assert SPEAKER in {row[0] for row in found.tables["Each speaker"]}
-    assert MIDDLE in "".join(found.text)
+    assert MIDDLE in found.text
 
 
 def test_every_picture_says_what_it_shows_and_every_table_has_a_name(project: Path) -> None:
@@ -353,7 +362,7 @@ def test_an_ensemble_is_not_taken_for_the_run(project: Path, tmp_path: Path) -> 
         [names[0], "each fold's own"],
         [names[1], "ensemble"],
     ]
-    said = "".join(found.text)
+    said = found.text
     assert "rows, of other/manifest.parquet, on which no model was trained, predicted by the ensemble" in said
     assert found.tables["Scores"][0][-1] == "95 % by speakers"  # no mean of one fold
     assert ["evaluated on", "other/manifest.parquet, by the ensemble of all folds"] in found.tables[
@@ -364,7 +373,7 @@ def test_an_ensemble_is_not_taken_for_the_run(project: Path, tmp_path: Path) -> 
 def test_only_the_same_recordings_are_paired(project: Path, tmp_path: Path) -> None:
     copied = evaluation(tmp_path / "other", project, "second", louder=2.0)
     write_page([project / "reports/first", copied], tmp_path / "page.html")
-    said = "".join(Page((tmp_path / "page.html").read_text()).text)
+    said = Page((tmp_path / "page.html").read_text()).text
     assert "Not compared with first: second has rows of the same names, of other recordings" in said
 
 
@@ -398,8 +407,8 @@ def test_an_evaluation_that_was_cut_short_is_none(
 
 
 def test_few_speakers_and_missing_ones_are_spoken_of(project: Path, tmp_path: Path) -> None:
-    assert "how well these 6 speakers were measured" in "".join(page(project, "first").text)
-    assert "of under about 20 speakers, that interval is too short" in "".join(page(project, "first").text)
+    assert "how well these 6 speakers were measured" in page(project, "first").text
+    assert "of under about 20 speakers, that interval is too short" in page(project, "first").text
     pages = []
     for name, lacking in (("first", slice(0, 2)), ("open", slice(0, None))):
         copied = shutil.copytree(project / "reports" / name, tmp_path / name)
@@ -418,7 +427,7 @@ def test_few_speakers_and_missing_ones_are_spoken_of(project: Path, tmp_path: Pa
         shutil.copytree(copied, tmp_path / f"{name}_again")
         write_page([copied, tmp_path / f"{name}_again"], tmp_path / f"{name}.html")
         pages.append(Page((tmp_path / f"{name}.html").read_text()))
-    first, unknown = ("".join(one.text) for one in pages)
+    first, unknown = (one.text for one in pages)
     assert "2 of 34 rows have no speaker: they are in no bar or row of a speaker" in first
     assert "There is no interval by speakers: there are rows without a speaker" in first
     assert "rows have no speaker:" not in unknown  # those of known classes have one
@@ -472,12 +481,33 @@ def test_the_epoch_kept_has_the_figures_of_the_weights(metric: str) -> None:
 
 def test_models_that_differ_by_fold_say_so(project: Path) -> None:
     (shown,) = read_shown([project / "runs/first"], project / "reports")
-    facts = dict(found for found in configuration(shown)[0].rows)  # type: ignore[union-attr, misc]
+    facts = dict(page(project, "first").tables["What the run is"])
     total = sum(shown.sizes[0].values())
     assert facts["numbers per model"].startswith(f"{total:,} of the head; for new audio")
     larger = [sizes | {"personal": 16 * i} for i, sizes in enumerate(shown.sizes)]
-    facts = dict(configuration(replace(shown, sizes=larger))[0].rows)  # type: ignore[union-attr, arg-type]
+    facts = dict(Page(render([replace(shown, sizes=larger)])).tables["What the run is"])
     assert facts["numbers per model"].startswith(f"{total:,} to {total + 32:,} (by fold) of the head")
+
+
+def test_what_few_runs_have_is_said_too(project: Path) -> None:
+    (shown,) = read_shown([project / "runs/first"], project / "reports")
+    missing = [f"row{i}" for i in range(21)]
+    metrics = shown.metrics | {"n_missing": 21, "missing": missing, "absent": {"audio": 0, "text": 4}}
+    metrics |= {"per_speaker": {}, "per_language": {}, "intervals": {"rows": metrics["intervals"]["rows"]}}
+    config = shown.config | {"live": True, "embeddings": None, "start": {"run": "runs/a"}}
+    (one,) = shown.environments
+    one = one | {"gpu": {"name": "H100", "memory_gib": 79.2}, "git": {"commit": "abc", "dirty": True}}
+    found = Page(render([replace(shown, metrics=metrics, config=config, environments=[one])]))
+    assert f"are left out: {', '.join(missing[:20])}, .... 4 rows have no text. Scores" in found.text
+    assert "There is no interval by speakers: there are no speakers. Those by rows" in found.text
+    assert "Speakers and languages" not in found.text
+    assert "#run-0-speakers" not in found.attributes("href")
+    facts = dict(found.tables["What the run is"])
+    assert facts["frames"] == "none stored: the backbone is trained too"
+    assert facts["numbers per model"].endswith("backbone; what stayed frozen is needed besides")
+    assert facts["start"] == "runs/a"
+    trained = dict(found.tables["Trained on"])
+    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, and changes not committed")
 
 
 def test_blues_differ_on_dark_paper() -> None:

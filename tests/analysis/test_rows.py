@@ -23,7 +23,7 @@ from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
-from stillwave.pipeline.runs.live_data import data_of_run
+from stillwave.pipeline.runs.data import data_of_run
 from stillwave.pipeline.runs.predictions import predict_folds
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.train.stage import train

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillwave.heads.augment import FrameAugment
 from stillwave.heads.classifier import SegmentClassifier
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.objective import Objective
 from stillwave.heads.open_set import SCORES
 from stillwave.heads.personal import Personalised

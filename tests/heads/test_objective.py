@@ -7,8 +7,8 @@ from torch import Tensor
 from stillwave.heads.base import Outputs
 from stillwave.heads.cac import CACHead
 from stillwave.heads.classifier import SegmentClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.losses import ClassBalancedFocalLoss, LabelSmoothingCrossEntropy
-from stillwave.heads.multimodal import FusionClassifier
 from stillwave.heads.objective import Objective
 
 COUNTS, CLASS_WEIGHTS = torch.tensor([5, 9, 2]), torch.tensor([1.0, 0.5, 2.0])

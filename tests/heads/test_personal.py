@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from stillwave.heads.classifier import SegmentClassifier
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.personal import Personalised
 from stillwave.heads.pooled import PooledClassifier
 

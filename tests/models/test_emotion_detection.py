@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from stillwave.models.emotion_detection import EmotionDetectionModel
 from stillwave.pipeline.backbones.encodec import EncodecConfig
-from stillwave.pipeline.backbones.encodec_models import MODELS, SIZES, draw_codebooks
-from stillwave.pipeline.backbones.encodec_package import import_encodec
+from stillwave.pipeline.backbones.encodec.models import MODELS, SIZES, draw_codebooks
+from stillwave.pipeline.backbones.encodec.package import import_encodec
 from stillwave.pipeline.backbones.weights import random_weights
 
 DIM = 32

@@ -60,7 +60,7 @@ def test_sizes_that_make_no_model_are_named(sizes: tuple[int, ...], message: str
 def test_the_shortest_clip_gives_one_frame() -> None:
     encoder = SimpleAudioClassifier(2, 434).encoders["frames"]
     assert encoder.num_frames(1) == 1
-    assert encoder._frames_of(433) == 0
+    assert encoder.frames_of(433) == 0
 
 
 def test_the_seed_draws_the_weights_and_leaves_torchs_generator() -> None:

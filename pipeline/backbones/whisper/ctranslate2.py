@@ -43,7 +43,7 @@ def read_whisper(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             scale = found.get(f"{name}_scale")
             tensor = torch.from_numpy(value.astype(np.float32))
             if scale is not None:  # 8-bit integers, a scale per row
-                tensor = tensor / torch.from_numpy(np.asarray(scale, np.float32)).reshape(-1, 1)
+                tensor = tensor / torch.from_numpy(scale.astype(np.float32)).reshape(-1, 1)
             state |= _renamed(name, tensor)
     for name in [name for name in state if name.endswith("k_proj.bias")]:
         del state[name]  # all zeros: Whisper's keys have no bias
@@ -132,5 +132,7 @@ def _sizes(found: dict[str, np.ndarray[Any, Any]], state: dict[str, Tensor]) -> 
     for side in ("encoder", "decoder"):
         sizes[f"{side}_ffn_dim"] = len(state[f"{side}.layers.0.fc1.weight"])
         sizes[f"{side}_attention_heads"] = int(found[f"{side}/num_heads"])
-        sizes[f"{side}_layers"] = len({key.split(".")[2] for key in state if key.startswith(f"{side}.layers.")})
+        sizes[f"{side}_layers"] = len(
+            {key.split(".")[2] for key in state if key.startswith(f"{side}.layers.")}
+        )
     return sizes

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from stillwave.pipeline.backbones.mel import MelSettings, slaney_filters
+from stillwave.pipeline.backbones.mel_filters import slaney_filters
 
+SAMPLE_RATE, N_FFT, HOP_LENGTH = 16000, 400, 160  # of every Whisper
 FLOOR = 1e-10  # of a band's power
 DYNAMIC_RANGE = 8.0  # in powers of ten: what is fainter than a window's loudest band by more is cut off
 
@@ -12,26 +13,23 @@ DYNAMIC_RANGE = 8.0  # in powers of ten: what is fainter than a window's loudest
 class WhisperMel(nn.Module):
     """Power spectrum of a periodic Hann window, Slaney mel bands, log10, cut 8 below the window's loudest.
 
-    Frame t is centred on sample t * hop_length; the window is mirrored at its two ends. As transformers'
+    Frame t is centred on sample 160 * t; the window is mirrored at its two ends. As transformers'
     WhisperFeatureExtractor, to 1e-5.
     """
 
     hann: Tensor
     filters: Tensor
 
-    def __init__(self, settings: MelSettings) -> None:
+    def __init__(self, num_mels: int) -> None:
         super().__init__()
-        self.settings = settings
-        self.register_buffer("hann", torch.hann_window(settings.n_fft), persistent=False)
-        self.register_buffer("filters", slaney_filters(settings), persistent=False)
+        self.register_buffer("hann", torch.hann_window(N_FFT), persistent=False)
+        self.register_buffer("filters", slaney_filters(num_mels, N_FFT, SAMPLE_RATE), persistent=False)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(windows, samples), 0 behind what is heard -> (windows, num_mels, samples / hop_length) fp32."""
-        settings = self.settings
-        half = settings.n_fft // 2
-        mirrored = nn.functional.pad(windows.float(), (half, half), mode="reflect")
+        """(windows, samples), 0 behind what is heard -> (windows, num_mels, samples / 160) fp32."""
+        mirrored = nn.functional.pad(windows.float(), (N_FFT // 2, N_FFT // 2), mode="reflect")
         spectrum = torch.stft(
-            mirrored, settings.n_fft, settings.hop_length, window=self.hann, center=False, return_complex=True
+            mirrored, N_FFT, HOP_LENGTH, window=self.hann, center=False, return_complex=True
         )[..., :-1]
         power = spectrum.real.square() + spectrum.imag.square()
         bands = (self.filters @ power).clamp(min=FLOOR).log10()

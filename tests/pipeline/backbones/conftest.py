@@ -13,12 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillwave.pipeline.backbones import Backbone, build_backbone, parse_backbone
-from stillwave.pipeline.backbones.conformer import Architecture, Conformer
-from stillwave.pipeline.backbones.nemo import import_nemo
-from stillwave.pipeline.backbones.nemo_file import to_nemo
-from stillwave.pipeline.backbones.parakeet import build_parakeet
+from stillwave.pipeline.backbones.fastconformer.conformer import Architecture, Conformer
+from stillwave.pipeline.backbones.fastconformer.nemo import import_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import to_nemo
+from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet
 from stillwave.pipeline.backbones.quiet import quiet
 from stillwave.pipeline.backbones.weights import random_weights
+from tests.pipeline.backbones.ctranslate2_files import whisper_variables, write_variables
+from tests.pipeline.backbones.onnx_files import write_graphs
 from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {
@@ -36,6 +38,19 @@ SMALL_AST = {  # windows of 128 mel frames: 12 steps of 12 patches, 1.2 s from o
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 64,
+}
+SMALL_WHISPER = {  # windows of 2 s: 100 frames
+    "d_model": 48,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "max_source_positions": 100,
+    "max_target_positions": 20,
+    "vocab_size": 60,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
 }
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16}
 ENCODEC_48KHZ = {  # transformers' defaults are the 24 kHz model
@@ -108,7 +123,7 @@ def _save_encodec(root: Path, model: str, **settings: Any) -> list[str]:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name -> folder of a saved model: wav2vec2 with group or layer norm, AST, Parakeet, EnCodec, BERT."""
+    """Name -> folder of a saved model."""
     root = tmp_path_factory.mktemp("models")
     transformers.utils.logging.disable_progress_bar()
     layer_norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -119,6 +134,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     config = transformers.ASTConfig(**SMALL_AST)
     _seeded(lambda: transformers.ASTModel(config)).save_pretrained(root / "ast")
     (root / "ast" / "preprocessor_config.json").write_text(json.dumps({"mean": -6.5, "std": 5.5}))
+    config = transformers.WhisperConfig(**SMALL_WHISPER)
+    whisper = _seeded(lambda: transformers.WhisperModel(config))
+    whisper.save_pretrained(root / "whisper")
+    (root / "whisper-ct2").mkdir()
+    (root / "whisper-ct2" / "config.json").write_text("{}")
+    write_variables(root / "whisper-ct2" / "model.bin", whisper_variables(whisper.state_dict(), heads=4))
     parakeet = build_parakeet(SMALL_CONFORMER, small_conformer().state_dict())
     parakeet.model.save_pretrained(root / "parakeet")
     (root / "parakeet" / "preprocessor_config.json").write_text(json.dumps(PARAKEET_FRONT))
@@ -134,7 +155,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     _seeded(lambda: transformers.BertModel(config)).save_pretrained(root / "bert")
     encodec = [*_save_encodec(root, "24khz"), *_save_encodec(root, "48khz", **ENCODEC_48KHZ)]
-    return {name: root / name for name in (*encodec, "group", "layer", "ast", "parakeet", "bert")}
+    names = ("group", "layer", "ast", "whisper", "whisper-ct2", "parakeet", "bert", *encodec)
+    return {name: root / name for name in names}
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small ONNX graphs."""
+    folder = tmp_path_factory.mktemp("graphs")
+    write_graphs(folder)
+    return folder
 
 
 def small_conformer() -> Conformer:
@@ -232,13 +262,15 @@ def waveform() -> Callable[[int], Tensor]:
 
 
 @pytest.fixture(scope="session")
-def configure(folders: dict[str, Path], request: pytest.FixtureRequest) -> Callable[..., Any]:
+def configure(folders: dict[str, Path], graphs: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """`configure(variant, **changes)`: its config, with folder names made paths."""
 
     def configure(variant: str, **changes: Any) -> Any:
         raw = VARIANTS[variant] | changes
         if raw.get("weights") in folders:
             raw = raw | {"weights": str(folders[raw["weights"]])}
+        named = [name for name in ("graph", "front") if raw.get(name) and "/" not in raw[name]]
+        raw = raw | {name: str(graphs / raw[name]) for name in named}
         if raw.get("weights") == "small.nemo":  # written when first asked for: NeMo takes seconds to import
             raw = raw | {"weights": str(request.getfixturevalue("nemo_file"))}
         return parse_backbone(raw, variant, trusted=True)

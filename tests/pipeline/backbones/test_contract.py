@@ -177,6 +177,7 @@ STAGES: dict[str, tuple[int, str, str]] = {
     "wav2vec2-group": (5, "feature_extractor", "feature_projection"),
     "wav2vec2-layer-some": (5, "feature_extractor", "encoder.pos_conv_embed"),
     "ast-tiny": (3, "embeddings", "blocks.0"),
+    "whisper-small": (4, "encoder.conv1", "encoder.layers.0"),
     "encodec-24": (11, "encoder.layers.0", "encoder.layers.1"),
     "encodec-package-24": (11, "encoder.model.0", "encoder.model.1"),
     "fastconformer-tiny": (4, "encoder.subsampling", "encoder.layers.0"),
@@ -278,6 +279,15 @@ CHANGES: dict[str, dict[str, list[Any]]] = {
         "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
         "compile": [True], "seed": [1], "size": ["base"], "weights": ["ast"], "frequency": ["concat"],
     },
+    "whisper-tiny": {
+        "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
+        "compile": [True], "seed": [1], "size": ["base"], "weights": ["whisper"], "window": ["clip"],
+    },
+    "onnx-windows": {
+        "storage_dtype": ["float32"], "graph": ["other.onnx"], "front": ["other_front.onnx"],
+        "sample_rate": [8000], "input_scale": [2.0], "front_scale": [1.0], "front_offset": [0.0],
+        "hop": [5], "pad": [80],
+    },
     "encodec-tiny": {
         "storage_dtype": ["float32"], "seed": [1], "size": ["base"], "weights": ["encodec-24khz"],
         "model": ["48khz"], "implementation": ["encodec"], "embedding": ["encoder"], "bandwidth": [3, 24],
@@ -307,15 +317,18 @@ CHANGES: dict[str, dict[str, list[Any]]] = {
 }  # fmt: skip
 KNOBS: dict[str, Any] = {
     "dropout": 0.5, "max_batch_frames": 7, "max_bad_fraction": 0.5, "download": False, "revision": "main",
-    "views": {"count": 1, "gaussian": {"probability": 1}},
+    "views": {"count": 1, "gaussian": {"probability": 1}}, "sha256": None, "front_sha256": None,
 }  # fmt: skip
 ONE_VALUE = {
     "fbank": {"kind", "precision"},
     "wav2vec2": {"kind"},
     "ast": {"kind"},
     "cnn1d": {"kind"},
-    "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see test_encodec.py
+    "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see encodec/
     "hear": {"kind", "precision"},
+    "whisper": {"kind"},
+    # The rest must be as the graphs are: see test_onnx.py.
+    "onnx": {"kind", "precision", "sees", "window", "front_window", "front_hop"},
     "fastconformer": {"kind"},
     "mbert": {"kind", "views"},
     "sanet": {"kind"},
@@ -355,7 +368,7 @@ def test_random_weights_leave_the_global_generator_alone(variant: str, configure
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-FP32_ONLY = {"fbank", "hear"}  # and a quantizer, where rounding would pick another codebook entry
+FP32_ONLY = {"fbank", "hear", "onnx"}  # and a quantizer, where rounding would pick another codebook entry
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ THE_CPUS = {"fp32": 1e-4, "bf16": 0.999, "fp16": 0.999}
 # cuDNN takes another algorithm for another shape; the norm of EnCodec 48 kHz, over time, makes most of it.
 ALONE_ENCODEC_48 = ALONE | {"bf16": 0.9998}
 # Their own code, or that of a library, asks for numbers on the way: HEAR modules and NeMo.
-WAITING = ("hear", "fastconformer-nemo")
+WAITING = ("hear", "onnx", "fastconformer-nemo")
 ENCODECS_QUANTIZER = "encodec-package-48-quantized"  # copies a 0.0 to the GPU for each batch
 
 
@@ -50,7 +50,9 @@ def test_what_has_no_other_precision_than_fp32(configure: Callable[..., Any]) ->
     alone = {name for name in names if configured(configure, name, "bf16") is None}
     assert alone == {name for name in names if configured(configure, name, "fp16") is None}
     quantized = {name for name in names if VARIANTS[name].get("embedding") == "quantized"}
-    assert alone == quantized | {name for name in names if VARIANTS[name]["kind"] in ("fbank", "hear")}
+    assert alone == quantized | {
+        name for name in names if VARIANTS[name]["kind"] in ("fbank", "hear", "onnx")
+    }
 
 
 @pytest.fixture(params=["fp32", "bf16", "fp16"])
@@ -146,7 +148,7 @@ def test_the_path_of_a_gpu_gives_the_same_frames(
     batch, lengths = pad([make_item(length) for length in mixed_lengths(backbone)])
     with torch.inference_mode():
         expected, counts = backbone(batch, lengths)
-        for module in pkgutil.iter_modules(backbones.__path__, "stillwave.pipeline.backbones."):
+        for module in pkgutil.walk_packages(backbones.__path__, "stillwave.pipeline.backbones."):
             if hasattr(found := importlib.import_module(module.name), "on_host"):
                 monkeypatch.setattr(found, "on_host", lambda tensor: False)
         values, same = backbone(batch, lengths)

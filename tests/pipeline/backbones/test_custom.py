@@ -188,4 +188,4 @@ def test_a_config_loads_the_module_of_its_own_kind_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     names = {name.removeprefix("stillwave.pipeline.backbones.") for name in done.stdout.split()}
-    assert names == {"base", "config", "fbank", "numerics", "weights"}
+    assert names == {"base", "config", "fbank", "numerics", "quiet", "weights"}

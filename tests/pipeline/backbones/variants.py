@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stillwave.pipeline.backbones import Backbone
+from tests.pipeline.backbones.onnx_files import CLIPS, WINDOWS
 
 WAV2VEC2_TINY = Path(__file__).parents[3] / "configs" / "backbones" / "wav2vec2_tiny.yaml"
 HEAR_API = "stillwave.pipeline.backbones.hear_api"
@@ -20,6 +21,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ast-tiny": {"kind": "ast", **TINY},
     "ast-short": {"kind": "ast", "weights": "ast"},
     "ast-short-all": {"kind": "ast", "weights": "ast", "layers": "all"},
+    "whisper-tiny": {"kind": "whisper", **TINY},
+    "whisper-small": {"kind": "whisper", "weights": "whisper"},
+    "whisper-clip-all": {"kind": "whisper", "weights": "whisper", "layers": "all", "window": "clip"},
+    "whisper-ctranslate2": {"kind": "whisper", "weights": "whisper-ct2", "layers": [0, -1]},
+    "onnx-windows": {"kind": "onnx", **WINDOWS},
+    "onnx-windows-padded": {"kind": "onnx", **WINDOWS, "pad": 280},
+    "onnx-clip": {"kind": "onnx", **CLIPS},
     "encodec-tiny": {"kind": "encodec", **TINY, "embedding": "quantized"},
     "encodec-tiny-48": {"kind": "encodec", **TINY, "model": "48khz"},
     "encodec-24": {"kind": "encodec", "weights": "encodec-24khz"},
@@ -57,7 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mbert-tiny": {"kind": "mbert", **TINY},
     "mbert-folder": {"kind": "mbert", "weights": "bert"},
     "mbert-all": {"kind": "mbert", "weights": "bert", "layers": "all"},
-    # With a clip_s every item has the same number of frames: test_cnn1d.py, test_sanet.py.
+    # With a clip_s every item has the same number of frames: test_cnn1d.py, sanet/test_backbone.py.
     "cnn1d": {"kind": "cnn1d", "clip_s": None},
     "sanet": {"kind": "sanet", "size": "tiny", "clip_s": None},
 }

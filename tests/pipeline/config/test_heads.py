@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.pooled import PooledClassifier
 from stillwave.pipeline.config.base import ConfigError, load_config, parse_config
 from stillwave.pipeline.config.heads import HEADS

@@ -1,12 +1,13 @@
 """A corpus that the user's own code imports, from a folder that is not the project's."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
-from stillwave.pipeline.corpora import CorpusConfig, custom
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.base import Imported
 from stillwave.pipeline.corpora.custom import Custom
 
@@ -56,14 +57,14 @@ def test_the_code_gets_the_root_and_the_further_fields(tmp_path: Path, code: str
     mine = config("my_corpora:read", suffix=".wav", label="word", classes=["x"])
     assert "my_corpora" not in sys.modules  # a config alone runs nothing
     with pytest.raises(ValueError, match="suffix"):
-        custom.read(config("my_corpora:read"), tmp_path)
-    imported = custom.read(mine, tmp_path)
+        config("my_corpora:read").read(tmp_path)
+    imported = mine.read(tmp_path)
     assert [row["id"] for row in imported.rows] == ["a", "b"]
     assert {row["emotion"] for row in imported.rows} == {"happy"}  # `label` is the corpus's own field
 
 
 def test_a_class_may_be_an_imported_itself(tmp_path: Path, code: str) -> None:
-    imported = custom.read(config("my_corpora:Corpus"), tmp_path)
+    imported = config("my_corpora:Corpus").read(tmp_path)
     assert isinstance(imported, Imported)
     assert imported.rows == [{"id": "a", "path": f"{tmp_path}/a.wav", "emotion": None}]
 
@@ -87,7 +88,18 @@ def test_code_that_cannot_be_used_is_refused(
     tmp_path: Path, code: str, path: str, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match="`class` .*" + message):
-        custom.read(config(path, **fields), tmp_path)
+        config(path, **fields).read(tmp_path)
+
+
+def test_a_config_loads_the_module_of_its_own_kind_alone() -> None:
+    code = (
+        "import sys; from stillwave.pipeline.config.base import load_config; "
+        "from stillwave.pipeline.corpora import CorpusConfig; "
+        "load_config('configs/corpora/emodb.yaml', CorpusConfig); "
+        "print(*sorted(name for name in sys.modules if name.startswith('stillwave.pipeline.corpora.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "stillwave.pipeline.corpora.base stillwave.pipeline.corpora.named\n"
 
 
 def test_a_config_without_its_class_is_refused() -> None:

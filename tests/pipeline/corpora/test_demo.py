@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_cell_is_there(root: Path) -> None:
-    rows = demo.read(Demo(kind="demo"), root).rows
+    rows = Demo(kind="demo").read(root).rows
     cells = Counter((row["language"], row["emotion"], row["speaker"]) for row in rows)
     assert len(LANGUAGES) >= 4
     assert len(cells) == len(LANGUAGES) * 4 * 6

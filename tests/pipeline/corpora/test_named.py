@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
-from stillwave.pipeline.corpora import CorpusConfig, named
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.named import Named
 
 RULE = {
@@ -31,7 +31,7 @@ def files(root: Path, *names: str) -> Path:
 
 def test_groups_values_and_constants_become_columns(tmp_path: Path) -> None:
     files(tmp_path, "deep/ann/h1.wav", "bob/s2.flac", "bob/x3.wav", "s4.wav")
-    imported = named.read(config(), tmp_path)
+    imported = config().read(tmp_path)
     assert imported.rows == [
         {
             "id": name.rsplit(".", 1)[0].removeprefix("deep/"),
@@ -50,13 +50,13 @@ def test_groups_values_and_constants_become_columns(tmp_path: Path) -> None:
 
 def test_the_fewest_folders_that_match_are_read(tmp_path: Path) -> None:
     files(tmp_path, "ann/h1.wav", "ann/h2/h3.wav")
-    rows = named.read(config(pattern=r"((?P<speaker>\w+)/)?(?P<emotion>[hs])\d+"), tmp_path).rows
+    rows = config(pattern=r"((?P<speaker>\w+)/)?(?P<emotion>[hs])\d+").read(tmp_path).rows
     assert [(row["id"], row["speaker"]) for row in rows] == [("h1", None), ("h3", None)]
 
 
 def test_columns_are_chosen_and_ordered_and_rows_kept_by_value(tmp_path: Path) -> None:
     files(tmp_path, "ann/h1.wav", "ann/s1.wav", "bob/s1.wav")
-    imported = named.read(config(columns=["emotion", "speaker"], keep={"speaker": ["ann"]}), tmp_path)
+    imported = config(columns=["emotion", "speaker"], keep={"speaker": ["ann"]}).read(tmp_path)
     assert [list(row.items())[2:] for row in imported.rows] == [
         [("emotion", "happy"), ("speaker", "ann")],
         [("emotion", "sad"), ("speaker", "ann")],
@@ -105,7 +105,7 @@ def test_a_rule_that_cannot_be_used_is_refused(fields: dict[str, object], messag
 def test_a_file_whose_value_the_rule_lacks_is_an_error(tmp_path: Path) -> None:
     files(tmp_path, "ann/h1.wav", "ann/s1.wav")
     with pytest.raises(ValueError, match=r"values\.emotion: no value for 's', which ann/s1\.wav has; add it"):
-        named.read(config(values={"emotion": {"h": "happy"}}), tmp_path)
+        config(values={"emotion": {"h": "happy"}}).read(tmp_path)
 
 
 def test_a_rule_that_no_file_matches_is_an_error(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_rule_that_no_file_matches_is_an_error(tmp_path: Path) -> None:
         r"pattern: none of the 2 audio files below .* matches .*; the first is .*happy/ann\.wav, .*--root"
     )
     with pytest.raises(ValueError, match=message):
-        named.read(config(), tmp_path)
+        config().read(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["emodb", "fsdd", "ravdess", "crema_d", "urdu"])

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from stillwave.pipeline.config.base import load_config
-from stillwave.pipeline.corpora import CorpusConfig, named
+from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.named import Named
 from stillwave.pipeline.corpora.prepare import prepare
@@ -245,7 +245,7 @@ def test_no_split_puts_a_speaker_on_two_sides(path: Path) -> None:
 
 def test_what_does_not_fit_is_rejected_and_what_is_no_audio_is_counted(tmp_path: Path) -> None:
     touch(tmp_path, "wav/03a01Fa.wav", "wav/03a01Fa (1).wav", "erkennung.txt", "wav/.DS_Store", "wav/._x.wav")
-    imported = named.read(config("emodb"), tmp_path)
+    imported = config("emodb").read(tmp_path)
     assert [row["id"] for row in imported.rows] == ["03a01Fa"]
     assert imported.rows[0]["path"] == (tmp_path / "wav/03a01Fa.wav").as_posix()
     [rejected] = imported.rejected
@@ -256,16 +256,16 @@ def test_what_does_not_fit_is_rejected_and_what_is_no_audio_is_counted(tmp_path:
 
 def test_ids_are_what_matches_or_the_group_of_that_name(tmp_path: Path) -> None:
     touch(tmp_path, "x/DC/a01.wav", "x/KL/a01.wav", "0011/Angry/test/0011_000351.wav")
-    savee = named.read(config("savee"), tmp_path)
+    savee = config("savee").read(tmp_path)
     assert [row["id"] for row in savee.rows] == ["DC/a01", "KL/a01"]
-    assert [row["id"] for row in named.read(config("esd"), tmp_path).rows] == ["0011_000351"]
+    assert [row["id"] for row in config("esd").read(tmp_path).rows] == ["0011_000351"]
 
 
 def test_ravdess_speech_and_song(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-01-03-01-01-01-01.wav", "Actor_01/03-02-03-01-01-01-01.wav")
-    speech = named.read(config("ravdess"), tmp_path)
-    song = named.read(config("ravdess", "keep.channel=[song]"), tmp_path)
-    both = named.read(config("ravdess", "keep={}"), tmp_path)
+    speech = config("ravdess").read(tmp_path)
+    song = config("ravdess", "keep.channel=[song]").read(tmp_path)
+    both = config("ravdess", "keep={}").read(tmp_path)
     assert [row["channel"] for row in speech.rows] == ["speech"]
     assert speech.excluded == {"song": 1}
     assert [row["channel"] for row in song.rows] == ["song"]
@@ -277,7 +277,7 @@ def test_linked_folders_are_followed(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/SM1_F1_N01.wav")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "Neutral").symlink_to(tmp_path / "elsewhere")
-    assert len(named.read(config("urdu"), tmp_path / "corpus").rows) == 1
+    assert len(config("urdu").read(tmp_path / "corpus").rows) == 1
 
 
 def test_prepare_reads_splits_and_quarantines_by_the_rule(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,31 @@ def test_tuned_thresholds_are_taken_where_there_are_some(calibration: Calibratio
     assert threshold_of(OpenSet(), "knn", calibration) == calibration.thresholds["knn"]
     assert threshold_of(OpenSet(threshold="tuned"), "msp", calibration) == calibration.thresholds["msp"]
     assert threshold_of(OpenSet(), "msp", calibration) == 0.3
+
+
+def test_no_score_is_computed_that_nobody_asks_for(
+    features: ToyFeatures, trained: SegmentClassifier, calibration: Calibration
+) -> None:
+    outputs, config = outputs_of(trained, features, TEST), OpenSet(score="energy", threshold=-1.5)
+    whole = calibration.values(outputs, config)
+    names = [f"{kind}_{name}" for kind in ("score", "tuned") for name in calibration.scorers]
+    assert list(whole) == ["p", *names, "threshold", "score"]
+    np.testing.assert_array_equal(whole["p"], calibration.probabilities(outputs))
+    for name, values in calibration.scores(outputs).items():
+        np.testing.assert_array_equal(whole[f"score_{name}"], values)
+        assert set(whole[f"tuned_{name}"]) == {calibration.thresholds[name]}
+    np.testing.assert_array_equal(whole["score"], whole["score_energy"])
+    assert set(whole["threshold"]) == {-1.5}
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    asked = ("energy", "msp")
+    others = {name: scorer if name in asked else refuse for name, scorer in calibration.scorers.items()}
+    few = replace(calibration, scorers=others).values(outputs, config, ["msp", "learned_uncertainty"])
+    assert few.keys() == {"p", "score", "threshold", *(f"{k}_{n}" for k in ("score", "tuned") for n in asked)}
+    for name, values in few.items():
+        np.testing.assert_array_equal(values, whole[name])
 
 
 def test_what_is_saved_scores_the_same_to_the_bit(

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from stillwave.pipeline.backbones.fbank import FbankConfig
-from stillwave.pipeline.config.recipe import Recipe, Train
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.config.train import Train
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import folds_of

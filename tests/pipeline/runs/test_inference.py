@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from stillwave.heads.base import Outputs
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.pipeline.runs.inference import outputs_of, predict
 from tests.pipeline.train.test_fit import ToyFeatures
 

@@ -24,7 +24,6 @@ from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.inference import predict
-from stillwave.pipeline.runs.live_data import load_live_data
 from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.runs.unfreeze import unfreeze
@@ -119,7 +118,7 @@ def test_cached_and_live_logits_agree(
     wanted = recipe(name, head=head, train=TRAIN | {"epochs": 1})
     run = cached(table, speech, tmp_path, wanted)
     stored = load_data(wanted, table, tmp_path)
-    live = load_live_data(wanted, table, Run.open(run).encoders())
+    live = load_data(wanted, table, encoders=Run.open(run).encoders())
     rows = np.arange(12)
     from_store = predict(Run.open(run).model(0).head, stored.features, rows)
     from_audio = predict(Run.open(run).model(0, Run.open(run).encoders()), live.features, rows)
@@ -140,7 +139,7 @@ def test_speech_and_text_live_agree_with_their_stores_and_may_be_absent(
     extract(config("mbert", max_bad_fraction=0.5), table, tmp_path / "mbert.zarr")
     run = train(both, table, tmp_path, tmp_path / "run", manifest_path=speech / "manifest.parquet")
     stored = load_data(both, table, tmp_path)
-    live = load_live_data(both, table, Run.open(run).encoders())
+    live = load_data(both, table, encoders=Run.open(run).encoders())
     assert live.absent() == stored.absent() == {"audio": 0, "text": 2}
     rows = np.arange(10)
     from_store = predict(Run.open(run).model(0).head, stored.features, rows)
@@ -237,7 +236,7 @@ def test_what_is_frozen_stays_in_eval_mode() -> None:
 def test_recomputing_activations_changes_no_gradient(name: str, table: pd.DataFrame) -> None:
     wanted = recipe(name)
     encoder = build_backbone(config(name))
-    data = load_live_data(wanted, table, {"frames": encoder})
+    data = load_data(wanted, table, encoders={"frames": encoder})
     inputs = data.features.batch(np.array([0, 7, 3]))
     shapes = {name: part.frame_shape for name, part in data.parts.items()}
     gradients = []
@@ -291,7 +290,7 @@ def test_a_killed_fine_tuning_ends_with_the_weights_of_one_that_was_not(
 def test_what_an_epoch_hears_follows_from_seed_epoch_and_row(table: pd.DataFrame) -> None:
     effects = {"speed": {"probability": 1.0}}
     wanted = tuned(augment=effects, crop_s=0.5)
-    features = load_live_data(wanted, table, {"frames": build_backbone(config("wav2vec2"))}).features
+    features = load_data(wanted, table, encoders={"frames": build_backbone(config("wav2vec2"))}).features
 
     def heard(epoch: int, seed: int, rows: list[int]) -> list[torch.Tensor]:
         values, lengths = features.of_epoch(epoch, (seed,)).batch(np.array(rows))
@@ -448,7 +447,7 @@ def test_what_a_start_had_trained_is_kept_though_it_is_frozen_now(
     assert before.keys() == after.keys()
     for name in (name for name in before if name.startswith("encoders.")):
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=1e-5)
-    data = load_live_data(still, table, Run.open(run).encoders())
+    data = load_data(still, table, encoders=Run.open(run).encoders())
     rows = np.arange(8)
     one, other = (predict(Run.open(path).model(0), data.features, rows) for path in (whole, run))
     assert relative(other, one) < 1e-4
@@ -482,7 +481,7 @@ def test_decoded_rows_are_kept_as_long_as_there_is_room(
     size = int(table.loc[0, "num_samples"]) * 4
     monkeypatch.setattr("stillwave.pipeline.runs.waveforms.RESIDENT_BYTES", 3 * size)
     wanted = tuned(augment={"gaussian": {"probability": 1.0}})
-    data = load_live_data(wanted, table, {"frames": build_backbone(config("wav2vec2"))})
+    data = load_data(wanted, table, encoders={"frames": build_backbone(config("wav2vec2"))})
     features: Any = data.features
     for epoch in range(4):
         features.of_epoch(epoch, (0,)).batch(np.arange(len(table)))

@@ -14,8 +14,8 @@ import torch
 import stillwave.pipeline.train.fit as fit_module
 from stillwave.heads.augment import FrameAugment
 from stillwave.heads.base import Outputs
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.losses import ClassBalancedFocalLoss
-from stillwave.heads.multimodal import FusionClassifier
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.backbones.mbert import MbertConfig
 from stillwave.pipeline.config.recipe import Recipe
@@ -238,7 +238,7 @@ def test_thirty_five_blocks_learn_and_a_killed_training_ends_with_the_same_weigh
 ) -> None:
     monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY_S", 0)
     monkeypatch.setattr(
-        "stillwave.heads.deep.CHECKPOINT_ROWS", 1
+        "stillwave.heads.fusion.deep.CHECKPOINT_ROWS", 1
     )  # activations computed again, whatever the batch
     features, losses = TwoModalities(), Losses(**LOSSES)
     config = Train(epochs=8, batch_size=8, learning_rate=3e-3)

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from stillwave.heads.multimodal import FusionClassifier
+from stillwave.heads.fusion import FusionClassifier
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Group, Train

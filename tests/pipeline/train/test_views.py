@@ -14,7 +14,8 @@ import stillwave.pipeline.train.fit as fit_module
 import stillwave.pipeline.train.stage as train_module
 from stillwave.cache import EmbeddingStore, Row, Spec
 from stillwave.pipeline.backbones.base import Frames
-from stillwave.pipeline.config.recipe import Recipe, RecipeViews, Train
+from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.config.train import RecipeViews, Train
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.features import CachedFeatures
@@ -126,7 +127,7 @@ class Spy(CachedFeatures):
 def test_every_epoch_draws_one_view_per_training_row(
     manifest: pd.DataFrame, embeddings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillwave.pipeline.runs.data.CachedFeatures", Spy)
+    monkeypatch.setattr("stillwave.pipeline.runs.origins.CachedFeatures", Spy)
     data, epochs = load_data(recipe("sample"), manifest, embeddings), 25
     assert isinstance(data.features, Spy)
     train, valid = np.arange(24), np.arange(24, 36)

@@ -1,0 +1,86 @@
+"""What backbones of transformers' models share: where the model is from, and which hidden states are kept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stillwave.pipeline.backbones.base import Backbone
+from stillwave.pipeline.backbones.config import Layers, PretrainedConfig
+from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
+
+
+class TransformerBackbone(Backbone):
+    """Hidden states of a model of `transformers`, those that `layers` of its config names."""
+
+    config: Any
+    libraries = ("torch", "transformers")
+    # The fields of the model's own config that alter numbers without showing in the weights' shapes.
+    architecture_fields: ClassVar[Sequence[str]]
+
+    def __init__(self, config: PretrainedConfig, architecture: Any) -> None:
+        """architecture: the model's own config."""
+        super().__init__()
+        self.config, self.architecture = config, architecture
+        self.layers = resolve_layers(config.layers, architecture.num_hidden_layers)
+        self.num_layers = len(self.layers)
+        self.dim = architecture.hidden_size
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What the fingerprint says of what comes before the model."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> dict[str, Any]:
+        fields, described = super().fingerprint(), self.architecture.to_dict()
+        fields["config"] |= {"layers": self.layers}
+        architecture = {name: described[name] for name in self.architecture_fields}
+        return fields | {"architecture": architecture, "preprocessing": self.preprocessing()}
+
+
+def load_transformer(
+    config: Any,
+    model_class: Any,
+    sizes: Mapping[str, dict[str, Any]],
+    unused: tuple[str, ...] = (),
+    **options: Any,
+) -> tuple[Any, Path | None]:
+    """A `transformers` model and the folder it came from, or one of random weights, whose `size` has these.
+
+    unused: as for `load_pretrained`. options: of `model_class`, where the weights are random.
+    """
+    if config.weights != "random":
+        return load_pretrained(config, model_class, unused)
+    # sdpa is what takes a boolean mask.
+    architecture = model_class.config_class(**sizes[config.size], attn_implementation="sdpa")
+    return random_weights(config.seed, lambda: model_class(architecture, **options)), None
+
+
+def resolve_layers(layers: Layers, num_layers: int) -> list[int]:
+    """Indexes in 0..num_layers of the states to keep, where 0 is the input of the first transformer layer.
+
+    Raises ValueError for an index out of range or named twice.
+    """
+    if layers == "last":
+        return [num_layers]
+    if layers == "all":
+        return list(range(num_layers + 1))
+    size = num_layers + 1
+    for index in layers:
+        if not -size <= index < size:
+            raise ValueError(
+                f"`layers` {index}: the model has states 0..{num_layers} (0 is the input of the first "
+                f"layer), or {-size}..-1 counted from the end"
+            )
+    chosen = [index % size for index in layers]
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"`layers` {list(layers)}: these name a state twice: {chosen}")
+    return chosen
+
+
+def select_layers(states: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
+    """(batch, frames, dim) of the one chosen state, or (batch, frames, layers, dim) of several; fp32."""
+    if len(chosen) == 1:
+        return states[chosen[0]].float()
+    return torch.stack([states[index].float() for index in chosen], dim=2)

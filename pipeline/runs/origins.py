@@ -1,0 +1,99 @@
+"""Where the rows of one modality come from: a store, or the manifest's own audio and text."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.backbones.fingerprint import is_of_text
+from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
+from stillwave.pipeline.extract.rows import plan_rows
+from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Part, RowNumbers
+from stillwave.pipeline.runs.waveforms import LiveFeatures
+
+Key = tuple[str, int]  # id and view of a row; view 0 is clean
+
+
+class Origin(NamedTuple):
+    """name: as errors call it. rows: by id and view, what stands for each row that it has.
+
+    part: the features of such rows, in their order, where None stands for one that lacks the modality. The
+    first, clean, are those of the manifest: ValueError where they are something else.
+    """
+
+    name: str
+    rows: Mapping[Key, Any]
+    part: Callable[[list[Any], pd.DataFrame], Part]
+
+
+def stored(modality: str, store: EmbeddingStore, device: torch.device) -> Origin:
+    """The frames in a store, by row number. ValueError where they are not of the modality."""
+    _check_modality(modality, is_of_text(store.fingerprint), str(store.path))
+
+    def part(found: list[int | None], manifest: pd.DataFrame) -> Part:
+        rows = np.array([ABSENT if row is None else row for row in found], dtype=np.int64)
+        clean = rows[: len(manifest)]
+        check_fresh(store, clean, manifest)
+        _check_absent(modality, store, manifest[clean == ABSENT])
+        return CachedFeatures(store, rows, device)
+
+    return Origin(str(store.path), store.row_of(), part)
+
+
+def live(
+    modality: str,
+    name: str,
+    encoder: Backbone,
+    manifest: pd.DataFrame,
+    finetune: Finetune | None,
+    device: torch.device,
+) -> Origin:
+    """What a backbone, whose config is called `name`, reads of a manifest. ValueError as of `stored`."""
+    name = f"the backbone {name}"
+    _check_modality(modality, encoder.modality == "text", name)
+    rows, items, _ = plan_rows(encoder, manifest, None)
+    sources = {(row.id, row.item.view): items[row.item] for row in rows}
+    return Origin(name, sources, lambda found, _: LiveFeatures(encoder, found, device, finetune))
+
+
+def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
+    """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
+    texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
+    for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
+        key = str(store.content_key[row]) if row != ABSENT else sha256
+        if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
+            raise ValueError(
+                f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
+                "extract again with this manifest: only what changed is redone"
+            )
+
+
+def _check_modality(name: str, is_text: bool, source: str) -> None:
+    """Raise ValueError when a fusion head would be given text as audio, or audio as text."""
+    if name in ("audio", "text") and is_text != (name == "text"):
+        raise ValueError(
+            f"{source} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
+            f"{name}; `backbones` names the one of audio first, then the one of text"
+        )
+
+
+def _check_absent(name: str, store: EmbeddingStore, lacking: pd.DataFrame) -> None:
+    """Raise ValueError when rows lack a modality only because it was not extracted."""
+    if name not in ("audio", "text") or lacking.empty:
+        return
+    if name == "text":
+        texts = lacking["text"] if "text" in lacking else pd.Series(None, index=lacking.index, dtype=object)
+        lacking = lacking[[isinstance(text, str) and bool(text.strip()) for text in texts]]
+    known = quarantined_ids(quarantine_path(store.path))
+    if forgotten := [id_ for id_ in lacking["id"] if id_ not in known]:
+        raise ValueError(
+            f"{store.path} has no frames of {len(forgotten)} rows that have {name}, the first is "
+            f"{forgotten[0]!r}, and its quarantine does not list them; extract again with the manifest that "
+            "you train with"
+        )
