@@ -27,6 +27,8 @@ SINGLE = ("ast",)
 OTHERS = {
     "encodec": "its paddings depend on numbers, and its LSTM would have as many steps as at export",
     "hear": "its model is somebody else's code",
+    "onnx": "it is an ONNX graph already: run that, then the exported head",
+    "whisper": "the windows it cuts a clip into depend on the clip's length",
 }
 # Scores that are arithmetic on logits and features; the others look up training rows or branch on numbers.
 SCORES = ("msp", "mls", "energy", "vim", "cac", "learned_uncertainty")

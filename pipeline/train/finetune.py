@@ -12,6 +12,8 @@ from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.train.processes import Launched
 from stillwave.pipeline.train.stage import OnEpoch, train_models
 
+FROZEN = {"hear": "somebody else's HEAR module", "onnx": "an ONNX graph"}  # kinds that stay as they are
+
 
 def finetune(
     recipe: Recipe,
@@ -32,10 +34,9 @@ def finetune(
     config = recipe.finetune
     if config is None:
         raise ValueError("the recipe has no `finetune`: its backbone is frozen; use `stillwave train`")
-    if hear := [store for store in recipe.stores().values() if backbones[store].kind == "hear"]:
-        raise ValueError(
-            f"{hear[0]}: somebody else's HEAR module cannot be trained; extract its frames instead"
-        )
+    for store in recipe.stores().values():
+        if (kind := backbones[store].kind) in FROZEN:
+            raise ValueError(f"{store}: {FROZEN[kind]} cannot be trained; extract its frames instead")
     if config.augment is not None and config.augment.pitch is not None:
         import_stretch("finetune.augment.pitch")  # what is refused must cost no old run
     processes = Launched(recipe.train.precision, device)
