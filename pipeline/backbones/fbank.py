@@ -150,7 +150,7 @@ def deltas(frames: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _window(length: int, kaldi: bool, hann_power: float) -> Tensor:
-    """(length,) float32: a symmetric Hann window to a power (0.85: Kaldi's Povey window), or a periodic one."""
+    """(length,) float32: symmetric Hann window to a power (0.85: Kaldi's Povey window), or periodic."""
     window = torch.hann_window(length, periodic=not kaldi, dtype=torch.float64)
     return (window**hann_power if kaldi else window).float()
 

@@ -148,8 +148,8 @@ def _groups(first: pd.DataFrame, second: pd.DataFrame, group: str | None) -> "pd
         row = int(different.to_numpy().argmax())
         raise ValueError(
             f"{int(different.sum())} rows have a different {group!r} in the two reports: "
-            f"{first.index[row]!r} has {ours.iloc[row]!r} and {theirs.iloc[row]!r}; group by a column that is "
-            "the same in both"
+            f"{first.index[row]!r} has {ours.iloc[row]!r} and {theirs.iloc[row]!r}; group by a column "
+            "that is the same in both"
         )
     return ours
 

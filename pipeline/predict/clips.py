@@ -181,6 +181,6 @@ def _check_loudness(samples: NDArray[np.floating[Any]]) -> None:
     loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, unlike abs
     if loudest > LOUDEST:
         raise ValueError(
-            f"samples reach {loudest:.3g}, but full scale is 1; at most {LOUDEST:g} is accepted: divide 16-bit "
+            f"samples reach {loudest:.3g}, but full scale is 1; at most {LOUDEST:g} is taken: divide 16-bit "
             "integers by 32768; otherwise the recording is damaged"
         )

@@ -78,7 +78,7 @@ def enroll(
     labels = _check_labels(named, [label for _, label in clips], classes)
     if not penalty > 0:
         raise ValueError(
-            f"penalty is {penalty}; it must be above 0, because a few clips are too little to fit a layer freely"
+            f"penalty is {penalty}; it must be above 0, as a few clips are too little to fit a layer freely"
         )
     models = Ensemble(trained, fold, backbones, device)
     if name in models.speakers:

@@ -140,7 +140,7 @@ def export(
         raise ValueError(f"{out}: no folder {out.parent}; make it first")
     if part == "head" and run.live:
         raise ValueError(
-            f"{run}: a fine-tuned run, whose head is useless without its backbone: use --part model"
+            f"{run}: a fine-tuned run, whose head is useless without its backbone: use part model"
         )
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":

@@ -45,7 +45,7 @@ class Segment(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Answer):
-    """The prediction for a clip, or the mean of its `segments`, if it is long. duration_s: None without audio."""
+    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio."""
 
     clip: str
     duration_s: float | None

@@ -1,4 +1,4 @@
-"""Starting from another run's weights: a head from a stored-frame run, a personalised one from a basic one."""
+"""Starting from another run: a head from one on stored frames, a personalised run from a basic one."""
 
 from typing import Any
 
