@@ -1,4 +1,4 @@
-"""Rows of an analysis folder, reading, checking, and packing them for the explorer's page."""
+"""Reading and checking the rows of an analysis folder, and packing them for the explorer's page."""
 
 import base64
 import json
@@ -32,8 +32,10 @@ def read_folder(folder: Path) -> tuple[pd.DataFrame, dict[str, Any], NDArray[np.
         rows = pd.read_parquet(folder / "rows.parquet")
         neighbours = np.load(folder / "neighbours_cosine.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: not a complete analysis: {error}; run `stillwave analyze` again") from
-    None if "id" not in rows.columns or not projections(rows):
+        raise ValueError(
+            f"{folder}: not a complete analysis: {error}; run `stillwave analyze` again"
+        ) from None
+    if "id" not in rows.columns or not projections(rows):
         raise ValueError(
             f"{folder / 'rows.parquet'}: needs a column id and a projection such as pca_x, pca_y"
         )
