@@ -145,10 +145,10 @@ def test_what_is_thin_or_missing_is_warned_of(table: Table, tmp_path: Path) -> N
     text = "\n".join(draft(folder).warnings)
     for expected in (
         r"1 rows name a file that is missing, first .*clips/23.wav",
-        r"1 audio files are in no row, first .*clips/extra.wav",
+        r"1 audio files have no row, first .*clips/extra.wav",
         "classes with fewer than 10 rows: glad 9, rare 4",
         "classes with fewer than 3 speakers: glad 2, rare 2, sad 2",
-        "sample rates differ .8000 Hz 1, 16000 Hz 23 of 24 files looked at.: they may give",
+        "sample rates differ .8000 Hz 1, 16000 Hz 23 of 24 files checked.: they may reveal",
         "1 of 24 files looked at are shorter than 0.1 s",
     ):
         assert re.search(expected, text), (expected, text)
