@@ -27,7 +27,7 @@ def init(
 
     corpus, recipe = out / "corpus.yaml", out / "recipe.yaml"
     if there := [str(file) for file in (corpus, recipe) if file.exists() and not force]:
-        raise ValueError(f"{', '.join(there)}: already exists; write elsewhere with --out, or use --force")
+        raise ValueError(f"{', '.join(there)}: already exist; write elsewhere with --out, or use --force")
     found = draft(folder, table, label)
     out.mkdir(parents=True, exist_ok=True)
     corpus.write_text(found.corpus, encoding="utf-8")

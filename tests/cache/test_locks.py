@@ -74,7 +74,7 @@ def test_one_who_was_cut_off_stops_once_another_has_taken_over(remote: str, then
                 with pytest.raises(StoreLocked, match="did not renew its lease for 2 s"):
                     asleep.finish()
         if then == "it ends":
-            with pytest.raises(StoreLocked, match=r"a.zarr.lock is gone: this run was not heard of for 2 s"):
+            with pytest.raises(StoreLocked, match=r"a.zarr.lock is gone: it was not renewed for 2 s"):
                 asleep.plan([row("c", 3)])
         with pytest.raises(FileNotFoundError):  # there is no plan for a late unit to be of
             write_unit(url, SPEC, pending[0], unit_frames(pending[0], SPEC))

@@ -92,7 +92,7 @@ def test_single_precision_is_good_enough() -> None:
 
 
 def test_errors_name_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match=r"of sum 3; give softmax's output"):
+    with pytest.raises(ValueError, match=r"with sum 3; give softmax's output"):
         nll(np.array([[1.0, 0.0], [1.0, 2.0]]), np.array([0, 1]))
     with pytest.raises(ValueError, match="1 rows are not probabilities, the first is row 0"):
         brier(np.array([[np.nan, 1.0]]), np.array([0]))
