@@ -123,7 +123,7 @@ class Hear(Backbone):
             embeddings, times = self.module.get_timestamp_embeddings(waveforms, self.model)
         if not isinstance(embeddings, Tensor) or not isinstance(times, Tensor):
             raise ValueError(
-                f"HEAR module {self.config.module}: returns {type(embeddings).__name__}, not "
+                f"HEAR module {self.config.module}: it returns {type(embeddings).__name__}, not "
                 "torch.Tensor; modules of other frameworks cannot be used"
             )
         expected = (len(waveforms), times.shape[-1], self.dim)

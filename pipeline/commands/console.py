@@ -179,9 +179,7 @@ def show_comparison(result: dict[str, Any], as_json: bool) -> None:
         f"McNemar's exact test of accuracy, by rows: p {_p(result['mcnemar'])}"
     )
     if result["group"] is not None and (least := 2.0 ** (1 - result["groups"])) > 0.01:
-        console.print(
-            f"the p-value for {result['groups']} groups is never below {least:.3f}; look at the interval"
-        )
+        console.print(f"p for {result['groups']} groups is never below {least:.3f}; look at the interval")
     if any(left := result["left_out"].values()):
         console.print("left out: {} rows of A, {} of B".format(*left))
 

@@ -185,5 +185,5 @@ def _check_labels(clips: Sequence[Clip], labels: Sequence[str], classes: tuple[s
         raise ValueError(f"{len(clips)} clips; enrolment needs at least two, to test each by the others")
     for clip, label in zip(clips, labels, strict=True):
         if label not in classes:
-            raise ValueError(f"{clip.name}: the label {label!r} is not the run's: {', '.join(classes)}")
+            raise ValueError(f"{clip.name}: the label {label!r} is not one of {', '.join(classes)}")
     return torch.from_numpy(np.array([classes.index(label) for label in labels], dtype=np.int64))

@@ -70,7 +70,8 @@ def load_speaker(run: str | Path | Run, name: str, file: str | Path | None = Non
     if not path.exists():
         there = sorted(other.stem for other in path.parent.glob(f"*{SUFFIX}"))
         raise ValueError(
-            f"{run}: {name!r} is not enrolled, only {', '.join(there) or 'nobody'}; use `stillwave enroll`"
+            f"{run}: {name!r} is not enrolled (enrolled: {', '.join(there) or 'nobody'}); use "
+            "`stillwave enroll`"
         )
     try:
         tensors, facts = load_tensors(path)

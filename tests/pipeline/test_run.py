@@ -200,7 +200,7 @@ def test_a_run_that_lacks_a_key_is_refused(key: str, project: Path, tmp_path: Pa
 def test_a_config_that_is_no_object_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "complete").touch()
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"config\.json: holds no object.*train the run again"):
+    with pytest.raises(ValueError, match=r"config\.json: holds no JSON object.*train the run again"):
         Run.open(tmp_path)
 
 

@@ -208,7 +208,7 @@ def test_few_groups_bound_p_and_the_command_says_so(tmp_path: Path) -> None:
     assert line["p"] == 2 / 2**5  # B is better in all 5 groups
     shown = CliRunner().invoke(app, ["compare", *paths, "--group", "speaker"])
     assert "5 groups by speaker drawn 5000 times" in shown.output
-    assert "p of 5 groups is never below 0.062" in shown.output
+    assert "p for 5 groups is never below 0.062" in shown.output
 
 
 def test_the_command_says_how_many_rows_it_left_out(tmp_path: Path) -> None:
@@ -223,6 +223,6 @@ def test_a_group_that_differs_between_the_reports_is_refused(tmp_path: Path) -> 
     b["fold"] = (b["fold"] + 1) % 5
     paths = written(tmp_path / "a", a), written(tmp_path / "b", b)
     with pytest.raises(
-        ValueError, match=r"rows are of another 'fold' in the two reports: 'u0000' is of '0' and '1'"
+        ValueError, match=r"rows have a different 'fold' in the two reports: 'u0000' has '0' and '1'"
     ):
         compare(*paths, group="fold")
