@@ -216,7 +216,7 @@ def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_pa
     table = pd.read_parquet(tmp_path / "out/manifest.parquet")
     table["word"] = table["word"].to_numpy()[::-1]
     table.to_parquet(tmp_path / "out/manifest.parquet")
-    with pytest.raises(ValueError, match="have changed since it was trained"):
+    with pytest.raises(ValueError, match="changed since training"):
         evaluate(tmp_path / "out/run")
 
 

@@ -175,6 +175,6 @@ def test_a_count_other_than_planned_is_refused(
     backbone = build(name)
     assert backbone.num_frames(2400) == 3
     with pytest.raises(
-        ValueError, match=r"hear_content: 2 timestamps for an item of 2400 samples; planned were 3"
+        ValueError, match=r"hear_content: 2 timestamps for an item of 2400 samples; 3 were planned"
     ):
         backbone(waveform(2400)[None], torch.tensor([2400]))

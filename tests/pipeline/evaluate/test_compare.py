@@ -137,7 +137,9 @@ def test_other_labels_are_an_error(pair: tuple[Path, Path], tmp_path: Path) -> N
     frame = table(0.6)
     frame.loc[frame["id"] == "u0005", "label"] = "happy"
     other = written(tmp_path / "c", frame)
-    with pytest.raises(ValueError, match=r"1 rows have another label in .*: 'u0005' is '[abc]' and 'happy'"):
+    with pytest.raises(
+        ValueError, match=r"1 rows have different labels in .*: 'u0005' is '[abc]' and 'happy'"
+    ):
         compare(pair[0], other, common=True)
 
 
@@ -181,7 +183,7 @@ def test_what_is_no_report_is_named(tmp_path: Path, pair: tuple[Path, Path]) -> 
     with pytest.raises(ValueError, match="has no column predicted"):
         compare(bare, pair[1])
     twice = written(tmp_path / "twice", pd.concat([table(0.6), table(0.6).head(1)]))
-    with pytest.raises(ValueError, match=r"1 ids more than once \(u\d+\)"):
+    with pytest.raises(ValueError, match=r"1 repeated ids \(u\d+\)"):
         compare(pair[0], twice)
 
 

@@ -398,7 +398,7 @@ def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
         ({"augment": {"bands": 7, "gain": 0.1}}, "no multiple of bands = 7"),
         (
             {"train": TRAIN | {"groups": {"nothing": {"rate": 2}}}},
-            r"train.groups \['nothing'\] fit no parameter",
+            r"train.groups \['nothing'\] match no parameter",
         ),
         (
             {

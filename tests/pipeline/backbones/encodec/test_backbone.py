@@ -311,7 +311,7 @@ def test_weights_of_the_other_model_are_refused(
 ) -> None:
     suffix = "-package" if implementation == "encodec" else ""
     for model, other in (MODELS, MODELS[::-1]):
-        with pytest.raises(ValueError, match=r"is `model` the one of these weights\?|not a state dict"):
+        with pytest.raises(ValueError, match=r"check that `model` fits these weights|not a state dict"):
             build(model, implementation, weights=str(folders[f"encodec-{other}{suffix}"]))
 
 
