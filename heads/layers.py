@@ -48,12 +48,13 @@ class Standardise(nn.Module):
         total = torch.zeros_like(origin)
         squares = torch.zeros_like(origin)
         for chunk in chunks:
-            values = chunk.to(device).double()
+            values = chunk.to(device, torch.float64, copy=True)  # changed in place: it is the largest tensor
             if count == 0 and len(values):
-                origin = values[0]
+                origin = values[0].clone()
             count += len(values)
-            total += (values - origin).sum(0)
-            squares += (values - origin).square().sum(0)
+            values -= origin
+            total += values.sum(0)
+            squares += values.square_().sum(0)
         if count == 0:
             raise ValueError("Standardise.fit got no frames; it needs at least one training row")
         shift = total / count

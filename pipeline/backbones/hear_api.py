@@ -18,10 +18,10 @@ SAMPLE_RATES = (16000, 22050, 44100, 48000)  # Hz; those that the API allows
 
 
 class HearModel(nn.Module):
-    """A backbone with the attributes that HEAR requires.
+    """A backbone with the attributes that HEAR asks for.
 
-    sample_rate: Hz of the audio to pass: the backbone's own, or the next higher one of SAMPLE_RATES, which is
-        then resampled on the CPU.
+    sample_rate: Hz of the audio to pass: the backbone's own, or the next one of SAMPLE_RATES, which is then
+        resampled on the CPU.
     timestamp_embedding_size, scene_embedding_size: the backbone's dim, times the layers it keeps.
     """
 
@@ -31,7 +31,7 @@ class HearModel(nn.Module):
             raise ValueError(f"{type(backbone).__name__} encodes text; a HEAR module needs an audio backbone")
         if backbone.sample_rate > SAMPLE_RATES[-1]:
             raise ValueError(
-                f"`sample_rate` {backbone.sample_rate} Hz: HEAR modules have at most {SAMPLE_RATES[-1]} Hz"
+                f"`sample_rate` {backbone.sample_rate} Hz: a HEAR module has at most {SAMPLE_RATES[-1]} Hz"
             )
         self.backbone = backbone
         self.backbone_rate = backbone.sample_rate
@@ -59,7 +59,7 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """The backbone of a YAML in configs/backbones/; by default fbank."""
+    """The backbone that a YAML of configs/backbones/ describes; fbank where none is named."""
     if not model_file_path:
         return HearModel(build_backbone(FbankConfig(kind="fbank")))
     return HearModel(build_backbone(load_backbone(model_file_path)))
@@ -70,12 +70,12 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     if audio.ndim != 2:
         raise ValueError(f"audio of shape {tuple(audio.shape)}: a HEAR module takes (n_sounds, n_samples)")
     if not isinstance(model, HearModel):
-        raise ValueError(f"model is a {type(model).__name__}: pass the result of this module's load_model")
+        raise ValueError(f"model is a {type(model).__name__}: pass what load_model of this module returned")
     embeddings, times = model.to(audio.device)(audio)
     return embeddings, times.expand(len(audio), -1)
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """One embedding per sound, (n_sounds, size) float32: the mean over the timestamps."""
+    """One embedding per sound, (n_sounds, size) float32: the mean of those at the timestamps."""
     embeddings, _ = get_timestamp_embeddings(audio, model)
     return embeddings.mean(1)
