@@ -148,5 +148,5 @@ def test_what_hear_cannot_take_is_refused(write: Callable[[str], str]) -> None:
         ValueError, match=r"audio of shape \(5,\): a HEAR module takes \(n_sounds, n_samples\)"
     ):
         hear.get_timestamp_embeddings(torch.zeros(5), hear.load_model())
-    with pytest.raises(ValueError, match="model is a Linear: pass the result of this module's load_model"):
+    with pytest.raises(ValueError, match="model is a Linear: pass what load_model of this module returned"):
         hear.get_timestamp_embeddings(torch.zeros(1, 500), torch.nn.Linear(1, 1))  # type: ignore[arg-type]

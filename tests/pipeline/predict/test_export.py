@@ -300,7 +300,7 @@ def test_what_is_refused_leaves_no_file(train_run: Callable[[str], Path], tmp_pa
         export(train_run("fine-tuned"), tmp_path / "model.onnx", part="head")
     with pytest.raises(ValueError, match=r"model\.pt: the name of an ONNX file ends in \.onnx"):
         export(run, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="no folder .*make it first"):
+    with pytest.raises(ValueError, match=r"no folder .*make it first"):
         export(run, tmp_path / "none" / "model.onnx")
     with pytest.raises(ValueError, match="fold 7: "):
         export(run, tmp_path / "model.onnx", fold=7)
