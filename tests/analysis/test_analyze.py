@@ -228,7 +228,7 @@ def test_the_command_shows_a_run_and_says_what_was_left_out(folder: Path, tmp_pa
     assert rows["confidence"].between(0.5, 1).sum() == 32
     assert (out / "pca_entropy.svg").exists()
     other = CliRunner().invoke(app, [*command, *settings, "-S", "label=text"])
-    assert "the label is 'text', and" in str(other.exception)
+    assert "the label is 'text', but" in str(other.exception)
     assert "predicts 'word': leave out -S label, or --run" in str(other.exception)
     again = CliRunner().invoke(app, [*command, *settings, "-S", "tsne.perplexty=3"])
     assert again.exit_code == 1

@@ -205,13 +205,13 @@ def test_what_is_no_analysis_is_refused(folder: Path, tmp_path: Path) -> None:
         write_explorer([broken], out)
     facts = (broken / "analysis.json").read_text()
     (broken / "analysis.json").write_text(facts.replace("0.31", "NaN"))
-    with pytest.raises(ValueError, match=r"broken: not a whole analysis: analysis.json: NaN is not JSON"):
+    with pytest.raises(ValueError, match=r"broken: not a complete analysis: analysis.json: NaN is not JSON"):
         write_explorer([broken], out)
     (broken / "analysis.json").write_text(f"[{facts}]")
     with pytest.raises(ValueError, match=r"analysis.json: a list instead of an object"):
         write_explorer([broken], out)
     (broken / "analysis.json").write_text(facts)
     (broken / "rows.parquet").unlink()
-    with pytest.raises(ValueError, match=r"broken: not a whole analysis: .*rows.parquet"):
+    with pytest.raises(ValueError, match=r"broken: not a complete analysis: .*rows.parquet"):
         write_explorer([broken], out)
     assert not out.exists()

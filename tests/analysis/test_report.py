@@ -206,7 +206,7 @@ def test_runs_on_the_same_rows_are_paired_and_others_are_not(project: Path) -> N
     assert pairs[0][2] == "{:+.3f} to {:+.3f}".format(*uar["interval"])
     assert pairs[0][4] == "{:+.3f} to {:+.3f}".format(*speakers["metrics"]["uar"]["interval"])
     said = found.text
-    assert "Not compared with first: open has the same rows with other classes unknown (`stillwave" in said
+    assert "Not compared with first: open has the same rows, but other unknown classes (`stillwave" in said
     assert "another seed may change UAR as much" in said
 
 
@@ -279,7 +279,9 @@ def test_an_evaluation_names_its_run(project: Path, tmp_path: Path) -> None:
         read_shown([copied], tmp_path)
     told = metrics["run"] | {"folder": "runs/gone"}
     (copied / "metrics.json").write_text(json.dumps(metrics | {"run": told}))
-    with pytest.raises(ValueError, match=r"of runs/gone, which is not here: .*--reports .*delete .*second"):
+    with pytest.raises(
+        ValueError, match=r"of runs/gone, which does not exist: .*--reports .*delete .*second"
+    ):
         read_shown([copied], tmp_path)
 
 
@@ -287,7 +289,7 @@ def test_what_is_no_run_is_named(project: Path, tmp_path: Path) -> None:
     run = project / "runs/first"
     with pytest.raises(ValueError, match="nothing: no such folder"):
         read_shown([tmp_path / "nothing"], tmp_path)
-    with pytest.raises(ValueError, match=r"metrics.json is a file; name the folder"):
+    with pytest.raises(ValueError, match=r"metrics.json is a file; give its folder"):
         read_shown([project / "reports/first/metrics.json"], tmp_path)
     with pytest.raises(ValueError, match="is given twice"):
         read_shown([run, project / "reports/first"], project / "reports")
@@ -301,7 +303,9 @@ def test_an_evaluation_of_another_training_is_refused(project: Path, tmp_path: P
         copy = shutil.copytree if (project / part).is_dir() else shutil.copy
         copy(project / part, tmp_path / part)
     run = train_one(tmp_path, "first", train=RECIPE["train"] | {"seed": 7})
-    with pytest.raises(ValueError, match=r"reports/first is of another training.*evaluate --run .*--out"):
+    with pytest.raises(
+        ValueError, match=r"reports/first belongs to another training.*evaluate --run .*--out"
+    ):
         write_page([run], tmp_path / "page.html", tmp_path / "reports")
     assert not (tmp_path / "page.html").exists()
     evaluate(run, run / "report")  # the old one beside it is passed over
@@ -353,7 +357,7 @@ def evaluation(folder: Path, project: Path, name: str, *, ensemble: bool = False
 
 def test_an_ensemble_is_not_taken_for_the_run(project: Path, tmp_path: Path) -> None:
     copied = evaluation(tmp_path / "first", project, "first", ensemble=True)
-    with pytest.raises(ValueError, match=r"by the ensemble of its models, on other/manifest.parquet; name"):
+    with pytest.raises(ValueError, match=r"by the ensemble of its models, on other/manifest.parquet; give"):
         read_shown([project / "runs/first"], tmp_path)
     write_page([project / "reports/first", copied], tmp_path / "page.html")
     found = Page((tmp_path / "page.html").read_text())
@@ -374,7 +378,7 @@ def test_only_the_same_recordings_are_paired(project: Path, tmp_path: Path) -> N
     copied = evaluation(tmp_path / "other", project, "second", louder=2.0)
     write_page([project / "reports/first", copied], tmp_path / "page.html")
     said = Page((tmp_path / "page.html").read_text()).text
-    assert "Not compared with first: second has rows of the same names, of other recordings" in said
+    assert "Not compared with first: second has rows with the same ids, but other recordings" in said
 
 
 def test_the_digest_is_of_contents_and_labels(project: Path) -> None:
@@ -507,7 +511,7 @@ def test_what_few_runs_have_is_said_too(project: Path) -> None:
     assert facts["numbers per model"].endswith("backbone; the frozen part is also needed")
     assert facts["start"] == "runs/a"
     trained = dict(found.tables["Trained on"])
-    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, and changes not committed")
+    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, with uncommitted changes")
 
 
 def test_blues_differ_on_dark_paper() -> None:

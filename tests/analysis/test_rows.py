@@ -226,5 +226,5 @@ def test_a_run_on_other_rows_is_refused(trained: Path, store: EmbeddingStore, ma
     with pytest.raises(ValueError, match="changed since training"):
         with_predictions(rows, trained / "one", relabelled)
     strangers = rows.table.assign(id=[f"x{i}" for i in range(len(rows.table))])
-    with pytest.raises(ValueError, match=r"tests none of these 36 rows, of which the first is 'x0'"):
+    with pytest.raises(ValueError, match=r"tests none of these 36 rows, the first of which is 'x0'"):
         with_predictions(type(rows)(strangers, rows.numbers, rows.label, {}), trained / "one", known)

@@ -142,7 +142,7 @@ def test_too_short_a_sound_is_padded() -> None:
 def test_what_hear_cannot_take_is_refused(write: Callable[[str], str]) -> None:
     with pytest.raises(ValueError, match="Mbert encodes text; a HEAR module needs an audio backbone"):
         hear.load_model(str(CONFIGS / "mbert_tiny.yaml"))
-    with pytest.raises(ValueError, match=r"`sample_rate` 96000 Hz: HEAR modules have at most 48000 Hz"):
+    with pytest.raises(ValueError, match=r"`sample_rate` 96000 Hz: a HEAR module has at most 48000 Hz"):
         hear.HearModel(build_backbone(FbankConfig(kind="fbank", sample_rate=96000)))
     with pytest.raises(
         ValueError, match=r"audio of shape \(5,\): a HEAR module takes \(n_sounds, n_samples\)"

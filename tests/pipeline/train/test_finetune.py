@@ -407,9 +407,13 @@ def test_a_start_on_other_rows_settings_or_frames_is_refused(
     table: pd.DataFrame, speech: Path, tmp_path: Path, cached_run: Path
 ) -> None:
     for changed, wanted, match in (
-        (table.iloc[:-2], tuned(), r"its rows, labels or folds are not those"),
-        (table, tuned(train={"seed": 3}), r"its train.seed are not those of this run \(0 there, 3 here\)"),
-        (table, tuned().model_copy(update={"head": recipe(head=POOLED).head}), r"its head are not those"),
+        (table.iloc[:-2], tuned(), r"its rows, labels or folds differ from this run's"),
+        (table, tuned(train={"seed": 3}), r"its train.seed differ from this run's \(0 there, 3 here\)"),
+        (
+            table,
+            tuned().model_copy(update={"head": recipe(head=POOLED).head}),
+            r"its head differ from this run's",
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             run_finetune(changed, speech, tmp_path / "run", wanted, start=cached_run)

@@ -278,7 +278,7 @@ def test_text_that_was_not_extracted_is_not_taken_for_absent(corpus: Path, tmp_p
 def test_backbones_in_the_wrong_order_are_refused(corpus: Path) -> None:
     manifest = read_manifest(corpus / "manifest.parquet")
     with pytest.raises(
-        ValueError, match=r"mbert.zarr holds frames of text, and the recipe reads it as audio"
+        ValueError, match=r"mbert.zarr holds frames of text, but the recipe reads it as audio"
     ):
         load_data(recipe(backbones=["mbert", "fbank"]), manifest, corpus / "e")
 
@@ -291,7 +291,7 @@ def test_a_modality_that_a_fold_never_trains_is_refused(corpus: Path, tmp_path: 
     shutil.copy(f"{corpus}/e/fbank.zarr.quarantine.csv", tmp_path / "e")
     data = load_data(recipe(), manifest, tmp_path / "e")
     with pytest.raises(
-        ValueError, match=r"fold 0 has no training rows with text.*take text out of `modalities`"
+        ValueError, match=r"fold 0 has no training rows with text.*remove text from `modalities`"
     ):
         folds_of(data, recipe())
 
