@@ -43,7 +43,7 @@ def test_a_file_that_no_analysis_made_stops_it_before_it_begins(tmp_path: Path) 
     (tmp_path / "analysis.json").write_text("[]")
     with pytest.raises(ValueError, match=r"holds 3 files"), building(tmp_path):
         pass
-    with pytest.raises(ValueError, match=r"notes.md: a file; name a folder"), building(tmp_path / "notes.md"):
+    with pytest.raises(ValueError, match=r"notes.md: a file; give a folder"), building(tmp_path / "notes.md"):
         pass
 
 

@@ -96,7 +96,7 @@ def test_the_label_is_the_one_column_that_can_be_it() -> None:
     assert label_column(columns(accent=["x", "y"]), None) == "accent"
     assert label_column(columns(accent=["x", "y"], emotion=["sad", "angry"]), None) == "emotion"
     assert label_column(columns(accent=["x", "y"]), "gender") == "gender"
-    with pytest.raises(ValueError, match=r"may be the label: accent, take; say which one, -S label=accent"):
+    with pytest.raises(ValueError, match=r"may be the label: accent, take; choose one, -S label=accent"):
         label_column(columns(accent=["x", "y"], take=["1", "2"]), None)
     with pytest.raises(ValueError, match=r"label 'mood' is no label of the manifest, whose columns are id,"):
         label_column(columns(), "mood")
@@ -126,7 +126,7 @@ def test_a_label_that_is_asked_for_is_text_of_2_to_1000_values() -> None:
         "empty": "0 values in the manifest, empty",
         "one": "1 values in the manifest, string",
     }.items():
-        with pytest.raises(ValueError, match=f"label '{name}' has {said}; a label has 2 to 1000, of text"):
+        with pytest.raises(ValueError, match=f"label '{name}' has {said}; a label has 2 to 1000 text values"):
             label_column(columns(**odd), name)
     many = pd.DataFrame({"note": [f"n{i}" for i in range(count)]})
     with pytest.raises(ValueError, match=f"label 'note' has {count} values"):

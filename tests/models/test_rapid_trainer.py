@@ -231,12 +231,10 @@ def test_an_interrupted_second_run_leaves_no_results_of_the_first(
 
 def test_steps_that_come_too_early_name_the_one_before(speech: Path, configs: Path, tmp_path: Path) -> None:
     trainer = RapidTrainer(speech / "table.csv", tmp_path / "out", configs=configs, device="cpu")
-    with pytest.raises(
-        ValueError, match=r"manifest\.parquet: not there; call prepare\(\).*run_rapid_training"
-    ):
+    with pytest.raises(ValueError, match=r"manifest\.parquet: missing; call prepare\(\).*run_rapid_training"):
         trainer.train_basic_model()
     trainer.prepare()
-    with pytest.raises(ValueError, match=r"out/basic: not there; call train_basic_model\(\)"):
+    with pytest.raises(ValueError, match=r"out/basic: missing; call train_basic_model\(\)"):
         trainer.train_personalized_model()
 
 

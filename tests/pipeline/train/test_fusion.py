@@ -380,7 +380,7 @@ def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
     with pytest.raises(ValueError, match="36 of 36 rows are recordings that the run was trained on"):
         evaluate(out, ensemble=True, manifest=original)
     (folder / "manifest.parquet").unlink()
-    with pytest.raises(ValueError, match="name it with --manifest"):
+    with pytest.raises(ValueError, match="give it with --manifest"):
         evaluate(out)
 
 
@@ -457,7 +457,10 @@ def test_a_class_called_unknown_cannot_stand_beside_unknown_rows(corpus: Path) -
     manifest = read_manifest(corpus / "manifest.parquet")
     manifest["word"] = manifest["word"].replace({"high": "unknown"})
     manifest.loc[::3, "word"] = "other"
-    with pytest.raises(ValueError, match=r"the class 'unknown' cannot be trained beside open_set.unknown"):
+    with pytest.raises(
+        ValueError,
+        match=r"the class 'unknown' has the name that decisions give to the rows of open_set.unknown",
+    ):
         load_data(recipe(open_set={"unknown": ["other"]}), manifest, corpus / "e")
 
 
