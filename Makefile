@@ -8,7 +8,7 @@ VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
 INSTALL := -m pip install --disable-pip-version-check
-# Installed first and alone, as that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
+# Installed first and separately, because that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -22,7 +22,7 @@ $(VENV)/.installed$(TORCH): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH),$(VENV)/bin/python $(INSTALL) $(FROM_WHEELS))
 	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
-	@# Without their dependencies torchaudio (encodec) and TensorFlow (hearvalidator), which are not needed here.
+	@# Without the dependencies torchaudio (encodec) and TensorFlow (hearvalidator), which are not needed here.
 	$(VENV)/bin/python $(INSTALL) --no-deps encodec==0.1.1 hearvalidator==2021.0.2
 	@touch $@ $(VENV)/.installed
 

@@ -1,4 +1,4 @@
-"""Everything that is looked at in a store, in one folder: vectors, rows, neighbours, tables and pictures."""
+"""The analysis of a store, in one folder: vectors, rows, neighbours, tables and pictures."""
 
 import json
 from collections.abc import Callable
@@ -38,12 +38,12 @@ def analyze(
 ) -> dict[str, Any]:
     """Write the analysis folder of `store` to `out`; docs/analysis.md lists its files. Returns analysis.json.
 
-    manifest: default that of `run`, else `manifest.parquet` above the folder of the store. run: its
-    predictions are shown as well, each by a model that has not seen the row. embeddings: the folder of the
-    run's stores, if it was moved since. progress: told of each step.
+    manifest: by default that of `run`, else `manifest.parquet` in the folder above the store's. run: its
+    predictions are shown too, each from a model that has not seen the row. embeddings: the folder of the
+    run's stores, if they have moved. progress: is called at each step.
 
-    The folder is put in place when it is whole; the same inputs give the same bytes. Raises ValueError for
-    what cannot be looked at, and when `out` holds files that no analysis made.
+    The folder appears only when it is complete; the same inputs give the same bytes. Raises ValueError for
+    inputs that cannot be analyzed, and if `out` holds files that no analysis made.
     """
     with building(Path(out).resolve()) as part:
         facts = _written(store, part, config, manifest, run, embeddings, device, progress)
@@ -65,12 +65,12 @@ def _written(
     device: str,
     progress: OnStep,
 ) -> dict[str, Any]:
-    """`analyze`, but for the explorer."""
+    """`analyze`, without the explorer."""
     progress("rows")
     opened = EmbeddingStore(store)
     if opened.spec.dim < 2 and config.pooling != "multi_scale":
         raise ValueError(
-            f"{store}: its frames have 1 dimension, and a picture needs 2; -S pooling=multi_scale gives 3"
+            f"{store}: its frames have 1 dimension, but a picture needs 2; -S pooling=multi_scale gives 3"
         )
     table = str(manifest or _manifest_of(run) or manifest_beside(store))
     try:
@@ -114,7 +114,7 @@ def _look(
     notes: list[str],
     progress: OnStep,
 ) -> dict[str, Any]:
-    """All files of the folder but analysis.json and the explorer; returns what analysis.json says."""
+    """Write all files except analysis.json and the explorer; returns the content of analysis.json."""
     progress("pooling")
     pooled = pool_store(store, rows.numbers, config.pooling, config.layer)
     vectors = pooled.values
@@ -169,7 +169,7 @@ def _look(
 def standardised(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Every dimension with mean 0 and variance 1 over the rows; one that does not vary becomes 0."""
     mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    # Rounding leaves a constant dimension a deviation that is tiny beside its values, and not 0.
+    # Rounding gives a constant dimension a deviation that is tiny relative to its values, but not 0.
     varies = deviation > 1e-6 * np.abs(x).max(axis=0)
     scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
     result: NDArray[np.float32] = (x - mean.astype(np.float32)) * scale
@@ -179,7 +179,7 @@ def standardised(x: NDArray[np.float32]) -> NDArray[np.float32]:
 def _project(
     x: NDArray[np.float32], config: Analysis
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], dict[str, Any]]:
-    """Points (rows, 2) by projection, the principal components, and what analysis.json says of each."""
+    """Points (rows, 2) by projection, the principal components, and the entry of each in analysis.json."""
     components, explained = projections.pca(x, config.pca.components, config.seed)
     points = {"pca": components[:, :2]}
     said: dict[str, Any] = {"pca": {"explained": explained}}
@@ -200,7 +200,7 @@ def _probe(
     groups: measures.Groups,
     scratch: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Probes of every stored layer, and those of the vectors that are looked at. scratch: a file, for now."""
+    """Probes of every stored layer, and of the analyzed vectors. scratch: a temporary file."""
     if config.probe is None:
         return [], []
     layers = store.spec.layers
@@ -222,7 +222,7 @@ def _probe(
 
 
 def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, list[dict[str, Any]]]:
-    """Probes per layer by what is predicted, the label under its own name; those without a score left out."""
+    """Probes per layer, by target, the label under its own name; without those that have no score."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in probed:
         if line["uar"] is not None:
@@ -236,10 +236,10 @@ def _manifest_of(run: str | Path | Run | None) -> Any:
 
 
 def _labelled_as(run: str | Path | Run, config: Analysis) -> Analysis:
-    """`config` with the label that the run predicts. ValueError when another was asked for."""
+    """`config` with the label that the run predicts. ValueError if another one was requested."""
     label = Run.open(run).recipe.label
     if config.label not in (None, label):
         raise ValueError(
-            f"the label is {config.label!r}, and {run} predicts {label!r}: leave out -S label, or --run"
+            f"the label is {config.label!r}, but {run} predicts {label!r}: leave out -S label, or --run"
         )
     return config.model_copy(update={"label": label})

@@ -1,4 +1,4 @@
-"""Groups that the embeddings form by themselves, and how well they are the labels, or the speakers.
+"""Clusters in the embeddings, and how well they match the labels or the speakers.
 
 Conventions: x is (rows, dim); found is (rows,), cluster numbers by size, 0 the largest, -1 for noise.
 """
@@ -15,17 +15,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
 NOISE = -1
-SILHOUETTE_ROWS = 10_000  # it compares every row with every other
-MATRIX_ROWS = 5_000  # whose distances fit in memory, 8 bytes each, a few times over
+SILHOUETTE_ROWS = 10_000  # it compares every pair of rows
+MATRIX_ROWS = 5_000  # the most rows whose distances fit in memory, 8 bytes each, a few times over
 
 Found = NDArray[np.int64]
 
 
 def kmeans(x: NDArray[Any], clusters: int, seed: int) -> Found:
-    """K-means (Lloyd), the best of ten starts. Fewer clusters when there are fewer distinct rows."""
+    """K-means (Lloyd), the best of ten starts. Fewer clusters if there are fewer distinct rows."""
     if not 1 <= clusters <= len(x):
         raise ValueError(
-            f"kmeans.clusters is {clusters}; it must lie between 1 and {len(x)}, the number of rows"
+            f"kmeans.clusters is {clusters}; it must be between 1 and {len(x)}, the number of rows"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)
@@ -39,9 +39,9 @@ def hdbscan(x: NDArray[Any], min_cluster_size: int) -> Found:
     """
     if not 2 <= min_cluster_size <= len(x):
         raise ValueError(
-            f"hdbscan.min_cluster_size is {min_cluster_size}; it must lie between 2 and {len(x)}, the rows"
+            f"hdbscan.min_cluster_size is {min_cluster_size}; it must be between 2 and {len(x)}, the rows"
         )
-    # The same clusters; of 768 dimensions, the matrix of distances takes a twentieth of the time of a tree.
+    # The same clusters; for 768 dimensions, a distance matrix takes a twentieth of a tree's time.
     algorithm = "brute" if len(x) <= MATRIX_ROWS else "auto"
     return _by_size(HDBSCAN(min_cluster_size, algorithm=algorithm, copy=True).fit_predict(x))
 
@@ -50,13 +50,13 @@ def dbscan(x: NDArray[Any], eps: float, min_samples: int) -> Found:
     """Clusters of rows with `min_samples` rows (itself among them) within `eps`; the rest is noise."""
     if not eps > 0 or min_samples < 1:
         raise ValueError(
-            f"dbscan.eps is {eps} and min_samples {min_samples}; they must be over 0, and at least 1"
+            f"dbscan.eps is {eps} and min_samples {min_samples}; eps must be above 0, min_samples at least 1"
         )
     return _by_size(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(x))
 
 
 def _by_size(found: NDArray[Any]) -> Found:
-    """Numbers by size, then by the first row: the same clusters have the same numbers."""
+    """Number clusters by size, then by first row, so that the same clusters have the same numbers."""
     names, first, inverse, sizes = np.unique(
         found, return_index=True, return_inverse=True, return_counts=True
     )
@@ -70,13 +70,14 @@ def _by_size(found: NDArray[Any]) -> Found:
 def cluster_report(
     x: NDArray[Any], found: Found, groups: Mapping[str, NDArray[Any]], *, seed: int = 0
 ) -> dict[str, Any]:
-    """What `found` is worth, JSON-ready: clusters, noise (rows), silhouette, and per group nmi and ari.
+    """Scores of the clusters `found`, JSON-ready: clusters, noise (rows), silhouette, and per group nmi and
+    ari.
 
-    silhouette: -1 to 1, of the rows that are not noise (of 10,000 of them, drawn by `seed`, where there are
+    silhouette: -1 to 1, for the rows that are not noise (for 10,000 of them, drawn by `seed`, if there are
         more); null unless there are two clusters and one of them has two rows.
-    groups: of each name one value per row, None or NaN where unknown. NMI (arithmetic mean) and ARI are over
-        the rows with a value, noise counting as a cluster of its own: else a method that calls almost all
-        noise would look right. Null when fewer than two values occur.
+    groups: by name, one value per row, None or NaN if unknown. NMI (arithmetic mean) and ARI use the rows
+        with a value, and noise counts as a cluster: otherwise a method that calls almost everything noise
+        would look right. Null if fewer than two values occur.
     """
     inside = found != NOISE
     report: dict[str, Any] = {

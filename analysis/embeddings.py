@@ -1,7 +1,7 @@
-"""One vector per utterance from a store, and how each dimension behaves, without ever holding its frames.
+"""One vector per utterance from a store, and statistics of each dimension, without holding all frames.
 
-A store is read in blocks of rows that lie together, each a Dask task of its own on a thread. A task leaves
-pooled rows and a few numbers per dimension; the block's frames are gone before the thread takes the next.
+A store is read in blocks of rows that are stored together, each a Dask task on one thread. A task returns
+pooled rows and a few numbers per dimension; the block's frames are freed before the thread takes the next.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,9 @@ from stillwave.heads.global_pooling import attention, deviation, maximum, mean
 from stillwave.pipeline.backbones.numerics import one_thread
 from stillwave.pipeline.config.packages import needed
 
-BLOCK_BYTES = 16 * 2**20  # of stored frames that a thread holds; a longer row is held all the same
+BLOCK_BYTES = 16 * 2**20  # of stored frames per thread; a longer row is still held whole
 BATCH_BYTES = 2 * 2**20  # of float32 frames pooled at once: they stay in the processor's cache
-DEAD = 1e-6  # of the median deviation: what varies less says nothing in half precision
+DEAD = 1e-6  # of the median deviation: in half precision, less carries no information
 EXPLODING = 30.0  # times the median of the dimensions
 
 Layer = int | Literal["mean"]
@@ -35,11 +35,11 @@ Floats = NDArray[np.float64]
 
 
 def multi_scale(frames: Tensor, lengths: Tensor) -> Tensor:
-    """Mean, maximum and deviation side by side, (batch, 3 dim)."""
+    """Mean, maximum and deviation, concatenated, (batch, 3 dim)."""
     return torch.cat([mean(frames, lengths), maximum(frames, lengths), deviation(frames, lengths)], 1)
 
 
-# As GlobalPooling: (batch, frames, dim) with zeros behind the lengths (batch,) -> (batch, dim or 3 dim).
+# As in GlobalPooling: (batch, frames, dim) with zeros beyond the lengths (batch,) -> (batch, dim or 3 dim).
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": mean,
     "max": maximum,
@@ -51,12 +51,13 @@ POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Pooled:
-    """values: float32 (rows, dim, or 3 dim of multi_scale). statistics: of the frames, a row per dimension.
+    """values: float32 (rows, dim, or 3 dim for multi_scale). statistics: of the frames, one row per
+    dimension.
 
     Columns of statistics: mean, std (over n), min, max, zeros (share of exact zeros), and flag, one of
-        "dead": it does not vary, or less than 1e-6 of the median deviation;
+        "dead": it does not vary, or by less than 1e-6 of the median deviation;
         "exploding": its deviation, or its largest absolute value, is over 30 times the dimensions' median;
-        "": neither. Medians are over the dimensions that vary at all.
+        "": neither. Medians are over the dimensions that vary.
     """
 
     values: NDArray[np.float32]
@@ -73,18 +74,17 @@ def pool_store(
 ) -> Pooled:
     """Pool the frames of `rows` of a store, in the order of `rows`.
 
-    pooling: one of POOLINGS. layer: of a store with several, its number (negative from the last), or "mean"
-        of all, frame by frame. workers: threads; default as many as torch has.
+    pooling: one of POOLINGS. layer: in a store with several, its number (negative from the last), or "mean"
+        for the mean of all, frame by frame. workers: threads; by default torch's number.
 
-    Holds BLOCK_BYTES of frames per worker at most (or one row, where that is longer), whatever the size of
-    the store. The numbers do not depend on `workers`. Raises ValueError for a pooling, a layer or rows that
-    there are not.
+    Holds at most BLOCK_BYTES of frames per worker (or one row, if that is longer), regardless of the size of
+    the store. The numbers do not depend on `workers`. Raises ValueError for an unknown pooling, layer or row.
     """
     pool = _pooling(pooling)
     layer = _layer(store, layer)
     width = store.spec.dim * (3 if pooling == "multi_scale" else 1)
     values = np.empty((len(rows), width), np.float32)
-    # The blocks write their rows themselves: returned, they would all be in memory twice.
+    # The blocks write their rows directly: returning them would hold everything in memory twice.
     found = _each_block(store, rows, workers, _pool_block, values, pool, layer)
     return Pooled(values, _table(found))
 
@@ -97,9 +97,9 @@ def pool_layers(
     workers: int | None = None,
     file: Path | None = None,
 ) -> NDArray[np.float32]:
-    """As `pool_store`, of every stored layer in one pass: (layers, rows, dim or 3 dim).
+    """Like `pool_store`, for every stored layer in one pass: (layers, rows, dim or 3 dim).
 
-    file: a new .npy to keep them in, for they may be many times what fits in memory.
+    file: a new .npy to keep them in, because they may not fit in memory.
     """
     pool = _pooling(pooling)
     width = store.spec.dim * (3 if pooling == "multi_scale" else 1)
@@ -110,7 +110,7 @@ def pool_layers(
 
 
 class Moments(NamedTuple):
-    """What is known of each dimension of some frames: arrays (dim,); m2 sums squares around the mean."""
+    """Statistics of each dimension of some frames: arrays (dim,); m2 sums squares around the mean."""
 
     frames: int
     mean: Floats
@@ -121,11 +121,11 @@ class Moments(NamedTuple):
 
 
 def moments(frames: NDArray[np.float32]) -> Moments:
-    """Of (frames, dim), at least one frame."""
+    """Moments of (frames, dim), at least one frame."""
     count = len(frames)
-    centre = frames.sum(0, dtype=np.float64) / count  # exact where all values are the same
+    centre = frames.sum(0, dtype=np.float64) / count  # exact if all values are the same
     centred = frames - centre.astype(np.float32)
-    shift = centred.sum(0, dtype=np.float64) / count  # what the rounding of the centre left
+    shift = centred.sum(0, dtype=np.float64) / count  # corrects the rounding of the centre
     m2 = np.square(centred, out=centred).sum(0, dtype=np.float64) - count * shift**2
     low, high = frames.min(0).astype(np.float64), frames.max(0).astype(np.float64)
     return Moments(count, centre, np.maximum(m2, 0), low, high, count - np.count_nonzero(frames, axis=0))
@@ -172,7 +172,7 @@ def _layer(store: EmbeddingStore, layer: Layer) -> Layer:
     layers = max(1, store.spec.layers)
     if layer != "mean" and not -layers <= layer < layers:
         raise ValueError(
-            f"layer is {layer}, and {store.path} stores {layers}; choose 0 to {layers - 1}, -1 for the last, "
+            f"layer is {layer}, but {store.path} stores {layers}; choose 0 to {layers - 1}, -1 for the last, "
             "or 'mean'"
         )
     return layer
@@ -185,18 +185,18 @@ def _each_block(
     task: Callable[..., Any],
     *arguments: Any,
 ) -> Any:
-    """Run task(store, rows, places, *arguments) on every block; returns what they gave, merged."""
+    """Run task(store, rows, places, *arguments) on every block; returns their merged results."""
     with needed("analyze", "dask"):
         import dask
 
     outside = (rows < 0) | (rows >= len(store))
     if outside.any() or not len(rows):
         asked = f"row {rows[outside][0]}" if len(rows) else "no rows"
-        raise ValueError(f"{store.path}: asked for {asked}; give at least one, of 0 to {len(store) - 1}")
+        raise ValueError(f"{store.path}: asked for {asked}; give at least one, from 0 to {len(store) - 1}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
     parts = [dask.delayed(task)(store, rows[block], block, *arguments) for block in _blocks(store, rows)]
-    while len(parts) > 1:  # as a tree, so that no more than a branch of it waits in memory
+    while len(parts) > 1:  # as a tree, so that only a branch of it is kept in memory
         parts = [dask.delayed(_merged)(parts[first : first + 16]) for first in range(0, len(parts), 16)]
     count = workers or torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -209,10 +209,10 @@ def _merged(parts: list[Moments | None]) -> Moments | None:
 
 
 def _blocks(store: EmbeddingStore, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Places in `rows`, by where their frames lie (so of similar length), cut at every BLOCK_BYTES."""
+    """Positions in `rows`, by where frames are stored (so of similar length), in blocks of BLOCK_BYTES."""
     order = np.argsort(store.offsets[rows], kind="stable")
     sizes = store.lengths[rows[order]] * store.spec.frame_bytes
-    # By where a row starts, so a block is over by less than its last row.
+    # By where a row starts, so a block exceeds the limit by less than its last row.
     number = (np.cumsum(sizes) - sizes) // BLOCK_BYTES
     return np.split(order, np.flatnonzero(np.diff(number)) + 1)
 
@@ -253,7 +253,7 @@ def _pool(frames: Tensor, lengths: Tensor, pool: Callable[[Tensor, Tensor], Tens
 def _batches(
     store: EmbeddingStore, rows: NDArray[np.int64], layer: Layer | Literal["all"]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-    """Rows of similar length: places in `rows`, float32 frames one after the other, and their lengths."""
+    """Rows of similar length: positions in `rows`, concatenated float32 frames, and their lengths."""
     pieces = dict(store.each(rows))
     layered = store.spec.layers > 0
     if layered and isinstance(layer, int):

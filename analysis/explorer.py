@@ -1,10 +1,9 @@
 """The explorer: analysis folders as one HTML page that needs nothing else, not even a network.
 
-The page is made of the files in explorer_page/, Bokeh's scripts, and one block of JSON. Names, texts and
-paths of a corpus go into that block alone, from where the page puts them on the screen as text: nothing of a
-corpus is ever read as HTML. A Content-Security-Policy lets run only the scripts that were written here, by
-their hashes, and forbids every connection. It has to allow those scripts `eval`, by which Bokeh makes its
-WebGL programs.
+The page consists of the files in explorer_page/, Bokeh's scripts, and one block of JSON. Names, texts and
+paths of a corpus go only into that block, and the page shows them as text: nothing from a corpus is ever
+parsed as HTML. A Content-Security-Policy allows only the scripts written here, by their hashes, and forbids
+every connection. It has to allow those scripts `eval`, with which Bokeh makes its WebGL programs.
 """
 
 import base64
@@ -26,21 +25,20 @@ from stillwave.analysis.recordings import AUDIO, embedded, links
 from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.evaluate.plots import PALETTE
 
-NEIGHBOURS = 10  # listed for the chosen row
+NEIGHBOURS = 10  # listed for the selected row
 PAGE = files("stillwave.analysis") / "explorer_page"
-SCRIPTS = ("data.js", "symbols.js", "plot.js", "panels.js", "explorer.js")  # in the order of reading
+SCRIPTS = ("data.js", "symbols.js", "plot.js", "panels.js", "explorer.js")  # in loading order
 
 
 def write_explorer(folders: Sequence[Path], out: Path, audio: str = "link") -> list[str]:
     """Write one page with an embedding for each of `folders`, which `analyze` wrote.
 
-    audio: what plays a chosen row. `link`: the file where it lies, by its path relative to the page. `embed`:
-    a copy inside the page (mono, 16 kHz, FLAC), for small corpora. `none`: nothing does.
-    The folders may be of different corpora: each brings rows of its own. The same folders give the same
-    bytes.
+    audio: how to play a selected row. `link`: the file in its place, by its path relative to the page.
+    `embed`: a copy inside the page (mono, 16 kHz, FLAC), for small corpora. `none`: not at all. The folders
+    may be of different corpora: each has its own rows. The same folders give the same bytes.
 
-    Returns what the page leaves out, a sentence each; the page says so too. Raises ValueError for a folder
-    that is not an analysis, for an unknown `audio`, and for recordings that are too large to embed.
+    Returns what the page leaves out, one sentence each; the page shows them too. Raises ValueError for a
+    folder that is not an analysis, for an unknown `audio`, and for recordings that are too large to embed.
     """
     if audio not in AUDIO:
         raise ValueError(f"audio is {audio!r}; choose one of {', '.join(AUDIO)}")
@@ -90,10 +88,10 @@ def write_explorer(folders: Sequence[Path], out: Path, audio: str = "link") -> l
 
 
 def _names(folders: Sequence[Path], facts: Sequence[dict[str, Any]]) -> list[str]:
-    """What the page calls each folder: its own name, or its path where two are called the same.
+    """The page's name for each folder: its last part, or its path if two are the same.
 
-    A folder alone is called by its store: `analysis` or `out` says nothing, and there is nothing to tell it
-    from.
+    A single folder is named after its store: `analysis` or `out` says nothing, and there is no other folder
+    to distinguish it from.
     """
     if len(folders) == 1 and (store := PurePosixPath(str(facts[0].get("store") or "")).stem):
         return [store]
@@ -104,7 +102,7 @@ def _names(folders: Sequence[Path], facts: Sequence[dict[str, Any]]) -> list[str
 
 
 def _facts(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the page says about an embedding beside its rows."""
+    """The page's facts about an embedding, other than its rows."""
     explained = facts.get("projections", {}).get("pca", {}).get("explained", [])
     table = folder / "leakage.csv"
     leakage = pd.read_csv(table) if table.exists() else pd.DataFrame()
@@ -129,7 +127,7 @@ def _page(title: str, data: dict[str, Any]) -> str:
         style=Markup((PAGE / "explorer.css").read_text(encoding="utf-8")),
         bokeh=[Markup(script) for script in scripts],
         script=Markup(ours),
-        # no "<" can end the block or begin a comment in it
+        # no "<" can end the block or start a comment in it
         data=Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
         hashes=Markup(" ".join(f"'sha256-{_sha256(script)}'" for script in [*scripts, ours])),
     )

@@ -1,4 +1,4 @@
-"""Rows of an analysis folder, read, checked, and packed for the explorer's page."""
+"""Reading and checking the rows of an analysis folder, and packing them for the explorer's page."""
 
 import base64
 import json
@@ -13,26 +13,28 @@ from numpy.typing import NDArray
 from stillwave.analysis.names import natural
 
 CLUSTERS = ("kmeans", "hdbscan", "dbscan")
-# What a row is called, and of whom it is, is text even where a manifest has numbers for it.
+# Ids and speakers are text, even if a manifest has numbers for them.
 NAMES = ("id", "path", "label", "predicted", "decision", "speaker", "language", "text")
 
 
 def read_folder(folder: Path) -> tuple[pd.DataFrame, dict[str, Any], NDArray[np.int32]]:
     """The rows, analysis.json and the nearest rows (cosine) of each row, (rows, k), of an analysis folder.
 
-    Raises ValueError, naming the file, when the folder is not a whole analysis.
+    Raises ValueError naming the file if the folder is not a complete analysis.
     """
     if not (folder / "analysis.json").is_file():
         raise ValueError(
-            f"{folder}: not an analysis folder, for it has no analysis.json; "
-            f"`stillwave analyze STORE --out {folder}` makes one"
+            f"{folder}: not an analysis folder, because it has no analysis.json; "
+            f"`stillwave analyze STORE --out {folder}` writes one"
         )
     try:
         facts = _facts(folder / "analysis.json")
         rows = pd.read_parquet(folder / "rows.parquet")
         neighbours = np.load(folder / "neighbours_cosine.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: not a whole analysis: {error}; run `stillwave analyze` again") from None
+        raise ValueError(
+            f"{folder}: not a complete analysis: {error}; run `stillwave analyze` again"
+        ) from None
     if "id" not in rows.columns or not projections(rows):
         raise ValueError(
             f"{folder / 'rows.parquet'}: needs a column id and a projection such as pca_x, pca_y"
@@ -44,8 +46,8 @@ def read_folder(folder: Path) -> tuple[pd.DataFrame, dict[str, Any], NDArray[np.
         )
     if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < len(rows):
         raise ValueError(
-            f"{folder / 'neighbours_cosine.npy'}: names rows from {neighbours.min()} to {neighbours.max()}, "
-            f"and there are {len(rows)}; run `stillwave analyze` again"
+            f"{folder / 'neighbours_cosine.npy'}: row numbers from {neighbours.min()} to {neighbours.max()}, "
+            f"but there are {len(rows)} rows; run `stillwave analyze` again"
         )
     return rows, facts, neighbours
 
@@ -61,7 +63,7 @@ def _facts(file: Path) -> dict[str, Any]:
 
 
 def projections(rows: pd.DataFrame) -> list[str]:
-    """The projections that the rows have coordinates of."""
+    """The projections for which the rows have coordinates."""
     names = [str(name).removesuffix("_x") for name in rows.columns if str(name).endswith("_x")]
     return [name for name in names if f"{name}_y" in rows.columns]
 
@@ -69,7 +71,7 @@ def projections(rows: pd.DataFrame) -> list[str]:
 class Columns:
     """Columns as JSON: texts as distinct names and a code per row, numbers as float32, both in base64.
 
-    What several embeddings have in common, such as ids and speakers, is kept once.
+    Columns that several embeddings share, such as ids and speakers, are stored once.
     """
 
     def __init__(self) -> None:
@@ -77,11 +79,11 @@ class Columns:
         self._known: dict[str, int] = {}
 
     def add_all(self, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
-        """Name of each column of `rows` -> its place in `encoded`; labels are in the order of `classes`."""
+        """Name of each column of `rows` -> its index in `encoded`; labels are in the order of `classes`."""
         return {str(name): self._add(_encode(str(name), rows[name], classes)) for name in rows.columns}
 
     def integers(self, values: NDArray[Any]) -> int:
-        """The place of an array of integers in `encoded`."""
+        """The index of an array of integers in `encoded`."""
         return self._add({"kind": "integers", "values": _pack(values, "<i4")})
 
     def _add(self, column: dict[str, Any]) -> int:
@@ -98,7 +100,7 @@ def _encode(name: str, values: pd.Series, classes: Sequence[str]) -> dict[str, A
         names = {number: "noise" if number < 0 else f"cluster {number}" for number in numbers}
         return _texts(values.map(names), list(names.values()))
     if name in NAMES:
-        # numbers beside missing ones are floats to pandas: 7.0 for a speaker 7
+        # pandas turns integers with gaps into floats: 7.0 for a speaker 7
         texts = values.convert_dtypes().map(str, na_action="ignore")
         return _texts(texts, list(classes) if name in ("label", "predicted", "decision") else [])
     if name == "correct" or pd.api.types.is_bool_dtype(values.dtype):
@@ -110,9 +112,9 @@ def _encode(name: str, values: pd.Series, classes: Sequence[str]) -> dict[str, A
 
 
 def _texts(texts: pd.Series, first: Sequence[str]) -> dict[str, Any]:
-    """Codes of texts; -1 is no text. The names of `first` come first, though they may not occur.
+    """Codes of texts; -1 means no text. The names in `first` come first, even if they do not occur.
 
-    So a class has one code, and looks the same, as a label and as a prediction.
+    So a class has the same code and look as a label and as a prediction.
     """
     names = list(dict.fromkeys(first))
     names += sorted(set(texts.dropna()) - set(names), key=natural)

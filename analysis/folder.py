@@ -1,4 +1,4 @@
-"""The folder of an analysis: where one may be written, and how a new one takes the place of the old."""
+"""The folder of an analysis: whether it may be written, and replacing an old one."""
 
 import json
 import shutil
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"  # in the folder itself: wherever that is mounted, what is whole can be moved up
-NAMED = 5  # files that an error names
+PART = ".part"  # in the folder itself, so on the same file system: finished files can be moved up
+NAMED = 5  # the most files that an error names
 
 
 @contextmanager
 def building(out: Path) -> Iterator[Path]:
     """A folder to write an analysis in; on leaving, its files replace those of the analysis in `out`.
 
-    After an error in the block, `out` is as it was. Raises ValueError as `made_before` does, before it.
+    After an error in the block, `out` is unchanged. Raises ValueError like `made_before`, before the block.
     """
     made_before(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def building(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part)
         raise
-    # Without analysis.json it is no analysis: that goes first and comes last.
+    # Without analysis.json it is no analysis: delete it first, write it last.
     for name in sorted(made_before(out), key=lambda name: name != "analysis.json"):
         (out / name).unlink()
     for path in sorted(part.iterdir(), key=lambda path: path.name == "analysis.json"):
@@ -35,14 +35,14 @@ def building(out: Path) -> Iterator[Path]:
 
 
 def made_before(out: Path) -> list[str]:
-    """The files of the analysis in `out`, by its analysis.json.
+    """The files of the analysis in `out`, according to its analysis.json.
 
-    Raises ValueError when `out` has others, which are not ours to delete; hidden ones are left alone.
+    Raises ValueError if `out` has others, which must not be deleted; hidden files are ignored.
     """
     if not out.exists():
         return []
     if not out.is_dir():
-        raise ValueError(f"{out}: a file; name a folder")
+        raise ValueError(f"{out}: a file; give a folder")
     there = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     try:
         made = set(json.loads((out / "analysis.json").read_text())["files"])
@@ -51,7 +51,7 @@ def made_before(out: Path) -> list[str]:
     if others := sorted(there - made):
         shown = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
         raise ValueError(
-            f"{out}: holds {len(others)} files that no analysis is known to have made ({shown}); move them "
-            "away, or name another folder"
+            f"{out}: holds {len(others)} files that are not from an analysis ({shown}); move them "
+            "away, or give another folder"
         )
     return sorted(there)

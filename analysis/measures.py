@@ -1,7 +1,7 @@
-"""What vectors know of the label and of the speaker: clusters, neighbours and probes, in one table.
+"""What vectors reveal about the label and the speaker: clusters, neighbours and probes, in one table.
 
-Conventions: x is (rows, dim); groups are names of each row, None where unknown: `label`, and `speaker` where
-the corpus has it.
+Conventions: x is (rows, dim); groups are names for each row, None if unknown: `label`, and `speaker` if the
+corpus has it.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from stillwave.pipeline.config.analysis import Analysis, Probe
 
 Groups = Mapping[str, NDArray[Any]]
 METRICS: tuple[neighbours.Metric, ...] = ("cosine", "euclidean")
-SHUFFLES = 20  # that NMI's chance is the mean of
+SHUFFLES = 20  # number of random shufflings for NMI's chance level
 LEAKAGE = ("measure", "label", "speaker", "chance_label", "chance_speaker")
-MANY_CLUSTERS = 8  # of K-means, where nothing says how many there may be
+MANY_CLUSTERS = 8  # for K-means, if there are no classes to count
 NO_SPEAKERS = "no speakers: rows were held out at random, so that a speaker may be on both sides"
 
 
 def cluster(
     x: NDArray[Any], config: Analysis, groups: Groups
 ) -> tuple[dict[str, NDArray[np.int64]], list[dict[str, Any]]]:
-    """Cluster numbers by method, and each method's `cluster_report`, with the NMI of chance per group."""
+    """Cluster numbers by method, and each method's `cluster_report`, with NMI's chance level per group."""
     found = {}
     if config.kmeans is not None:
         classes = pd.Series(groups["label"]).nunique() if "label" in groups else MANY_CLUSTERS
@@ -48,10 +48,10 @@ def cluster(
 def retrieve(
     x: NDArray[Any], config: Analysis, groups: Groups
 ) -> tuple[dict[str, NDArray[np.int32]], dict[str, Any]]:
-    """The nearest rows by metric, and how often they are of the same group, with chance.
+    """The nearest rows by metric, and how often they are in the same group, with chance levels.
 
-    `label_apart` is the label's share among rows of other speakers: what is left when the voice is no help.
-    Only rows that have a speaker take part in it; `notes` says how many do not.
+    `label_apart` is the label's share among rows of other speakers: what is left without the help of the
+    voice. Only rows with a speaker are used for it; `notes` says how many are not.
     """
     found: dict[str, NDArray[np.int32]] = {}
     report: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def retrieve(
 
 
 def probe(x: NDArray[Any], config: Probe, seed: int, groups: Groups) -> list[dict[str, Any]]:
-    """A linear probe of each group. Labels are predicted of speakers that it has not heard."""
+    """A linear probe of each group. Labels are predicted for unheard speakers."""
     found = []
     for name, names in groups.items():
         held_out = groups.get("speaker") if name == "label" else None
@@ -98,7 +98,7 @@ def probe(x: NDArray[Any], config: Probe, seed: int, groups: Groups) -> list[dic
 def leakage(
     probed: list[dict[str, Any]], retrieval: dict[str, Any], clustered: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What LEAKAGE names, of each measure; None where there is none."""
+    """The values that LEAKAGE names, for each measure; None if there is none."""
     lines = []
     if probed:
         found = {str(line["target"]): line for line in probed}
@@ -140,7 +140,7 @@ def _line(measure: str, found: Mapping[str, Any], chance: Mapping[str, Any]) -> 
 
 
 def _chance_nmi(found: NDArray[np.int64], names: NDArray[Any], seed: int) -> float | None:
-    """The NMI of clusters of the same sizes whose rows were drawn: above 0, the more groups there are."""
+    """The NMI of random clusters of the same sizes: it is above 0, and grows with the number of groups."""
     known = pd.notna(names)
     actual, numbers = pd.factorize(names[known])[0], found[known]
     if len(np.unique(actual)) < 2:

@@ -1,4 +1,4 @@
-"""Names of classes and speakers, as people read them: their order, and what is left of long ones."""
+"""Names of classes and speakers for people: natural order, and shortening."""
 
 import re
 from collections.abc import Sequence
@@ -7,22 +7,22 @@ LONGEST = 30  # characters
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A key by which s2 comes before s10."""
+    """A sort key that puts s2 before s10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part) if part.isascii() and part.isdigit() else -1, part) for part in parts]
 
 
 def shortened(name: str) -> str:
-    """A name on one line of at most LONGEST characters: its start and its end."""
+    """A name on one line of at most LONGEST characters: keeps its start and its end."""
     name = _on_one_line(name)
     half = LONGEST // 2
     return name if len(name) <= LONGEST else f"{name[:half]}…{name[1 - half :]}"
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Each of several names `shortened`; of those that would be alike, around where they differ instead.
+    """Each of several names `shortened`; ones that would become equal are cut around where they differ.
 
-    What is alike even so is numbered.
+    Names that are still equal are numbered.
     """
     short = [shortened(name) for name in names]
     for look in {name for name in short if short.count(name) > 1}:
@@ -40,7 +40,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def _around(names: Sequence[str]) -> list[str]:
-    """Of each name the part that the others do not share, and what is around it as far as there is room."""
+    """The part of each name that the others do not share, with as much around it as fits."""
     start = _shared(names)
     tail = _shared([name[start:][::-1] for name in names])
     found = []

@@ -1,7 +1,7 @@
-"""The nearest rows of each row, and how often they are of its class.
+"""The nearest rows of each row, and how often they have its class.
 
-Conventions: x is (rows, dim); groups is (rows,) of names, None or NaN where unknown; neighbours is
-(rows, k) row numbers, nearest first, -1 where none is left.
+Conventions: x is (rows, dim); groups is (rows,) of names, None or NaN if unknown; neighbours is (rows, k)
+row numbers, nearest first, -1 if none is left.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ def nearest(
 ) -> NDArray[np.int32]:
     """The k nearest rows of each row, never the row itself: (rows, k), nearest first, ties by row number.
 
-    Exact (float64), a block of rows against all rows at a time. Under cosine, a row of zeros has no
-    direction: it is at distance 1 from every row, and so has the lowest row numbers for neighbours.
-    apart: groups (speakers, say) of which only others count as neighbours. A row in no group may be of any,
-        so it has no neighbours, nor is it one. Where fewer than k are left, -1 follows them.
+    Exact (float64), a block of rows against all rows at a time. With cosine, a row of zeros has no
+    direction: it is at distance 1 from every row, so its neighbours are the lowest row numbers.
+    apart: groups (such as speakers); only rows of other groups count as neighbours. A row without a group may
+        belong to any, so it has no neighbours, nor is it one. If fewer than k are left, -1 follows them.
 
-    Raises ValueError when k is not between 1 and the number of other rows, or values are not finite.
+    Raises ValueError if k is not between 1 and the number of other rows, or values are not finite.
     """
     if apart is not None:
         return nearest_and_apart(x, k, metric, apart)[1]
@@ -54,7 +54,7 @@ def nearest_and_apart(
 
 
 def _distances(x: NDArray[Any], k: int, metric: Metric) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Blocks of rows, and how far each row is from them, but for what keeps the order; itself inf."""
+    """Blocks of rows, and their distances to every row, up to what keeps the order; inf for itself."""
     if not 1 <= k < len(x):
         raise ValueError(f"neighbours.k is {k}; {len(x)} rows have 1 to {len(x) - 1} neighbours each")
     if metric not in ("cosine", "euclidean"):
@@ -71,16 +71,16 @@ def _distances(x: NDArray[Any], k: int, metric: Metric) -> Iterator[tuple[slice,
     size = max(1, BLOCK_BYTES // (8 * len(x)))
     for start in range(0, len(x), size):
         block = slice(start, start + size)
-        distance = (-2 * points[block]) @ points.T  # squared, but for what is the same all along a row
+        distance = (-2 * points[block]) @ points.T  # squared, without the term that is constant along a row
         distance += squares
-        # A product of matrices need not give equal columns to the last bit, and ties would be lost.
+        # A matrix product may give equal columns different last bits, which would break ties.
         distance[:, copies] = distance[:, original[copies]]
         distance[np.arange(len(distance)), np.arange(start, start + len(distance))] = np.inf
         yield block, distance
 
 
 def _closest(distance: NDArray[np.float64], k: int) -> NDArray[np.int32]:
-    """The columns of the k smallest of each row, ties by number; -1 behind them where only inf is left."""
+    """The columns of the k smallest per row, ties by number; followed by -1 where only inf is left."""
     found = np.full((len(distance), k), -1, np.int32)
     farthest = torch.from_numpy(distance).topk(k, largest=False).values[:, -1:].numpy()
     farthest = np.minimum(farthest, np.finfo(np.float64).max)
@@ -94,16 +94,16 @@ def _closest(distance: NDArray[np.float64], k: int) -> NDArray[np.int32]:
 def precision_at(
     neighbours: NDArray[np.integer[Any]], groups: NDArray[Any], ks: Sequence[int]
 ) -> dict[str, float | None]:
-    """The share of the k nearest that is in a row's own group, by str(k): the mean over rows in a group.
+    """The share of the k nearest in a row's own group, by str(k): the mean over rows in a group.
 
-    Neighbours in no group do not count, nor do rows without one that does. None when no row counts.
+    Neighbours without a group do not count, nor do rows with no counted neighbour. None if no row counts.
     """
     width = neighbours.shape[1]
     if not all(1 <= k <= width for k in ks):
         raise ValueError(
-            f"neighbours.precision_at is {list(ks)}; each must be 1 to {width}, which is neighbours.k"
+            f"neighbours.precision_at is {list(ks)}; each must be from 1 to neighbours.k, which is {width}"
         )
-    code = np.append(pd.factorize(groups)[0], -1)  # the last is what a neighbour of -1 finds
+    code = np.append(pd.factorize(groups)[0], -1)  # the last is for a neighbour of -1
     theirs, mine = code[neighbours], code[:-1, None]
     known = (theirs >= 0) & (mine >= 0)
     right, count = np.cumsum(known & (theirs == mine), axis=1), np.cumsum(known, axis=1)
@@ -128,7 +128,7 @@ def _mean_share(right: NDArray[Any], count: NDArray[Any]) -> float | None:
 
 
 def _originals(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Of each row, the first row that is equal to it."""
+    """For each row, the first row that is equal to it."""
     first: dict[bytes, int] = {}
     rows = np.ascontiguousarray(points + 0.0)  # -0 is 0
     return np.array([first.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(rows)])

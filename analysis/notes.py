@@ -1,4 +1,4 @@
-"""What an analysis says of itself: what was chosen, made smaller, left out, or could not be drawn."""
+"""Notes of an analysis: what was chosen, reduced, left out, or could not be drawn."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import pandas as pd
 from stillwave.analysis.rows import MAX_CLASSES, label_candidates, label_column
 from stillwave.pipeline.config.analysis import Analysis
 
-NAMED, LETTERS = 5, 20  # ids of rows left out, and letters not drawn, that a note names
+NAMED, LETTERS = 5, 20  # the most ids of left-out rows, and undrawn letters, in a note
 
 
 def fitted(config: Analysis, rows: int) -> tuple[Analysis, list[str]]:
-    """`config` with the sizes that are too large for so few rows made smaller, and a note of each."""
+    """`config` with sizes that are too large for so few rows reduced, and a note on each."""
     notes: list[str] = []
     changed: dict[str, Any] = {}
 
@@ -36,7 +36,7 @@ def fitted(config: Analysis, rows: int) -> tuple[Analysis, list[str]]:
 
 
 def on_label(manifest: pd.DataFrame, config: Analysis) -> list[str]:
-    """A note where the label is chosen of several, or where there is none."""
+    """A note if the label was chosen from several, or if there is none."""
     candidates = label_candidates(manifest)
     if config.label is None and not candidates:
         return [f"no label: the manifest has no column of text with 2 to {MAX_CLASSES} values for it"]
@@ -47,7 +47,7 @@ def on_label(manifest: pd.DataFrame, config: Analysis) -> list[str]:
 
 
 def on_letters(undrawn: set[str]) -> list[str]:
-    """A note on the letters that the pictures lack."""
+    """A note on letters that the pictures could not draw."""
     if not undrawn:
         return []
     shown = " ".join(sorted(undrawn)[:LETTERS]) + (" ..." if len(undrawn) > LETTERS else "")

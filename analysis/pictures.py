@@ -1,6 +1,6 @@
 """Figures for a column (3.5 in) or a page (7 in): 8 pt text, legends outside the data, no pyplot.
 
-The same data give the same bytes, as PNG and as SVG. Names are drawn as they are: `$` starts no formula.
+The same data give the same bytes, as PNG and as SVG. Names are drawn literally: `$` starts no formula.
 """
 
 from collections import Counter
@@ -25,11 +25,11 @@ from stillwave.analysis.names import distinct, natural, shortened
 from stillwave.pipeline.evaluate.fonts import fonts, lettered
 from stillwave.pipeline.evaluate.plots import PALETTE
 
-MARKERS = "o^Pd"  # seven classes each; those of one colour must be told apart when they are small
-MOST = len(PALETTE) * len(MARKERS)  # categories that have a look of their own
-PALE, OTHER = "#BBBBBB", "#808080"  # rows without a value, and those of further categories
+MARKERS = "o^Pd"  # seven classes each; small markers of one colour must be distinguishable
+MOST = len(PALETTE) * len(MARKERS)  # categories with their own look
+PALE, OTHER = "#BBBBBB", "#808080"  # rows without a value, and rows of further categories
 NARROW, WIDE = 3.5, 7.0  # inches
-MANY = 5000  # points above which an SVG holds them as pixels
+MANY = 5000  # with more points, an SVG holds them as pixels
 TITLES = {"pca": "PC", "tsne": "t-SNE", "umap": "UMAP"}
 COLOURS = ("label", "speaker", "language", "predicted", "entropy")
 STYLE: dict[Any, Any] = {
@@ -51,10 +51,10 @@ def by_category(
     axes_names: tuple[str, str],
     looks_of: Sequence[str] | None = None,
 ) -> Figure:
-    """Points (rows, 2) coloured by `values`, of which None are grey and beneath; `name` heads the legend.
+    """Points (rows, 2) coloured by `values`, where None is grey and underneath; `name` heads the legend.
 
-    looks_of: at most MOST categories that have a colour and a marker each, by their place here, whether they
-    occur or not: the same ones in two pictures look the same. Default: `foremost`. All others are one,
+    looks_of: at most MOST categories with their own colour and marker, by their position here, whether they
+    occur or not: the same categories look the same in two pictures. Default: `foremost`. All others are one,
     "n others".
     """
     counts = Counter(str(value) for value in values if not pd.isna(value))
@@ -81,14 +81,14 @@ def by_category(
 
 
 def foremost(values: Iterable[Any]) -> list[str]:
-    """The MOST most frequent of some categories, in natural order."""
+    """The MOST most frequent categories, in natural order."""
     counts = Counter(str(value) for value in values if not pd.isna(value))
-    # By frequency, then by name: which they are must not hang on the order of the rows.
+    # By frequency, then by name: the choice must not depend on the order of the rows.
     return sorted(sorted(counts, key=lambda key: (-counts[key], key))[:MOST], key=natural)
 
 
 def by_value(xy: NDArray[Any], values: NDArray[Any], name: str, axes_names: tuple[str, str]) -> Figure:
-    """Points (rows, 2) coloured by numbers, of which NaN are grey and beneath, with a colour bar."""
+    """Points (rows, 2) coloured by numbers, where NaN is grey and underneath, with a colour bar."""
     with styled():
         figure = Figure(figsize=(NARROW, 2.95))
         axes = figure.add_axes((0.2 / NARROW, 0.2 / 2.95, 2.65 / NARROW, 2.65 / 2.95))
@@ -106,7 +106,7 @@ def by_value(xy: NDArray[Any], values: NDArray[Any], name: str, axes_names: tupl
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The look of all figures, for making them and for saving them."""
+    """The style of all figures, for making and saving them."""
     with mpl.rc_context(STYLE), lettered():
         yield
 
@@ -122,7 +122,7 @@ def save(figure: Figure, stem: Path) -> set[str]:
 
 
 def draw(table: pd.DataFrame, label: str | None, projected: dict[str, Any], out: Path) -> set[str]:
-    """A picture of each projection in each colour of which the rows have two or more, PNG and SVG.
+    """A picture of each projection, coloured by each column with two or more values, as PNG and SVG.
 
     Returns the letters that no font has.
     """
@@ -148,10 +148,10 @@ def draw(table: pd.DataFrame, label: str | None, projected: dict[str, Any], out:
 
 
 def _square(handles: list[Line2D], names: list[str], title: str) -> tuple[Figure, Axes]:
-    """A figure with square axes at the left and a legend at the right, as wide and as high as it must be."""
+    """A figure with square axes on the left and a legend on the right, as wide and high as needed."""
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
-    # What fits beside a plot that can still be read: in a column, on a page, or on a page in two columns.
+    # What fits next to a readable plot: in a column, on a page, or on a page in two columns.
     legend, width, side = None, NARROW, 0.0
     for width, columns, least in ((NARROW, 1, 2.0), (WIDE, 1, 4.2), (WIDE, 2, 3.2), (WIDE, 1, 3.2)):
         if legend is not None:
@@ -173,7 +173,7 @@ def _square(handles: list[Line2D], names: list[str], title: str) -> tuple[Figure
 
 
 def _legend(figure: Figure, handles: list[Line2D], names: list[str], title: str, columns: int) -> Legend:
-    # Numbers first: a label that begins with _ would be left out.
+    # Numbers first: a label that starts with _ would be left out.
     legend = figure.legend(
         handles,
         [str(number) for number in range(len(names))],
@@ -196,7 +196,7 @@ def _legend(figure: Figure, handles: list[Line2D], names: list[str], title: str,
 def _points(
     axes: Axes, xy: NDArray[Any], colours: NDArray[Any], marker: str, rows: int, cmap: str | None = None
 ) -> PathCollection:
-    """Points in an order that favours no colour; the more rows there are, the smaller and the paler."""
+    """Points in an order that favours no colour; smaller and paler with more rows."""
     order = np.random.default_rng(0).permutation(len(xy))
     return axes.scatter(
         xy[order, 0],
@@ -212,7 +212,7 @@ def _points(
 
 
 def _frame(axes: Axes, xy: NDArray[Any], names: tuple[str, str]) -> None:
-    """Both axes in the same units, around the middle of the points; no ticks, for the units mean nothing."""
+    """Both axes in the same units, around the middle of the points; no ticks, as the units mean nothing."""
     low, high = xy.min(axis=0), xy.max(axis=0)
     middle, half = (low + high) / 2, 0.53 * float((high - low).max()) or 1.0
     axes.set_aspect("equal")

@@ -1,6 +1,6 @@
-"""What a linear classifier reads out of embeddings: the labels of new speakers, and who speaks.
+"""What a linear classifier can read from embeddings: the labels of new speakers, and the speaker.
 
-Conventions: x is (rows, dim); target and groups are (rows,) of names, None or NaN where unknown.
+Conventions: x is (rows, dim); target and groups are (rows,) of names, None or NaN if unknown.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stillwave.pipeline.scores.classification import scores
 
-MAX_ROWS = 10_000  # to train on; more of them cost time in proportion and hardly move a linear classifier
+MAX_ROWS = 10_000  # to train on; more cost time in proportion and hardly change a linear classifier
 
 
 def probe(
@@ -32,15 +32,15 @@ def probe(
     max_iterations: int = 1000,
     max_rows: int = MAX_ROWS,
 ) -> dict[str, Any]:
-    """Logistic regression, each row predicted by a model that has not seen it, nor its group. JSON-ready.
+    """Logistic regression, each row predicted by a model that has seen neither it nor its group. JSON-ready.
 
     x is standardised on the training rows of each fold, classes weigh the same, and c is the inverse of the
-    L2 penalty. groups: held out as wholes, as speakers are when labels are probed.
+    L2 penalty. groups: held out as a whole, as speakers are for probing labels.
 
     Returns uar and accuracy of all rows predicted, uar_std and accuracy_std over folds, chance (1 / classes)
-    and majority (the share of the largest class), what it was on (classes, rows, folds, groups: how many,
-    or null where rows were drawn), not_converged (folds whose solver stopped at `max_iterations`), and
-    notes: a sentence on everything left out or reduced. Scores are null when fewer than two classes are left.
+    and majority (the share of the largest class), the data used (classes, rows, folds, groups: how many, or
+    null if rows were drawn), not_converged (folds whose solver stopped at `max_iterations`), and
+    notes: a sentence on everything left out or reduced. Scores are null if fewer than two classes are left.
     """
     if folds < 2 or max_rows < 2:
         raise ValueError(f"probe.folds and max_rows are {folds} and {max_rows}; they must be at least 2")
@@ -101,7 +101,7 @@ def _usable(
         known &= pd.notna(groups)
     rows = np.flatnonzero(known)
     unit = groups[rows] if groups is not None else rows
-    # A class of one row, or one group, cannot be on both sides.
+    # A class with one row, or one group, cannot be on both sides.
     spread = pd.Series(unit).groupby(target[rows]).nunique()
     if len(single := spread.index[spread < 2]):
         alone = np.isin(target[rows], single)
@@ -129,14 +129,14 @@ def _sides(
     split = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = split(min(folds, possible), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # Classes of fewer rows than folds are tested in fewer of them.
+        # Classes with fewer rows than folds are tested in fewer folds.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         sides = list(splitter.split(names, names, groups))
     return [(train, test) for train, test in sides if len(test)]
 
 
 def _sample(names: NDArray[Any], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """`count` rows at most, of each class its share, and one of each before a second of any."""
+    """At most `count` rows, with each class's share, and one of each before a second of any."""
     if len(names) <= count:
         return np.arange(len(names))
     order = generator.permutation(len(names))

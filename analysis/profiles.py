@@ -1,4 +1,4 @@
-"""Figures of a store as a whole: its layers side by side, and its dimensions. In the style of pictures.py."""
+"""Figures of a store as a whole: its layers compared, and its dimensions. In the style of pictures.py."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from stillwave.pipeline.evaluate.plots import BLUE, GREY, PALETTE
 
 
 def layers_figure(probes: dict[str, list[dict[str, Any]]]) -> Figure:
-    """UAR of a linear probe on each stored layer, and its deviation over the folds; chance as a dotted line.
+    """UAR of a linear probe on each stored layer, with its deviation over the folds; chance as a dotted line.
 
-    probes: what is predicted (label, speaker) -> per layer {layer, uar, uar_std, chance}.
+    probes: target (label, speaker) -> per layer {layer, uar, uar_std, chance}.
     """
     with styled():
         figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
@@ -56,7 +56,7 @@ def dimensions_figure(statistics: pd.DataFrame) -> Figure:
     """The standard deviation of every dimension over the frames, sorted; dead and exploding ones marked.
 
     statistics: `std` and `flag` ("", "dead" or "exploding") per dimension. A deviation of 0 is drawn at the
-    foot of the logarithmic axis.
+    bottom of the logarithmic axis.
     """
     order = np.argsort(-statistics["std"].to_numpy(), kind="stable")
     deviations, flags = statistics["std"].to_numpy()[order], statistics["flag"].to_numpy()[order]

@@ -1,4 +1,4 @@
-"""Vectors to points on paper: PCA, t-SNE and UMAP, each the same again for the same seed."""
+"""Vectors to 2-D points: PCA, t-SNE and UMAP, each reproducible for the same seed."""
 
 import warnings
 from typing import Any
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from stillwave.pipeline.config.analysis import Tsne, Umap
 from stillwave.pipeline.config.packages import needed
 
-FEWEST = 5  # rows, below which neighbourhoods say nothing
+FEWEST = 5  # rows; with fewer, neighbourhoods say nothing
 
 
 def pca(x: NDArray[Any], components: int, seed: int) -> tuple[NDArray[np.float32], list[float]]:
     """The first principal components, (rows, components), and the share of the variance that each explains.
 
-    They are as many as rows and dimensions allow, at most `components`. Each axis points to where its largest
+    As many as rows and dimensions allow, at most `components`. Each axis points to where its largest
     loading is positive. Exact up to 1,000 dimensions, randomised above (Halko et al., 2011).
     """
     from sklearn.decomposition import PCA
@@ -27,9 +27,10 @@ def pca(x: NDArray[Any], components: int, seed: int) -> tuple[NDArray[np.float32
 
 
 def tsne(x: NDArray[Any], config: Tsne, seed: int) -> tuple[NDArray[np.float32], float]:
-    """t-SNE (van der Maaten, 2014), (rows, 2), and the divergence that is left. x: best PCA's, 50 dimensions.
+    """t-SNE (van der Maaten, 2014), (rows, 2), and the remaining divergence. x: best PCA's output, 50
+    dimensions.
 
-    It starts from the first two principal components, so that what is far apart in the large stays so.
+    It starts from the first two principal components, which keeps the global structure.
     """
     from sklearn.manifold import TSNE
 
@@ -51,7 +52,7 @@ def tsne(x: NDArray[Any], config: Tsne, seed: int) -> tuple[NDArray[np.float32],
 
 
 def umap(x: NDArray[Any], config: Umap, seed: int) -> NDArray[np.float32]:
-    """UMAP (McInnes et al., 2018), (rows, 2). On one thread, without which a seed does not fix it."""
+    """UMAP (McInnes et al., 2018), (rows, 2). On one thread; otherwise a seed does not determine it."""
     _check(x, "UMAP")
     if config.neighbours >= len(x):
         raise ValueError(
@@ -60,7 +61,7 @@ def umap(x: NDArray[Any], config: Umap, seed: int) -> NDArray[np.float32]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         with needed("umap", "umap-learn"):
-            import umap  # compiles for seconds
+            import umap  # takes seconds to compile
     model = umap.UMAP(
         n_neighbors=config.neighbours,
         min_dist=config.min_dist,
@@ -70,7 +71,7 @@ def umap(x: NDArray[Any], config: Umap, seed: int) -> NDArray[np.float32]:
         n_jobs=1,
     )
     with warnings.catch_warnings():
-        # Islands that no neighbour joins: each is laid out by itself, as it should be.
+        # Disconnected groups: each is laid out separately, as it should be.
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         return np.asarray(model.fit_transform(x), dtype=np.float32)
 

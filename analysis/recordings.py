@@ -19,9 +19,9 @@ MAX_EMBEDDED_MB = 64
 
 
 def links(paths: Sequence[str], folder: Path) -> tuple[list[str | None], list[str]]:
-    """Where a page in `folder` finds each recording, percent-encoded, and the paths where there is none.
+    """The link from a page in `folder` to each recording, percent-encoded, and the paths without one.
 
-    Rows of text alone, whose path is empty, have None and are not missing; a URL is, for the page makes no
+    Text-only rows, whose path is empty, have None and are not missing; a URL is missing, as the page makes no
     connections.
     """
     base = os.path.abspath(folder)  # noqa: PTH100 - resolve() would follow links
@@ -34,16 +34,16 @@ def links(paths: Sequence[str], folder: Path) -> tuple[list[str | None], list[st
             found.append(None)
             missing.append(path)
         else:
-            # as text, the way a browser joins the link with the page's own address; ":" is quoted, so that
-            # no name can begin a scheme
+            # as text, the way a browser joins the link with the page's own address; ":" is quoted, so that no
+            # name can start a scheme
             found.append(quote(Path(os.path.relpath(os.path.abspath(path), base)).as_posix()))  # noqa: PTH100
     return found, missing
 
 
 def embedded(paths: Sequence[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Path -> FLAC (mono, 16 kHz) in base64, of those not `known` already, and the paths that cannot be read.
+    """Path -> FLAC (mono, 16 kHz) in base64, for those not `known` already, and the unreadable paths.
 
-    Raises ValueError when all of them together are more than MAX_EMBEDDED_MB.
+    Raises ValueError if they add up to more than MAX_EMBEDDED_MB.
     """
     clips: dict[str, str] = {}
     missing: list[str] = []
@@ -65,6 +65,6 @@ def embedded(paths: Sequence[str], known: Mapping[str, str]) -> tuple[dict[str, 
             raise ValueError(
                 f"the recordings of {len(wanted)} rows are more than {MAX_EMBEDDED_MB} MB inside the page "
                 f"({len(known) + len(clips)} of them already are); use --audio link, which plays them from "
-                "where they lie, or analyze fewer rows (-S max_rows=500)"
+                "their place, or analyze fewer rows (-S max_rows=500)"
             )
     return clips, missing

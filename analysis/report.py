@@ -1,6 +1,6 @@
-"""One page about runs: what they score, how they were trained, and whether one is better than another.
+"""One page about runs: their scores, how they were trained, and whether one is better than another.
 
-What the page says, and in which order, is in report_page/: a template for each section.
+The page's text and order are in report_page/: one template per section.
 """
 
 import json
@@ -22,15 +22,15 @@ PAGE = Path(__file__).parent / "report_page"
 
 
 def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path | None = None) -> None:
-    """Write `out`, one HTML file that needs no other and no network: the runs, the first as the baseline.
+    """Write `out`, one self-contained HTML file about the runs, the first being the baseline.
 
-    reports: the folder in which the evaluations of the runs lie, each under its run's name; default: that of
-    `out`. See `read_shown` for where else they are looked for. The same runs give the same bytes. Raises
-    ValueError when a run is not complete, or has no evaluation of its present training.
+    reports: the folder in which the evaluations of the runs are, each under its run's name; by default the
+    folder of `out`. See `read_shown` for where else they are looked for. The same runs give the same bytes.
+    Raises ValueError if a run is not complete, or has no evaluation of its current training.
     """
     out = Path(out)
     if out.is_dir():
-        raise ValueError(f"{out} is a folder; --out names the page, for example {out / 'index.html'}")
+        raise ValueError(f"{out} is a folder; --out names a file, for example {out / 'index.html'}")
     shown = read_shown([Path(run) for run in runs], Path(reports) if reports is not None else out.parent)
     write_if_changed(out.absolute(), render(shown).encode())
 
@@ -60,7 +60,7 @@ def render(shown: list[Shown]) -> str:
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Three digits; a dash for none, and for NaN."""
+    """Three digits; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
     return f"{value:+.3f}" if signed else f"{value:.3f}"
@@ -77,5 +77,5 @@ def p_value(p: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """Text as it is, `none` for null, and all else as JSON."""
+    """Text as it is, `none` for null, and everything else as JSON."""
     return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Several runs side by side: whether each differs from the first by more than luck."""
+"""Several runs side by side: whether each differs from the first by more than chance."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from stillwave.pipeline.evaluate.compare import compare
 
 
 def comparison(shown: list[Shown]) -> list[dict[str, Any]]:
-    """Every run against the first: `apart`, why their rows cannot be paired, or None where they can.
+    """Every run against the first: `apart`, why their rows cannot be paired, or None if they can.
 
-    Then `by_rows` is what `compare` finds, and `by_speakers` the same with speakers drawn, or None.
+    Then `by_rows` is the result of `compare`, and `by_speakers` the same with speakers resampled, or None.
     """
     first, *others = shown
     against = []
@@ -24,13 +24,13 @@ def comparison(shown: list[Shown]) -> list[dict[str, Any]]:
 
 
 def _has_speakers(shown: Shown) -> bool:
-    """Whether speakers can be drawn: every row has one, of known classes and of unknown ones."""
+    """Whether speakers can be resampled: every row has one, for known and unknown classes."""
     table = shown.predictions
     return "speaker" in table and bool(table["speaker"].notna().all()) and table["speaker"].nunique() > 1
 
 
 def _apart(first: Shown, other: Shown) -> dict[str, Any] | None:
-    """Which column of two runs' rows differs, how many rows each has, and how many are in both."""
+    """The column in which two runs' rows differ, how many rows each has, and how many are in both."""
     if first.metrics["run"]["rows"] == other.metrics["run"]["rows"]:
         return None
     ours, theirs = first.predictions.set_index("id"), other.predictions.set_index("id")

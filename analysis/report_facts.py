@@ -1,4 +1,4 @@
-"""What the page says of a run that stands in none of its files as it is."""
+"""Derived facts about a run, which are in none of its files directly."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from stillwave.pipeline.evaluate.report import report_figures
 
 
 def facts(shown: Shown, anchor: str) -> dict[str, Any]:
-    """A run as report_page/ sees it: the fields of `Shown`, and what follows from them.
+    """A run for the templates of report_page/: the fields of `Shown`, and values derived from them.
 
-    anchor: the run's id on the page, which all ids within it begin with. `smallest` and `largest` count the
-    numbers of a fold's model, `parts` those of each of its parts, fold by fold.
+    anchor: the run's id on the page, with which all ids inside it start. `smallest` and `largest` count the
+    numbers in a fold's model, `parts` those in each of its parts, fold by fold.
     """
     figures = report_figures(shown.predictions, shown.metrics, shown.curves)
     totals = [sum(sizes.values()) for sizes in shown.sizes]
@@ -33,14 +33,14 @@ def facts(shown: Shown, anchor: str) -> dict[str, Any]:
 
 
 def _lacking(shown: Shown) -> dict[str, int]:
-    """How many rows of known classes have no speaker or language, where others have one."""
+    """How many rows of known classes have no speaker or language, if others have one."""
     known = shown.predictions[shown.predictions["known"]]
     counts = {name: int(known[name].isna().sum()) for name in ("speaker", "language") if name in known}
     return {name: count for name, count in counts.items() if 0 < count < len(known)}
 
 
 def _ranked(open_set: dict[str, Any] | None) -> dict[str, Any]:
-    """The scores of outlyingness: the recipe's own first, then by AUROC."""
+    """The open-set scores: the recipe's own first, then by AUROC."""
     if open_set is None:
         return {}
     own = open_set["score"]
@@ -48,7 +48,7 @@ def _ranked(open_set: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _trained(shown: Shown) -> list[dict[str, Any]]:
-    """How long each fold trained, and the figures of the epoch that was kept."""
+    """How long each fold trained, and the figures of the kept epoch."""
     stopping = shown.config["recipe"]["train"]["early_stopping"]
     trained = []
     for fold in shown.config["folds"]:
@@ -66,10 +66,10 @@ def _trained(shown: Shown) -> list[dict[str, Any]]:
 
 
 def kept_epoch(curve: pd.DataFrame, metric: str | None) -> Any:
-    """The index in a fold's curve of the epoch whose weights were kept, as training keeps them.
+    """The index, in a fold's curve, of the epoch whose weights were kept.
 
-    metric: what early stopping looked at, whose first best epoch was kept; None where all epochs were
-    trained, and the last one kept. Figures of a moving average of weights are of that average.
+    metric: the one of early stopping, whose first best epoch was kept; None if all epochs were trained, and
+    the last one kept. With a moving average of weights, figures are of that average.
     """
     if metric is None or curve[f"valid_{metric}"].isna().all():
         return curve.index[-1]

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 
 from stillwave.pipeline.evaluate.fonts import lettered
 
-# Colours of the figures that turn light where the page is dark; see report_page/report.css.
+# Colours of the figures that become light on a dark page; see report_page/report.css.
 COLOURS = {
     "#000000": "var(--ink)",
     "#666666": "var(--grey)",
     "#0072b2": "var(--mark)",
     "#56b4e9": "var(--sky)",
 }
-WIDE = 9.0  # inches that fit on the page; wider figures are scrolled, not shrunk until nobody can read them
+WIDE = 9.0  # inches that fit on the page; wider figures scroll instead of shrinking
 
 
 @dataclass(frozen=True)
 class Picture:
-    """All of an <svg> behind its `<svg `, where its template puts a label. wide: wider than the page."""
+    """All of an <svg> after `<svg `, where its template puts a label. wide: wider than the page."""
 
     svg: Markup
     wide: bool

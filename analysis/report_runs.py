@@ -1,4 +1,4 @@
-"""The runs that a report shows: where each one's evaluation is, and what its files say."""
+"""The runs that a report shows: finding and reading each one's evaluation."""
 
 import json
 import math
@@ -19,10 +19,10 @@ from stillwave.pipeline.runs.tensors import load_shapes
 
 @dataclass(frozen=True)
 class Shown:
-    """A run and its evaluation, read.
+    """A run and its evaluation, as read from files.
 
-    report: the folder of the evaluation. curves: fold, epoch (from 0), figures. sizes: of each fold, the
-    numbers stored of its model, by the name of the part they are in. environments: see
+    report: the folder of the evaluation. curves: fold, epoch (from 0), figures. sizes: for each fold, the
+    numbers stored in its model, by the name of the part they are in. environments: see
     pipeline/runs/environment.py.
     """
 
@@ -40,16 +40,16 @@ class Shown:
 def read_shown(paths: Sequence[Path], reports: Path) -> list[Shown]:
     """Every run with its evaluation.
 
-    A path is an evaluation, which names its run, or a run, whose evaluation lies in `<reports>/<name of the
-    run>` or in `report` in its folder or beside it; or it is the folder of both that `stillwave run` made.
-    One by an ensemble, on rows of another corpus, is shown where it is named itself. Raises ValueError when a
-    path is neither, or a run has no evaluation, or one of an older training.
+    A path is an evaluation, which names its run; or a run, whose evaluation is in `<reports>/<name of the
+    run>`, or in `report` in its folder or next to it; or the folder of both that `stillwave run` made. An
+    evaluation by an ensemble, on another corpus, is shown only if it is named itself. Raises ValueError if a
+    path is neither, or a run has no evaluation, or one of another training.
     """
     runs, folders = [], []
     for path in paths:
         run, folder = _located(path, reports)
         if folder in folders:
-            raise ValueError(f"{path}: the evaluation {folder} is named twice; name it once")
+            raise ValueError(f"{path}: the evaluation {folder} is given twice; give it once")
         runs.append(run)
         folders.append(folder)
     return [
@@ -59,17 +59,17 @@ def read_shown(paths: Sequence[Path], reports: Path) -> list[Shown]:
 
 
 def _located(path: Path, reports: Path) -> tuple[Path, Path]:
-    """The run and the evaluation that a path stands for."""
+    """The run and the evaluation of a path."""
     if path.is_file():
-        raise ValueError(f"{path} is a file; name the folder it lies in, {path.parent}")
+        raise ValueError(f"{path} is a file; give its folder, {path.parent}")
     if not path.is_dir():
-        raise ValueError(f"{path}: no such folder; name runs, or folders that `stillwave evaluate` wrote")
+        raise ValueError(f"{path}: no such folder; give runs, or folders that `stillwave evaluate` wrote")
     if (path / METRICS).exists() and not (path / CONFIG).exists():
         run = Path(_told(path)["folder"])
         if not (run / CONFIG).exists():
             raise ValueError(
-                f"{path} is an evaluation of {run}, which is not here: if the run was moved, name the run "
-                f"itself, with --reports {path.parent}; if there is none any more, delete {path}"
+                f"{path} is an evaluation of {run}, which does not exist: if the run has moved, give the run "
+                f"itself, with --reports {path.parent}; if it is gone, delete {path}"
             )
         return run, _evaluation(run, [path], ensembles=True)
     run = path / "run" if not (path / CONFIG).exists() and (path / "run" / CONFIG).exists() else path
@@ -77,7 +77,7 @@ def _located(path: Path, reports: Path) -> tuple[Path, Path]:
 
 
 def _evaluation(run: Path, places: Sequence[Path], ensembles: bool = False) -> Path:
-    """The one of `places` where the run's evaluation is, of its present training."""
+    """The one of `places` that has the evaluation of the run's current training."""
     digest = Run.open(run).training_digest()
     there = [place for place in places if (place / METRICS).exists()]
     own = [place for place in there if ensembles or not _told(place)["ensemble"]]
@@ -86,18 +86,18 @@ def _evaluation(run: Path, places: Sequence[Path], ensembles: bool = False) -> P
             return place
     if own:
         raise ValueError(
-            f"{run}: the evaluation in {_listed(own)} is of another training of it; run `stillwave evaluate "
-            f"--run {run} --out {own[0]}`"
+            f"{run}: the evaluation in {_listed(own)} belongs to another training of the run; run `stillwave "
+            f"evaluate --run {run} --out {own[0]}`"
         )
     if there:
         raise ValueError(
             f"{run}: the evaluation in {_listed(there)} is by the ensemble of its models, on "
-            f"{_told(there[0])['manifest']}; name {there[0]} itself to show that, or run `stillwave evaluate "
+            f"{_told(there[0])['manifest']}; give {there[0]} itself to show that, or run `stillwave evaluate "
             f"--run {run}`"
         )
     raise ValueError(
         f"{run}: no evaluation, looked for in {', '.join(map(str, places))}; run `stillwave evaluate --run "
-        f"{run}`, or name the folder of evaluations with --reports"
+        f"{run}`, or give the folder of evaluations with --reports"
     )
 
 
@@ -106,10 +106,10 @@ def _listed(places: Sequence[Path]) -> str:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """What an evaluation says of its run: `folder`, `digest`, `ensemble`, `manifest`, `rows`."""
+    """The facts of an evaluation about its run: `folder`, `digest`, `ensemble`, `manifest`, `rows`."""
     told = _metrics(folder).get("run")
     if not isinstance(told, dict) or not {"folder", "digest", "ensemble", "manifest", "rows"} <= told.keys():
-        raise ValueError(f"{folder}: does not say of which run it is; run `stillwave evaluate` again")
+        raise ValueError(f"{folder}: does not record its run; run `stillwave evaluate` again")
     return told
 
 
@@ -123,9 +123,9 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 
 def _names(runs: list[Path], folders: list[Path]) -> list[str]:
-    """The last part of each run's path, of `.../first/run` the one before.
+    """The last part of each run's path; for `.../first/run` the one before.
 
-    Whole paths where two are alike, and those of the evaluations where two are of one run.
+    Whole paths if two are equal, and those of the evaluations if two are of one run.
     """
     whole = [run.resolve() for run in runs]
     names = [path.parent.name if path.name == "run" else path.name for path in whole]
@@ -151,7 +151,7 @@ def _read(run: Path, folder: Path, name: str) -> Shown:
 
 
 def _sizes(weights: Path) -> dict[str, int]:
-    """How many numbers each part of a model has, most of all first."""
+    """How many numbers each part of a model has, largest first."""
     parts: dict[str, int] = defaultdict(int)
     for name, shape in load_shapes(weights).items():
         parts[name.partition(".")[0]] += math.prod(shape)

@@ -1,4 +1,4 @@
-"""The rows that are looked at: those of a store that the manifest knows, and what a run says of them."""
+"""The rows to analyze: those of a store that are in the manifest, and a run's predictions for them."""
 
 import posixpath
 from dataclasses import dataclass, replace
@@ -19,20 +19,20 @@ from stillwave.pipeline.runs.predictions import predict_folds
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.scores.decision import entropy
 
-KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # of the manifest, where it has them
-PERSONAL = ("speaker", "language", "text", "gender")  # columns of text that are no label
-CUSTOMARY = ("emotion", "word")  # what the corpora that we know call their label
+KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # columns of the manifest, if it has them
+PERSONAL = ("speaker", "language", "text", "gender")  # text columns that are not labels
+CUSTOMARY = ("emotion", "word")  # usual names of the label
 MAX_CLASSES = 1000
 MIN_ROWS = 10
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a store and what is known of them.
+    """Rows of a store and what is known about them.
 
-    table: a row each, in the store's order: KEPT, and `label` (None where there is none), `num_frames`.
-    numbers: their places in the store. label: the column of the manifest that `label` is, if any.
-    left_out: why rows are not here -> their ids.
+    table: one line per row, in the store's order: KEPT, and `label` (None if there is none), `num_frames`.
+    numbers: their row numbers in the store. label: the column of the manifest that `label` is, if any.
+    left_out: reason -> ids of rows left out.
     """
 
     table: pd.DataFrame
@@ -53,10 +53,10 @@ def manifest_beside(store: str | Path) -> str:
 
 
 def rows_of(store: EmbeddingStore, manifest: pd.DataFrame, config: Analysis) -> Rows:
-    """The clean rows (view 0) of `store` that `manifest` knows, or `config.max_rows` of them, drawn by seed.
+    """The clean rows (view 0) of `store` that `manifest` has, or `config.max_rows` of them, drawn by seed.
 
-    Raises ValueError when they are fewer than MIN_ROWS, when frames are of other content than the manifest's
-    rows of the same id, or when the label is not to be found.
+    Raises ValueError if they are fewer than MIN_ROWS, if frames were made from other content than the
+    manifest's rows with the same id, or if the label cannot be found.
     """
     label = label_column(manifest, config.label)
     clean = np.flatnonzero(store.view == 0)
@@ -70,7 +70,7 @@ def rows_of(store: EmbeddingStore, manifest: pd.DataFrame, config: Analysis) -> 
     if len(numbers) < MIN_ROWS:
         raise ValueError(
             f"{store.path}: {len(numbers)} of its {len(clean)} clean rows are in the manifest; at least "
-            f"{MIN_ROWS} are needed: name the manifest that it was extracted with (--manifest)"
+            f"{MIN_ROWS} are needed: give the manifest that it was extracted with (--manifest)"
         )
     check_fresh(store, numbers, known.loc[store.ids[numbers]])
     if config.max_rows is not None and config.max_rows < len(numbers):
@@ -87,20 +87,20 @@ def rows_of(store: EmbeddingStore, manifest: pd.DataFrame, config: Analysis) -> 
 
 
 def label_column(manifest: pd.DataFrame, wanted: str | None) -> str | None:
-    """The column that labels the rows: `wanted`, else the customary one, else the only one; None of none.
+    """The column that labels the rows: `wanted`, else the usual one, else the only one; None without any.
 
-    Raises ValueError when `wanted` is no label, and when several might be meant.
+    Raises ValueError if `wanted` is no label, and if several are possible.
     """
     if wanted is not None:
         names = [str(name) for name in manifest.columns]
         if wanted not in names or wanted in RESERVED:
             raise ValueError(
-                f"label {wanted!r} is no label of the manifest, whose columns are {', '.join(names)}"
+                f"label {wanted!r} is not a label in the manifest, whose columns are {', '.join(names)}"
             )
         if not _labels(manifest[wanted]):
             raise ValueError(
                 f"label {wanted!r} has {manifest[wanted].nunique()} values in the manifest, "
-                f"{_kind(manifest[wanted])}; a label has 2 to {MAX_CLASSES}, of text"
+                f"{_kind(manifest[wanted])}; a label has 2 to {MAX_CLASSES} text values"
             )
         return wanted
     found = label_candidates(manifest)
@@ -110,14 +110,14 @@ def label_column(manifest: pd.DataFrame, wanted: str | None) -> str | None:
             return only[0]
     if found:
         raise ValueError(
-            f"the manifest has several columns that may be the label: {', '.join(found)}; say which one, "
+            f"the manifest has several columns that may be the label: {', '.join(found)}; choose one, "
             f"-S label={found[0]}"
         )
     return None
 
 
 def label_candidates(manifest: pd.DataFrame) -> list[str]:
-    """The columns that may be the label: of text with 2 to MAX_CLASSES values, and not PERSONAL."""
+    """The columns that may be the label: text with 2 to MAX_CLASSES values, and not PERSONAL."""
     names = [str(name) for name in manifest.columns if name not in (*RESERVED, *PERSONAL)]
     return [name for name in names if _labels(manifest[name])]
 
@@ -127,12 +127,12 @@ def _labels(values: pd.Series) -> bool:
 
 
 def _kind(values: pd.Series) -> str:
-    """What the values are, whatever they are held as: string, integer, ...; empty where there are none."""
+    """The kind of the values, for any type of the column: string, integer, ...; empty if there are none."""
     return str(pd.api.types.infer_dtype(values.dropna().astype(object)))
 
 
 def _plain(values: pd.Series) -> pd.Series:
-    """Texts as objects, and None where there is none; numbers as they are."""
+    """Texts as objects, and None for missing ones; numbers as they are."""
     if pd.api.types.is_numeric_dtype(values.dtype):
         return values
     return values.astype(object).where(values.notna(), None)
@@ -146,21 +146,21 @@ def with_predictions(
     embeddings: str | Path | None = None,
     device: str = "auto",
 ) -> Rows:
-    """`rows` with what the run says of each, by a model that has not seen it.
+    """`rows` with the run's predictions, each by a model that has not seen the row.
 
-    Further columns: predicted, a class that was trained; decision, where the run decides: that, or `unknown`;
-    confidence (the largest probability); entropy (of the probabilities, 0 to 1); learned_uncertainty, of
+    Further columns: predicted, a trained class; decision, if the run decides: that class, or `unknown`;
+    confidence (the largest probability); entropy (of the probabilities, 0 to 1); learned_uncertainty, for
     heads that have it; correct; fold. Missing in rows that the run does not test. A row of a trained class is
-    correct when its class is predicted, as accuracy counts it; a row of another when the decision is
-    `unknown`, None without decision.
+    correct if its class is predicted, as in accuracy; a row of another class if the decision is `unknown`, or
+    None without a decision.
 
-    Raises ValueError when it tests none of them, or when it was trained on another manifest or other frames.
+    Raises ValueError if it tests none of them, or was trained on another manifest or other frames.
     """
     predictions = out_of_fold(Run.open(run), manifest, embeddings, device).set_index("id")
     ids = rows.table["id"]
     if not ids.isin(predictions.index).any():
         raise ValueError(
-            f"{run}: tests none of these {len(ids)} rows, of which the first is {ids[0]!r}; name a run on "
+            f"{run}: tests none of these {len(ids)} rows, the first of which is {ids[0]!r}; give a run on "
             "the same manifest"
         )
     probabilities = predictions.filter(regex="^p_")
@@ -180,7 +180,7 @@ def with_predictions(
     found["correct"] = right.where(predictions["known"], rejected)
     found["fold"] = predictions["fold"]
     found = found.reindex(ids).reset_index(drop=True)
-    # None, not NaN, where there is no text or truth value.
+    # None, not NaN, for a missing text or truth value.
     for name in ("predicted", "decision", "correct"):
         found[name] = found[name].astype(object).where(found[name].notna(), None)
     found["fold"] = found["fold"].astype("Int64")
@@ -190,7 +190,7 @@ def with_predictions(
 
 
 def out_of_fold(run: Run, manifest: pd.DataFrame, embeddings: str | Path | None, device: str) -> pd.DataFrame:
-    """The run's predictions of its test rows. Raises ValueError when its rows or frames are others now."""
+    """The run's predictions of its test rows. Raises ValueError if its rows or frames have changed."""
     data = data_of_run(run, manifest, embeddings=embeddings, device=device)
     check_as_trained(run, data)
     return predict_folds(run, data)

@@ -2,11 +2,11 @@
 
     python benchmarks/deep.py [--rows 8192] [--steps 3] [--epochs 10] [--plot deep.png]
 
-Memory: training steps on a batch of `--rows` vectors, once with every activation kept and once with those of
-every fifth block, each in a process of its own; its peak resident memory less that before the first step.
-Training: scikit-learn's 1,797 digits, 64 pixels through a fixed random projection to 512; ten classes. Of
-every block: norm of the gradient of its parameters over the norm of the parameters, on one batch, before the
-first epoch and after the last. Ends with one line of JSON.
+Memory: training steps on a batch of `--rows` vectors, once keeping every activation and once only those of
+every fifth block, each in its own process; its peak resident memory minus that before the first step.
+Training: scikit-learn's 1,797 digits, 64 pixels through a fixed random projection to 512; ten classes. For
+every block: gradient norm of its parameters over their norm, on one batch, before the first epoch and after
+the last. Ends with one line of JSON.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def in_child(checkpoint_every: int, rows: int, steps: int) -> dict[str, float]:
-    """Peak memory (MiB) and fastest step (s) of a process of its own."""
+    """Peak memory (MiB) and fastest step (s) of a separate process."""
     options = ["--child", str(checkpoint_every), "--rows", str(rows), "--steps", str(steps)]
     command = [sys.executable, __file__, *options]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -82,7 +82,7 @@ def child(checkpoint_every: int, rows: int, steps: int) -> dict[str, float]:
     step(model, optimizer, inputs[:8], labels[:8])  # the optimizer's state and the library's buffers
     before = peak_mib()
     seconds = []
-    with flat_memory():  # else freed activations stay in the heap, and count
+    with flat_memory():  # otherwise freed activations stay in the heap, and count
         for _ in range(steps):
             started = time.perf_counter()
             step(model, optimizer, inputs, labels)
@@ -131,7 +131,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def gradient_norms(model: DeepClassifier, inputs: Tensor, labels: Tensor) -> list[float]:
-    """Gradient over parameters, in norm, of every block, first to last, on the first 512 rows."""
+    """Gradient norm over parameter norm of every block, first to last, on the first 512 rows."""
     model.zero_grad(set_to_none=True)
     nn.functional.cross_entropy(model(inputs[:512]), labels[:512]).backward()
     norms = []

@@ -4,9 +4,10 @@
 
 Seeded weights; clips of 2 to 6 s of harmonics and noise. Both models, fp32:
   alone, batched   seconds for all clips; on a CPU with one thread, the fastest of three turns
-  error            worst max |a - b| / max |b| over the clips, `a` from the batch and `b` from the clip alone
-For 24 kHz also why items stay alone before the quantizer: of `--code-clips` clips, how many codes differ when
-the encoder's frames come from batches of 8, and how far a frame then moves. Ends with one line of JSON.
+  error            worst max |a - b| / max |b| over the clips, `a` from the batch and `b` from the single clip
+For 24 kHz also why items are not batched before the quantizer: for `--code-clips` clips, how many codes
+differ if the encoder's frames come from batches of 8, and how far a frame then moves. Ends with one line of
+JSON.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from synthetic import sound  # beside this file
+from synthetic import sound  # next to this file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -64,7 +65,7 @@ def made(model: Any, size: Any, device: torch.device, **fields: Any) -> Any:
 
 
 def clips(backbone: Any, count: int) -> list[Tensor]:
-    """Clips of 2 to 6 s at the backbone's rate and of its channels."""
+    """Clips of 2 to 6 s at the backbone's rate, with its channels."""
     rng = np.random.default_rng(0)
     long = torch.from_numpy(sound(30.0, backbone.sample_rate, rng)).float()
     lengths = rng.integers(2 * backbone.sample_rate, 6 * backbone.sample_rate, count).tolist()
@@ -74,7 +75,7 @@ def clips(backbone: Any, count: int) -> list[Tensor]:
 
 
 def sides(backbone: Any, device: torch.device) -> tuple[ENCODE, ENCODE]:
-    """One clip after the other, and all of them at once by the path of a GPU, whatever the device."""
+    """One clip after the other, and all of them at once by the GPU's code path, on any device."""
 
     def together(items: list[Tensor]) -> list[Tensor]:
         lengths = torch.tensor([len(item) for item in items])
@@ -99,9 +100,9 @@ def timed(side: ENCODE, items: list[Tensor]) -> float:
 
 
 def codes(size: str, count: int, device: torch.device) -> dict[str, Any]:
-    """What a quantizer makes of rounding that depends on the batch."""
+    """The effect on a quantizer of rounding that depends on the batch."""
     backbone = made("24khz", size, device, embedding="quantized", bandwidth=24)
-    quantizer, backbone.quantizer = backbone.quantizer, None  # to see what it is given
+    quantizer, backbone.quantizer = backbone.quantizer, None  # to see its input
     alone, batched = sides(backbone, device)
     items = clips(backbone, count)
     given = [(b, a) for i in range(0, count, 8) for b, a in

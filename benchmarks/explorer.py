@@ -3,11 +3,10 @@
     python benchmarks/explorer.py [--rows 20000] [--seconds 5]
 
 Writes an analysis of made-up rows (12 classes, so that markers differ too), its page, and opens it from the
-file system. The mouse is pressed in the plot and moved round in circles; the frames counted are those in
-which the points are elsewhere than in the one before. Both of Bokeh's backends are measured. Where there is
-no graphics card, and in a container there is none, Chromium draws everything in software, WebGL too: the page
-then takes the canvas by itself. `load` is the machine's load average: with other work on its processors the
-figures are of that work as well. Ends with one line of JSON.
+file system. The mouse is pressed in the plot and moved in circles; a frame counts if the points have moved
+since the one before. Both of Bokeh's backends are measured. Without a graphics card, as in a container,
+Chromium draws everything in software, including WebGL, and the page then chooses the canvas. `load` is the
+machine's load average: other work on its processors affects the figures. Ends with one line of JSON.
 """
 
 import argparse
@@ -73,7 +72,7 @@ def main() -> None:
 
 
 def write_rows(folder: Path, rows: int) -> Path:
-    """An analysis folder with two projections; its neighbours are random, which costs the page the same."""
+    """An analysis folder with two projections; its neighbours are random, at the same cost for the page."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     label, speaker = rng.integers(0, CLASSES, rows), rng.integers(0, SPEAKERS, rows)
@@ -116,7 +115,7 @@ def browser(profile: Path, further: Sequence[str]) -> Iterator[Any]:
 
 
 def measure(driver: Any, address: str, seconds: float) -> dict[str, Any]:
-    """Load the page, pan it for so long, filter it once."""
+    """Load the page, pan it for `seconds`, filter it once."""
     started = time.perf_counter()
     driver.get(address)
     while not driver.execute_script("return document.documentElement.dataset.ready"):
@@ -136,7 +135,7 @@ def measure(driver: Any, address: str, seconds: float) -> dict[str, Any]:
         "  requestAnimationFrame(tick) };"
         "requestAnimationFrame(tick); window.before = Bokeh.index.roots[0].model.x_range.start"
     )
-    for _ in range(10):  # a press that is held before it moves does not pan
+    for _ in range(10):  # a press held before moving does not pan
         mouse("mousePressed", *middle)
         mouse("mouseMoved", middle[0] + 40, middle[1])
         if driver.execute_script("return Bokeh.index.roots[0].model.x_range.start !== before"):
@@ -150,7 +149,7 @@ def measure(driver: Any, address: str, seconds: float) -> dict[str, Any]:
         moves += 1
     ticks = driver.execute_script("return ticks")
     mouse("mouseReleased", *middle)
-    # frames that had to be drawn, for the view was another one than in the frame before
+    # frames that had to be drawn, because the view changed since the frame before
     triples = zip(ticks, ticks[1:], ticks[2:], strict=False)
     steps = sorted(after[0] - drawn[0] for before, drawn, after in triples if drawn[1] != before[1])
     if len(steps) < moves / 4:

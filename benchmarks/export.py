@@ -1,10 +1,10 @@
-"""An exported graph under onnxruntime against the run it was made of, on one clip of 3 s.
+"""An exported graph under onnxruntime against its run, on one clip of 3 s.
 
     python benchmarks/export.py [--repeats 20] [--threads 2] [--small]
 
-wav2vec2-base with seeded weights and a segment head, trained for an epoch on clips of noise. The sides take
-turns; each one's median turn counts.
-  torch  the warm Ensemble of `stillwave predict`, one model
+wav2vec2-base with seeded weights and a segment head, trained for an epoch on clips of noise. The sides
+alternate; the median of each counts.
+  torch  the loaded Ensemble of `stillwave predict`, one model
   fp32   the graph of `stillwave export`
   int8   the same with 8-bit weights of its matrix products
 Ends with one line of JSON: ms per clip, MiB, the times relative to torch's, and the largest differences of a
@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="the tiny backbone: a look")
+    parser.add_argument("--small", action="store_true", help="the tiny backbone, for a quick look")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = "tiny" if arguments.small else "base"

@@ -1,18 +1,18 @@
-"""Extraction against the bare forward pass, and against what users write today.
+"""Extraction against the bare forward pass, and against typical scripts.
 
     [STILLWAVE_CORPORA=...] python benchmarks/extract.py [--backbone configs/backbones/wav2vec2.yaml]
         [--precision bf16] [--files 96] [--repeats 3] [--device auto] [--batch-frames auto]
 
-EmoDB where there is one, else sound made on the spot (synthetic.py).
+EmoDB if available, else generated sound (synthetic.py).
 
-Seeded random weights of the true size. The sides take turns; each one's fastest turn counts.
-  extract   `stillwave.extract`, from the planned rows to the complete store; loading the model is left out
+Seeded random weights of the real size. The sides alternate; the fastest run of each counts.
+  extract   `stillwave.extract`, from the planned rows to the complete store; without loading the model
   bare      model(batch) over the same batches, decoded and padded beforehand, in the same precision, one
             after the other with all of torch's threads
   side      the same, as many at once as extraction computes, each with one thread    (CPU only)
-  one       one file at a time, fp32: decode, forward, np.save; of wav2vec 2.0 transformers' own model, of the
-            others ours, over the first 96 files
-  padded    the same in batches of 16 in the order of the files, zero-padded
+  one       one file at a time, fp32: decode, forward, np.save; with transformers' own model for wav2vec 2.0,
+            ours for the others, over the first 96 files
+  padded    the same in batches of 16 in file order, zero-padded
   workers   one process of one thread, and two such processes, on Dask                    (CPU only)
 Speed is in seconds of audio (tokens for text) per second. Ends with one line of JSON.
 """
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from naive import Naive  # beside this file
+from naive import Naive  # next to this file
 from synthetic import synthetic
 from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,8 +52,8 @@ from stillwave.pipeline.extract.rows import load, plan_rows
 from stillwave.pipeline.extract.stage import extract
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU as always, for they bound batches
-NAIVE_FILES = 96  # of the sides that take files one after the other; on a GPU a third, which suffices there
+SHARD_FRAMES = 1024  # so that a small corpus has several units; on a GPU the default, as shards limit batches
+NAIVE_FILES = 96  # for the sides that take files one by one; on a GPU a third, which suffices
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def speech(files: int, folder: Path) -> pd.DataFrame:
-    """A manifest of `files` clips of EmoDB, spread over its speakers, or of sound made on the spot."""
+    """A manifest of `files` clips of EmoDB, spread over its speakers, or of generated sound."""
     corpora = os.environ.get("STILLWAVE_CORPORA")
     if not corpora:
         return synthetic(folder, files)
@@ -126,7 +126,7 @@ class Bench:
             seconds[name] = [side()]
             print(f"{name} took {seconds[name][0]:.2f} s at first", flush=True)
         if repeats:
-            seconds = {name: [] for name in sides}  # the first turn warmed up
+            seconds = {name: [] for name in sides}  # the first run warmed up
         for _ in range(repeats):
             for name, side in sides.items():
                 seconds[name].append(side())
@@ -147,7 +147,7 @@ class Bench:
         return self.result.seconds["wall"] - self.result.seconds["plan"]
 
     def batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The very batches of an extraction: values on the device, lengths on the host."""
+        """Exactly the batches of an extraction: values on the device, lengths on the host."""
         spec = Spec(dim=self.model.dim, layers=0, **self.shards)
         units = plan_units(list(self.lengths), np.array(list(self.lengths.values())), spec.shard_frames)
         with Engine(self.model, self.config, self.device) as engine:
@@ -158,7 +158,7 @@ class Bench:
         return [(torch.from_numpy(a).to(self.device), torch.from_numpy(n)) for a, n in arrays]
 
     def bare(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """model(batch), with all of torch's threads and the weights held in the precision."""
+        """model(batch), with all of torch's threads with the weights in the precision."""
         started = time.perf_counter()
         with torch.inference_mode():
             for batch in batches:
@@ -168,7 +168,7 @@ class Bench:
         return time.perf_counter() - started
 
     def side_by_side(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """model(batch) in threads, as the engine does it, and nothing else."""
+        """Only model(batch) in threads, as in the engine."""
 
         def forward(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
             with torch.inference_mode():
@@ -182,7 +182,7 @@ class Bench:
         return time.perf_counter() - started
 
     def gpu_busy(self) -> float:
-        """Part of an extraction's time in which a kernel or a copy ran on the GPU."""
+        """The fraction of an extraction's time in which a kernel or a copy ran on the GPU."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             seconds = self.extract()
         table = profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=12)
@@ -199,7 +199,7 @@ class Bench:
         return busy / 1e6 / seconds
 
     def on_workers(self, count: int) -> float:
-        """Seconds on `count` processes of one thread that have started and loaded the model."""
+        """Seconds with `count` one-thread processes that have already loaded the model."""
         from distributed import Client, LocalCluster
 
         options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}

@@ -1,13 +1,13 @@
-"""Does it help to train the backbone too? The same weights and head, the backbone frozen and trained.
+"""Does it help to train the backbone, too? The same weights and head, with a frozen and a trained backbone.
 
     STILLWAVE_CORPORA=... python benchmarks/finetune.py [--seeds 3] [--folds 3]
 
-FSDD, ten words, speakers held out. The backbone is our own FastConformer with seeded random weights, for none
-that are trained can be had offline: what is frozen is random, the worst case for that side, so the figure
-shows that training the backbone works, and says little about pretrained weights. Sides, per seed:
+FSDD, ten words, speakers held out. The backbone is our own FastConformer with seeded random weights, because
+trained weights need a download. A frozen random backbone is the worst case for that side, so the figures show
+that training the backbone works, and say little about pretrained weights. Sides, per seed:
 
 frozen: stored frames -> segment head. tuned: the same head and schedule, the encoder trained from waveforms,
-beginning with the frozen side's head, fold by fold. Ends with one line of JSON.
+starting from the frozen side's head, fold by fold. Ends with one line of JSON.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Proves the GPU side and measures it: the GPU tests, then the benchmarks, most important first.
+"""GPU tests, then GPU benchmarks, most important first.
 
     make gpu
     python benchmarks/gpu.py [--device cuda] [--quick] [--minutes 9] [--out reports/gpu] [--only STEP ...]
 
 Needs no network, no DVC and no installation of Stillwave: benchmarks/gpu_wheels.py lists the packages.
-Weights are seeded, of the true sizes; the corpus is made on the spot, 2 to 15 s a clip. Each step has its own
-limit, and all have --minutes; after each, gpu.json and gpu.md are written anew into --out, so that what was
-measured stays. --quick: tiny models and a handful of clips, to see whether everything runs; with --device cpu
-that works everywhere. Exits with 2 where the device is missing, with 1 where a step failed.
+Weights are seeded, with the real sizes; the corpus is generated, 2 to 15 s per clip. Each step has its own
+time limit, and all together --minutes; after each, gpu.json and gpu.md are rewritten in --out, so that no
+measurement is lost. --quick: tiny models and a handful of clips, to check that everything runs; with --device
+cpu this works everywhere. Exits with 2 if the device is missing, with 1 if a step failed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from gpu_report import markdown  # beside this file
+from gpu_report import markdown  # next to this file
 
 Worker = subprocess.Popen[str]
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "gpu")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worker is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worker is stopped, too
     machine = describe(arguments.device)
     if machine is None:
         print(f"make gpu: torch sees no device {arguments.device!r} here; run it on a machine with a GPU")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def describe(device: str) -> dict[str, Any] | None:
-    """Card, driver and versions, or None where there is no such device."""
+    """Card, driver and versions, or None if there is no such device."""
     try:
         versions = {"python": platform.python_version(), "torch": version("torch")}
     except PackageNotFoundError:
@@ -85,7 +85,7 @@ def describe(device: str) -> dict[str, Any] | None:
     found: dict[str, Any] = versions | {"cpus": os.cpu_count()}
     if not device.startswith("cuda"):
         return {"device": device} | found
-    import torch  # here: it takes seconds
+    import torch  # here: importing takes seconds
 
     if not torch.cuda.is_available():
         return None
@@ -102,9 +102,9 @@ def describe(device: str) -> dict[str, Any] | None:
 def run(
     names: list[str], start_worker: Callable[[], Worker], deadline: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each step's name and outcome, of one process for all of them: it imports and starts CUDA once.
+    """Each step's name and outcome, from one process that imports and starts CUDA once.
 
-    A step that fails, or takes longer than it may, ends its process; the next one gets a new one.
+    A step that fails, or exceeds its limit, ends the process; the next one gets a new process.
     """
     worker = None
     try:
@@ -114,7 +114,7 @@ def run(
             if limit <= 0:
                 yield name, {"error": "no time was left"}
                 continue
-            if worker is not None and worker.poll() is not None:  # ended after its last answer
+            if worker is not None and worker.poll() is not None:  # stopped after its last answer
                 stop(worker)
                 worker = None
             worker = worker or start_worker()
@@ -144,7 +144,7 @@ def start(device: str, quick: bool, folder: Path, log: IO[str]) -> Worker:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        start_new_session=True,  # so that all it has started can be ended with it
+        start_new_session=True,  # so that all its children can be stopped with it
     )
 
 
@@ -169,13 +169,13 @@ def ask(worker: Worker, name: str, limit: float) -> dict[str, Any]:
 
 
 def stop(worker: Worker) -> None:
-    """End the worker and all that it has started."""
+    """Stop the worker and all its children."""
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     for pipe in (worker.stdin, worker.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what it was sent last, it cannot take
+            with suppress(OSError):  # it may not have read its last input
                 pipe.close()
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# Columns of the table of extraction: what a figure is called there, and its name in the results.
+# Columns of the extraction table: heading, and name in the results.
 EXTRACTION = {
     "x real time": "per_s",
     "TFLOP/s": "tflops",
@@ -55,7 +55,7 @@ def _row(name: str, step: dict[str, Any]) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """Three digits that count, or a dash."""
+    """Three significant digits, or a dash."""
     return "–" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The steps of gpu.py: a process that reads their names, one a line, and answers each with a line of JSON.
+"""The steps of gpu.py: a process that reads their names, one per line, and answers each with a line of JSON.
 
 python benchmarks/gpu_steps.py DEVICE FOLDER QUICK
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from extract import CONFIGS, Bench  # beside this file
+from extract import CONFIGS, Bench  # next to this file
 from predict import corpus, made, warm
 from retrain import compare
 from synthetic import synthetic
@@ -32,10 +32,10 @@ from stillwave.pipeline.train.finetune import finetune
 
 ROOT = Path(__file__).parents[1]
 TESTS_AT_ONCE = 6
-TESTS_S = 150  # what pytest may take; a little less than the step, to say what was done
+TESTS_S = 150  # limit for pytest; a little less than the step's, to report what was done
 FILES, QUICK_FILES = 1500, 8  # 2.2 hours of sound: an H100 needs seconds for it
 TRAINING_FILES = 750
-# Step: the YAML of the backbone, what else is set, and how many of the clips it extracts.
+# Step: the YAML of the backbone, overrides, and the number of clips to extract.
 BACKBONES: dict[str, tuple[str, list[str], int]] = {
     "wav2vec2_base": ("wav2vec2", ["size=base"], FILES),
     "wav2vec2_large": ("wav2vec2_large", ["size=large"], 300),
@@ -59,10 +59,10 @@ class Steps:
         return figures
 
     def speech(self) -> pd.DataFrame:
-        """The manifest of the corpus, which the first step that needs it makes."""
+        """The manifest of the corpus, made by the first step that needs it."""
         if ready := sorted(self.folder.glob("speech-*/manifest.parquet")):
             return read_manifest(ready[0])
-        # Of this process: one that was killed may have left half a corpus.
+        # Specific to this process: a killed one may have left half a corpus.
         return synthetic(self.folder / f"speech-{os.getpid()}", QUICK_FILES if self.quick else FILES)
 
     def own(self, name: str) -> Path:
@@ -73,7 +73,7 @@ class Steps:
 
     def extraction(self, name: str, overrides: list[str], files: int) -> dict[str, Any]:
         """Figures of benchmarks/extract.py, in bf16."""
-        precision = "fp32" if self.quick else "bf16"  # which CPUs are slow in
+        precision = "fp32" if self.quick else "bf16"  # CPUs are slow in bf16
         settings = ["weights=random", f"precision={precision}", *overrides]
         settings += ["size=tiny"] if self.quick else []
         config = load_backbone(CONFIGS / "backbones" / f"{name}.yaml", settings)
@@ -113,7 +113,7 @@ class Steps:
         return {"epoch_s": round(float(history["seconds"].iloc[-1]), 2), "clips": rows}
 
     def tests(self) -> dict[str, Any]:
-        """The GPU tests, several at once; on a CPU they are only collected."""
+        """The GPU tests, in parallel; on a CPU they are only collected."""
         files = sorted(str(file) for file in (ROOT / "tests").rglob("test_*_devices.py"))
         gpu = self.device.type == "cuda"
         options = ["-m", "gpu", "-p", "no:cacheprovider", "-o", "filterwarnings=default"]
@@ -154,7 +154,7 @@ def main() -> None:
             answer = json.dumps(steps(line.strip()))
             gc.collect()
             if steps.device.type == "cuda":
-                torch.cuda.synchronize()  # what went wrong since shows here
+                torch.cuda.synchronize()  # earlier errors appear here
                 torch.cuda.empty_cache()
         except Exception as error:
             traceback.print_exc()

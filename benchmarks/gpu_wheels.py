@@ -1,15 +1,15 @@
-"""Fetch the wheels with which Stillwave runs on a GPU machine that has PyTorch and no network.
+"""Fetch the wheels that let Stillwave run on a GPU machine with PyTorch but no network.
 
     python benchmarks/gpu_wheels.py [--python 3.12]
 
-IMAGE is what the images of such machines have; WHEELS is what extraction, training, fine-tuning, evaluation
-and prediction import beside it, and goes into .whl/ with BUILT, at the versions of constraints.txt. Take that
-folder along with the checkout, and install it there:
+IMAGE lists what the images of such machines have; WHEELS lists what extraction, training, fine-tuning,
+evaluation and prediction import in addition, and goes into .whl/ with BUILT, at the versions of
+constraints.txt. Copy that folder along with the checkout, and install it there:
 
     python3 -m pip install --no-index --no-deps --target SITE .whl/*.whl
     export PYTHONPATH=SITE:$PWD/src
 
-tests/benchmarks/test_bare_machine.py runs the GPU benchmarks with these packages alone.
+tests/benchmarks/test_bare_machine.py runs the GPU benchmarks with only these packages.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What these need is there as well, unless Stillwave needs it, too: then one of the two lists has to name it.
+# Their dependencies exist as well; those that Stillwave also needs must be in one of the two lists.
 IMAGE = (
     "accelerate", "click", "einops", "filelock", "fsspec", "h5py", "huggingface_hub", "hypothesis", "jinja2",
     "matplotlib", "numpy", "packaging", "pandas", "psutil", "pyarrow", "pytest", "pytest-xdist", "pyyaml",
@@ -31,8 +31,8 @@ WHEELS = (
     "cloudpickle", "dask", "distributed", "locket", "msgpack", "partd", "sortedcontainers", "tblib", "toolz",
     "tornado", "zict",
 )  # fmt: skip
-BUILT = {"encodec": "0.1.1"}  # pure Python, of which PyPI has the source alone; the version is the Makefile's
-GLIBC = (17, 24, 27, 28, 31, 34, 35)  # 2.x; pip takes the tags that are named, and no others
+BUILT = {"encodec": "0.1.1"}  # pure Python, with only a source package on PyPI; the version is the Makefile's
+GLIBC = (17, 24, 27, 28, 31, 34, 35)  # 2.x; pip takes only the tags listed
 ROOT = Path(__file__).parents[1]
 
 

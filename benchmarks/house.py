@@ -1,4 +1,4 @@
-"""The house in figures: modules and lines of each room, and the modules that one extract and one train enter.
+"""The code in figures: modules and lines per folder, and the modules that one extract and one train enter.
 
     python benchmarks/house.py
 
@@ -20,7 +20,7 @@ TOPS = ("cache", "heads", "pipeline", "analysis", "models")
 
 
 def rooms() -> dict[str, list[int]]:
-    """The lines of every module but `__init__`, by folder: a room, or one within it."""
+    """The lines of every module but `__init__`, by folder."""
     found: dict[str, list[int]] = defaultdict(list)
     for top in TOPS:
         for file in (ROOT / top).rglob("*.py"):
@@ -31,7 +31,7 @@ def rooms() -> dict[str, list[int]]:
 
 
 def entered(work: Callable[[], Any]) -> set[str]:
-    """Our modules of which a function ran in this thread or in those that it started."""
+    """The modules of Stillwave with a function that ran in this thread or in threads that it started."""
     import threading
 
     found: set[str] = set()
@@ -52,8 +52,8 @@ def entered(work: Callable[[], Any]) -> set[str]:
 
 
 def extract_and_train(folder: Path) -> tuple[set[str], set[str]]:
-    """Of log-mel frames of eight clips of noise, and of a segment head."""
-    from synthetic import synthetic  # beside this file
+    """The modules entered for log-mel frames of eight clips of noise, and for a segment head."""
+    from synthetic import synthetic  # next to this file
 
     from stillwave.pipeline.backbones.fbank import FbankConfig
     from stillwave.pipeline.config.recipe import Recipe

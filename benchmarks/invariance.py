@@ -1,9 +1,9 @@
-"""Every backbone at its true size: do its frames depend on the batch, and what does bf16 cost?
+"""Every backbone at its real size: do its frames depend on the batch, and what does bf16 cost?
 
     python benchmarks/invariance.py [--only NAME ...]
 
 Random weights, so nothing is downloaded. error: worst max |a - b| / max |b| over the items of a padded batch
-of mixed lengths, `a` from the batch and `b` from the item alone, fp32. cosine: of the worst frame of 3 s of
+of mixed lengths, `a` from the batch and `b` from the single item, fp32. cosine: for the worst frame of 3 s of
 noise, bf16 against fp32. Prints rows for docs/backbones.md, and ends with one line of JSON.
 """
 
@@ -93,7 +93,7 @@ def measure(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def mixed_lengths(model: Backbone) -> list[int]:
-    """The shortest item there can be, ten times that, 1 s and 3 s; or tokens."""
+    """The shortest possible item, ten times that, 1 s and 3 s; or tokens."""
     least = model.shortest()
     if model.sample_rate is None:
         return [least, 10 * least, 77, 400]
@@ -110,7 +110,7 @@ def noise(model: Backbone, length: int) -> Tensor:
 
 
 def frames_of(model: Backbone, item: Tensor) -> Tensor:
-    """The frames of an item that is alone in its batch."""
+    """The frames of an item in a batch of one."""
     frames = model(item[None], torch.tensor([len(item)]))
     return frames.values[0, : frames.lengths[0]]
 

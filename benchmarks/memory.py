@@ -1,8 +1,8 @@
-"""Peak memory of an extraction when the corpus is ten times as large.
+"""Peak memory of an extraction from a corpus, and from one ten times as large.
 
     python benchmarks/memory.py [--rows 300] [--backbone configs/backbones/fbank.yaml]
 
-Each side is a process of its own that extracts clips of 2 to 4 s of noise; its peak resident memory is what
+Each side is a separate process that extracts clips of 2 to 4 s of noise; its peak resident memory is what
 the operating system counted. Ends with one line of JSON.
 """
 

@@ -5,7 +5,7 @@
 configs/recipes/fbank_fusion.yaml with each setting of `modalities`, everything else equal; the same as
 `stillwave run --corpus configs/corpora/demo.yaml --recipe ... -S recipe.modalities=[audio]`. Prints the UAR
 of each with its 95 % interval, and the paired difference of both to the better single one (`stillwave
-compare`), rows drawn, and speakers drawn. Ends with one line of JSON.
+compare`), resampling rows, and resampling speakers. Ends with one line of JSON.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from speech import run_once  # beside this file
+from speech import run_once  # next to this file
 
 from stillwave.pipeline.evaluate.compare import compare
 

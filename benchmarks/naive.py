@@ -1,4 +1,4 @@
-"""What is written before there is a pipeline: a loop over the files, and zero-padded batches of 16."""
+"""Typical scripts without a pipeline: a loop over the files, and zero-padded batches of 16."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from stillwave.pipeline.extract.rows import Source, load
 
 
 class Naive:
-    """Such loops over `sources`, in fp32: of wav2vec 2.0 transformers' own model, of the others ours."""
+    """Such loops over `sources`, in fp32: transformers' own model for wav2vec 2.0, ours for the others."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Naive:
             self.model = build_backbone(config.model_copy(update=precise)).to(device)
 
     def one_at_a_time(self) -> float:
-        """Seconds of what is written first."""
+        """Seconds for one file at a time."""
         started = time.perf_counter()
         with torch.inference_mode():
             for i, source in enumerate(self.sources):
@@ -50,7 +50,7 @@ class Naive:
         return time.perf_counter() - started
 
     def padded(self) -> float:
-        """Seconds of what is written next: zeros behind the shorter ones, no mask for transformers' model."""
+        """Seconds for batches: shorter clips zero-padded, no mask for transformers' model."""
         started = time.perf_counter()
         with torch.inference_mode():
             for first in range(0, len(self.sources), 16):

@@ -1,19 +1,19 @@
-"""Open-set scores on scikit-learn's handwritten digits: which one tells digits that were never trained on.
+"""Open-set scores on scikit-learn's handwritten digits: which one detects digits that were never trained on.
 
     python benchmarks/open_set.py [--splits 10]
 
 In each split, 6 digits drawn by the split's seed are known and the other 4 unknown. An MLP 64-128-64 learns
 70 % of the known digits' images; the scores see the other 30 % (stratified), and all images of the unknown.
 It is trained twice: on cross-entropy, and on the anchor loss of `CACHead`. `uncertainty` is a head on its 64
-features, trained with it: "error" on detached features, which leaves the network as it is; "correct",
-the regulariser with its usual weight of 0.05, in a network of its own.
+features, trained with it: "error" on detached features, which does not change the network; "correct", the
+regulariser with its usual weight of 0.05, in a separate network.
 
 Every setting is the default of its module, and training is the same in all splits and for both losses: no
-setting is tuned, per split or otherwise. What OpenMax makes of negative logits, and that its score is not the
-unknown's probability alone, was compared on these digits: its figure is not blind.
+setting is tuned. But OpenMax's handling of negative logits, and its score not being just the unknown's
+probability, were chosen by comparison on these digits: its figure is not blind.
 
-AUROC: the part of (known, unknown) pairs in the right order. FPR95: the part of the unknown that passes where
-95 % of the known do. Mean and standard deviation over splits, in percent. Ends with one line of JSON.
+AUROC: the fraction of (known, unknown) pairs in the right order. FPR95: the fraction of unknown rows accepted
+when 95 % of the known are. Mean and standard deviation over splits, in percent. Ends with one line of JSON.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def run(split: int, loss: str) -> dict[str, float]:
-    """Accuracy on known digits, AUROC and FPR95 of every score, of one split and loss; parts of 1."""
+    """Accuracy on known digits, AUROC and FPR95 of every score, for one split and loss; fractions."""
     pixels, digits = load_digits(return_X_y=True)
     known = np.sort(np.random.default_rng(split).permutation(10)[:KNOWN])
     is_known = np.isin(digits, known)
@@ -105,7 +105,7 @@ def run(split: int, loss: str) -> dict[str, float]:
 
 
 def fit(images: Tensor, labels: Tensor, seed: int, loss: str, target: UncertaintyTarget) -> Network:
-    """A trained network; initial weights and the order of rows follow from the seed."""
+    """A trained network; the seed determines initial weights and the order of rows."""
     network = random_weights(seed, lambda: Network(target))
     criterion = CACHead(KNOWN).loss if loss == "cac" else nn.functional.cross_entropy
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
@@ -122,13 +122,13 @@ def fit(images: Tensor, labels: Tensor, seed: int, loss: str, target: Uncertaint
 
 @torch.no_grad()
 def look(network: Network, images: Tensor) -> Outputs:
-    """What a trained network says of (rows, 64)."""
+    """The outputs of a trained network for (rows, 64)."""
     outputs: Outputs = network(images)
     return outputs
 
 
 def auroc(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> float:
-    """The part of pairs in which the unknown scores higher; ties count half."""
+    """The fraction of pairs in which the unknown scores higher; ties count half."""
     return float(roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), np.append(inside, outside)))
 
 

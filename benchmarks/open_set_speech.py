@@ -5,7 +5,7 @@
 EmoDB: neutral, happy, sad and angry are known; fear, disgust and boredom are in the test rows only. One
 model per held-out speaker on eight others, and one speaker to validate on (thresholds, temperature);
 predictions of all folds pooled. The same as `stillwave run --corpus configs/corpora/emodb7.yaml --recipe
-configs/recipes/fbank_open.yaml`, and again trained with the anchor loss in place of cross-entropy. The
+configs/recipes/fbank_open.yaml`, and again trained with the anchor loss instead of cross-entropy. The
 baseline is openSMILE eGeMAPSv02 functionals -> StandardScaler -> SVC(C=1, class_weight="balanced"), 1 - max
 probability, on the same files and folds. Ends with one line of JSON.
 """
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from speech import run_once  # beside this file
+from speech import run_once  # next to this file
 
 BASELINE_AUROC = 0.635
 LOSSES = {"cross_entropy": [], "cac": ["losses.cross_entropy=0", "losses.cac=1"]}

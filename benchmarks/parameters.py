@@ -1,8 +1,8 @@
-"""How many parameters every model has, beside the figure that its description gives.
+"""How many parameters every model has, and the figure in its description.
 
     python benchmarks/parameters.py
 
-Models are built on torch's meta device: their sizes, not their numbers, so no weights are needed. Buffers,
+Models are built on torch's meta device, which has shapes but no numbers, so no weights are needed. Buffers,
 such as codebooks, standardisation and the running statistics of batch norm, are not parameters. Prints a
 Markdown table, and one line of JSON.
 """
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def branch(num_layers: int, part: str = "") -> Callable[[], nn.Module]:
-    """An AudioBranch of 256 dimensions inside, as the described totals have it, or a part of it."""
+    """An AudioBranch of 256 dimensions inside, as the described totals assume, or a part of it."""
 
     def build() -> nn.Module:
         whole = AudioBranch(num_layers=num_layers, d_model=256)
@@ -63,7 +63,7 @@ def codec() -> EmotionDetectionModel:
 
 
 def ast() -> nn.Module:
-    with torch.device("cpu"):  # its filter bank looks at its numbers
+    with torch.device("cpu"):  # its filter bank reads numbers
         return build_backbone(AstConfig(kind="ast", weights="random", size="base"))
 
 
@@ -74,7 +74,7 @@ def rows() -> list[Row]:
     inside = "256 dimensions inside, projected to 512; the projection counts as encoder"
     return [
         Row("AudioBranch, 4 layers", "~8M", branch(4), inside),
-        Row("- its encoder", "~7.5M", branch(4, "encoder"), "inside ~8M, as described"),
+        Row("- its encoder", "~7.5M", branch(4, "encoder"), "included in ~8M, as described"),
         Row("- its pooling", "~0.5M", branch(4, "pooling"), "as described"),
         Row("AudioBranch, 17 layers", "~30M", branch(17), inside),
         Row("- its encoder", "~28M", branch(17, "encoder"), "as described"),
@@ -83,7 +83,7 @@ def rows() -> list[Row]:
             "AudioBranch, its defaults",
             NOT_STATED,
             AudioBranch,
-            "17 layers with the described default of d_model 512: the ~30M are those of 256",
+            "17 layers with the described default of d_model 512: the ~30M are for 256",
         ),
         Row("wav2vec2-base", "~95M", lambda: build_backbone(wav2vec2), "without its masking vector"),
         Row(
@@ -102,7 +102,7 @@ def rows() -> list[Row]:
             "other components",
             "~1M",
             other_components,
-            "attention in a shared space of 256 both ways, two poolings, and gates from 2 x 1,536 to 512",
+            "attention both ways in a shared space of 256, two poolings, and gates from 2 x 1,536 to 512",
         ),
         Row(
             "whole multimodal system",
@@ -110,11 +110,11 @@ def rows() -> list[Row]:
             lambda: nn.ModuleList(
                 [build_backbone(wav2vec2), build_backbone(mbert), FusionClassifier(DIMS, 4)]
             ),
-            "all of the multilingual vocabulary; the described parts alone add up to 208M",
+            "the whole multilingual vocabulary; the described parts alone add up to 208M",
         ),
         Row("SqueezeAttendNet, 7 classes", NOT_STATED, lambda: SqueezeAttendNet(7), "512 channels, 8 heads"),
         Row("AST", NOT_STATED, ast, "the published architecture, without its classifier"),
-        Row("EmotionDetectionModel", NOT_STATED, codec, "with the encoder; the decoder is left out"),
+        Row("EmotionDetectionModel", NOT_STATED, codec, "with the encoder, without the decoder"),
         Row("- its EnCodec encoder", NOT_STATED, lambda: codec().encodec, "24 kHz; weight norm folded"),
         Row("- its classifier", NOT_STATED, lambda: codec().classifier, "128, 256, 128, 8, as described"),
         Row(
@@ -127,7 +127,7 @@ def rows() -> list[Row]:
             "PersonalizedModel, 10 speakers",
             NOT_STATED,
             lambda: PersonalizedModel(SimpleAudioClassifier(num_classes=10), num_speakers=10),
-            "the basic model, 11 vectors of 32, and what fuses them",
+            "the basic model, 11 vectors of 32, and the layers that fuse them",
         ),
     ]
 
@@ -137,7 +137,7 @@ def count(module: nn.Module) -> int:
 
 
 def main() -> None:
-    logging.disable()  # random weights are announced, and here they are no one's
+    logging.disable()  # random weights are logged, and do not matter here
     figures: dict[str, Any] = {}
     print("| model | parameters | described | why they differ |")
     print("|---|---|---|---|")

@@ -1,13 +1,14 @@
-"""One clip: the command from a cold start, and a warm Predictor beside its backbone's bare forward pass.
+"""One clip: the command from a cold start, and a loaded Predictor next to its backbone's bare forward pass.
 
     python benchmarks/predict.py [--repeats 20] [--size base] [--folds 1]
 
 The runs are made here, in a temporary folder: log-mel frames, and wav2vec 2.0 with seeded weights of that
-size, in fp32 and bf16; a head trained for an epoch on clips of noise, for its numbers do not change the time.
-  cold  wall seconds of `stillwave predict --run RUN clip.wav` for the log-mel run, the interpreter's start
-        included
+size, in fp32 and bf16; a head trained for an epoch on clips of noise, because its numbers do not affect the
+time.
+  cold  wall seconds of `stillwave predict --run RUN clip.wav` for the log-mel run, including the
+        interpreter's start
   warm  ms of `predictor(samples, 16000)` for one clip of 3 s: resampling, backbone, every fold's head,
-        calibration and open-set score. The first GPU is measured, too, where there is one
+        calibration and open-set score. If there is a GPU, the first one is measured, too
   bare  ms of the same backbone's forward pass on the same tensor
 Medians. Ends with one line of JSON.
 """
@@ -46,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--size", choices=("tiny", "base", "large"), default="base")
-    parser.add_argument("--folds", type=int, default=1, help="models of the run that are asked")
+    parser.add_argument("--folds", type=int, default=1, help="number of the run's models")
     arguments = parser.parse_args()
     figures: dict[str, object] = {"size": arguments.size, "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as name:
@@ -120,7 +121,7 @@ def cold(run: Path, clip: Path) -> float:
 
 
 def warm(predictor: Predictor, repeats: int) -> tuple[float, float]:
-    """Median ms of a prediction for a clip, and of the bare forward pass; they take turns."""
+    """Median ms of a prediction for a clip, and of the bare forward pass; alternating."""
     device, encoder = predictor.models.device, predictor.models.encoders["frames"]
     samples = np.random.default_rng(1).normal(0, 0.1, int(SECONDS * RATE)).astype(np.float32)
     batch = torch.from_numpy(samples)[None].to(device)
@@ -140,7 +141,7 @@ def warm(predictor: Predictor, repeats: int) -> tuple[float, float]:
             side()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if turn >= 3:  # what is allocated and tuned at first is there from then on
+            if turn >= 3:  # the first turns allocate and tune
                 found.append(1000 * (time.perf_counter() - started))
     return float(np.median(times[answer])), float(np.median(times[bare]))
 

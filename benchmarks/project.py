@@ -1,11 +1,11 @@
-"""Time and memory of PCA, t-SNE and UMAP, and of pooling a store that is larger than them by far.
+"""Time and memory of PCA, t-SNE and UMAP, and of pooling a store that is far larger than they are.
 
     python benchmarks/project.py [--rows 50000] [--dim 768] [--frames 20] [--only pca,tsne,umap,pool]
 
-Rows are 40 seeded clusters. Each side is a process of its own: t-SNE reads 50 principal components, as
+Rows are 40 seeded clusters. Each side is a separate process: t-SNE reads 50 principal components, as
 `stillwave analyze` does, and UMAP the vectors. `pool` makes the vectors from a store on
 disk; its memory is compared with what the frames would take. Peak memory is what the operating system
-counted; private is without the pages of the mapped store, which it takes back when it needs them. Ends
+counted; private excludes the pages of the mapped store, which it reclaims when needed. Ends
 with one line of JSON.
 """
 
@@ -87,7 +87,7 @@ def write_frames(path: Path, vectors: np.ndarray, frames: int) -> int:
 
 
 def measure(side: str, folder: Path) -> None:
-    """One side, in a process of its own: prints seconds and memory as JSON."""
+    """One side, in a separate process: prints seconds and memory as JSON."""
     from stillwave.analysis import projections
     from stillwave.analysis.embeddings import pool_store
     from stillwave.cache import EmbeddingStore
@@ -114,7 +114,7 @@ def measure(side: str, folder: Path) -> None:
 
 
 class Watch:
-    """The largest private memory of this process within the block, looked at every 10 ms; MiB."""
+    """The largest private memory of this process within the block, sampled every 10 ms; MiB."""
 
     def __enter__(self) -> "Watch":
         self.peak, self._done = memory("RssAnon"), threading.Event()

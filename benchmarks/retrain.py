@@ -3,16 +3,16 @@
     [STILLWAVE_CORPORA=...] python benchmarks/retrain.py [--precision bf16] [--files 96] [--repeats 3]
         [--device auto] [--small]
 
-wav2vec2-base and mBERT-base with seeded weights, over EmoDB, or over sound made on the spot (synthetic.py);
-12 words are the transcript of each. Heads and training steps are those of configs/recipes:
-wav2vec2_segment.yaml and fusion_openmax.yaml, every epoch in the same batches. The sides take turns; each
-one's fastest turn counts.
-  recompute  every epoch computes the frames anew: waveforms decoded, texts tokenised and batched by length
-             beforehand (and put on the GPU), on a CPU as many batches at once as extraction computes; then
-             the same head and training step
+wav2vec2-base and mBERT-base with seeded weights, over EmoDB, or over generated sound (synthetic.py); each
+clip's transcript has 12 words. Heads and training steps are those of configs/recipes: wav2vec2_segment.yaml
+and fusion_openmax.yaml, with the same batches in every epoch. The sides alternate; the fastest run of each
+counts.
+    recompute  every epoch computes the frames again: waveforms decoded, texts tokenised and batched by length
+               beforehand (and copied to the GPU), on a CPU with as many batches at once as in extraction;
+               then the same head and training step
   map        the store read through its memory map, batch by batch
   cache      the store held in memory as `stillwave train` holds it (fp16, padded batch by batch)
-  ram        the batches in RAM already, padded, fp32
+  ram        the batches already in RAM, padded, fp32
 Ends with one line of JSON.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from extract import CONFIGS, speech  # beside this file
+from extract import CONFIGS, speech  # next to this file
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,7 +48,7 @@ from stillwave.pipeline.train.fit import fit
 
 NUM_CLASSES = 4
 HEADS = {"segment": "wav2vec2_segment", "fusion": "fusion_openmax"}
-CHEAP_TURNS = 5  # of the sides that take a fraction of a second, for each turn of `recompute`
+CHEAP_TURNS = 5  # for the sides that take a fraction of a second, per run of `recompute`
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--small", action="store_true", help="16 files, tiny backbones, one turn: a look")
+    parser.add_argument("--small", action="store_true", help="16 files, tiny backbones, one run: a look")
     arguments = parser.parse_args()
     files, repeats = (16, 1) if arguments.small else (arguments.files, arguments.repeats)
     size = "tiny" if arguments.small else "base"
@@ -94,7 +94,7 @@ def compare(
 
 
 class Frozen:
-    """A backbone over the corpus: its store, and its inputs as the batches in which it computes them."""
+    """A backbone over the corpus: its store, and its inputs in the batches that it computes."""
 
     def __init__(
         self, name: str, manifest: pd.DataFrame, folder: Path, overrides: list[str], device: torch.device
@@ -123,7 +123,7 @@ class Frozen:
 
     def mapped(self) -> CachedFeatures:
         features = self.features()
-        features._resident = None  # what a selection that does not fit gets
+        features._resident = None  # as for a selection that does not fit
         return features
 
     def recomputed(self) -> Resident:
@@ -162,7 +162,7 @@ class InMemory:
 
 
 class Padded:
-    """Features whose batches lie ready; the first epoch fills them in."""
+    """Features whose batches are ready; the first epoch fills them in."""
 
     def __init__(self, features: Features) -> None:
         self.features, self.lengths, self.device = features, features.lengths, features.device
@@ -214,7 +214,7 @@ def measure(recipe: Recipe, frozen: Sequence[Frozen], device: torch.device, repe
         epoch(features)  # warms up
     for _ in range(repeats):
         seconds["recompute"].append(recompute())
-        for _ in range(CHEAP_TURNS if device.type == "cpu" else 1):  # there they take seconds, too
+        for _ in range(CHEAP_TURNS if device.type == "cpu" else 1):  # on a GPU they also take seconds
             for name, features in sides.items():
                 seconds[name].append(epoch(features))
     return {name: min(values) for name, values in seconds.items()}

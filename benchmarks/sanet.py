@@ -2,10 +2,10 @@
 
     STILLWAVE_CORPORA=... python benchmarks/sanet.py [--corpora fsdd emodb] [--base] [--speakers]
 
-fsdd: ten words in 1 s at 8 kHz, 20 % of the clips tested and 10 % for validation, speakers on all sides.
-emodb: four emotions, random pieces of 4 s in training, two of ten speakers tested and one for validation.
-Without --base both have a quarter of the published width, which two CPU cores can train in minutes; --base
-is the whole model. --speakers holds every speaker out in turn instead: for a GPU. The recipe is
+fsdd: ten words in 1 s at 8 kHz, 20 % of the clips for testing and 10 % for validation, speakers on all sides.
+emodb: four emotions, random pieces of 4 s in training, two of ten speakers for testing and one for
+validation. Without --base both have a quarter of the published width, which two CPU cores can train in
+minutes; --base is the whole model. --speakers tests each speaker once instead, on a GPU. The recipe is
 configs/recipes/sanet.yaml with other epochs and rates. Ends with one line of JSON.
 """
 

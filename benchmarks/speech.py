@@ -1,4 +1,4 @@
-"""Real speech, speakers held out: the scores that the README quotes.
+"""Real speech, speakers held out: the scores in the README.
 
     STILLWAVE_CORPORA=... python benchmarks/speech.py [--corpora emodb emodb7 fsdd] [--seeds 3]
 

@@ -1,4 +1,4 @@
-"""A corpus made on the spot, for benchmarks that have none: lengths as in speech, sound of no meaning."""
+"""A generated corpus, for benchmarks without a real one: lengths as in speech, meaningless sound."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +14,14 @@ from stillwave.pipeline.corpora.table import Table
 
 RATE = 16_000
 SHORTEST_S, LONGEST_S = 2.0, 15.0
-WORDS = 12  # of each transcript
+WORDS = 12  # per transcript
 
 
 def synthetic(folder: Path, files: int, seed: int = 0) -> pd.DataFrame:
     """The manifest of `files` clips of 2 to 15 s, most of them short (mean 5.2 s), all different.
 
-    Pieces of one minute of pitched noise whose loudness changes as that of syllables does. Four emotions, ten
-    speakers, two of whom are tested, transcripts of random words. Also `folder`/manifest.parquet.
+    Pieces of one minute of pitched noise whose loudness changes like that of syllables. Four emotions, ten
+    speakers, two of them for testing, transcripts of random words. Also `folder`/manifest.parquet.
     """
     rng = np.random.default_rng(seed)
     lengths = (RATE * (SHORTEST_S + (LONGEST_S - SHORTEST_S) * rng.beta(1.3, 4.0, files))).astype(int)

@@ -1,13 +1,14 @@
-"""Words and who says them: basic, personalised and enrolled models on FSDD, known and unknown speakers.
+"""Words and their speakers: basic, personalised and enrolled models on FSDD, known and unknown speakers.
 
     STILLWAVE_CORPORA=... python benchmarks/words.py [--seeds 3] [--systems raw] [--splits random] [--control]
 
-raw: configs/recipes/word_basic.yaml and word_personalized.yaml, from waveforms, as `stillwave rapid`.
+raw: configs/recipes/word_basic.yaml and word_personalized.yaml, from waveforms, as in `stillwave rapid`.
 cached: fbank_words.yaml and fbank_words_personalized.yaml, on stored log-mel frames.
-random: a fifth of the rows is tested, stratified by word; all speakers are known. speaker: every speaker is
-held out in turn, and so unknown. Enrolment, of held-out speakers: each model gets two clips per word of the
+random: a fifth of the rows is for testing, stratified by word; all speakers are known. speaker: each speaker
+is held out once, and so unknown. Enrolment, for held-out speakers: each model gets two clips per word of the
 speaker that it was not trained on, and is tested on the speaker's other clips, before and after. --control:
-the basic model trained on as the personalised one is, but without speakers: what further epochs alone give.
+train the basic model further, like the personalised one but without speakers, to see the effect of more
+epochs alone.
 
 The baseline is openSMILE eGeMAPSv02 functionals -> StandardScaler -> SVC(C=1, class_weight="balanced") on the
 same files: 0.914 random (five folds), 0.497 speaker. Prints a line per run, a table, and one line of JSON.
@@ -43,7 +44,7 @@ from stillwave.pipeline.train.stage import train
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {"raw": ("word_basic", "word_personalized"), "cached": ("fbank_words", "fbank_words_personalized")}
 BASELINE = {"random": 0.914, "speaker": 0.497}
-CLIPS_PER_WORD = 2  # that are enrolled
+CLIPS_PER_WORD = 2  # for enrolment
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def corpus(split: str, seed: int) -> CorpusConfig:
-    """FSDD's config; by default every speaker is held out in turn."""
+    """FSDD's config; by default each speaker is held out once."""
     random = [f"split={{kind: holdout, group: null, valid: 0, test: 0.2, seed: {seed}}}"]
     config: CorpusConfig = load_config(
         CONFIGS / "corpora/fsdd.yaml", CorpusConfig, [] if split == "speaker" else random
@@ -89,7 +90,7 @@ def corpus(split: str, seed: int) -> CorpusConfig:
 def measure(
     system: str, manifest: Path, seed: int, folder: Path, *, held_out: bool, control: bool
 ) -> dict[str, float]:
-    """Accuracies of the basic run and the personalised one that starts with it, and minutes of training."""
+    """Accuracies of the basic run and the personalised one that starts from it, and minutes of training."""
     found: dict[str, float] = {}
     started, basic = time.monotonic(), folder / f"{system}_basic"
     first, second = RECIPES[system]
@@ -148,7 +149,7 @@ def enrolled(run: Path, rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def accuracy(models: Ensemble, rows: pd.DataFrame) -> float:
-    """Of the rows, as an unknown speaker's."""
+    """Accuracy on the rows, with the speaker unknown."""
     reader = Reader(models.encoders)
     items = [reader.item(read_sound(path, 1), None, None) for path in rows["path"]]
     guesses = [

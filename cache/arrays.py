@@ -1,4 +1,4 @@
-"""The Zarr side of a store: which arrays it has, how they are laid out, how they are made and read."""
+"""The Zarr side of a store: which arrays it has, how they are laid out, written and read."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Index:
-    """One entry per row, in the manifest's order. Rows of equal content share offset and frames."""
+    """One entry per row, in the manifest's order. Rows with equal content share offset and frames."""
 
     ids: NDArray[Any]  # str
     view: NDArray[np.int64]
     content_key: NDArray[Any]  # str, sha256 of the audio bytes or the text
     offsets: NDArray[np.int64]  # first frame of the row in `frames`
-    lengths: NDArray[np.int64]  # frames of the row
+    lengths: NDArray[np.int64]  # number of frames
     unit: NDArray[np.int64]  # the unit that wrote it
 
     @classmethod
@@ -44,7 +44,7 @@ class Index:
 
 
 def shard_key(spec: Spec, shard: int) -> str:
-    """Path of a shard's file below the store's folder."""
+    """Path of a shard's file relative to the store's folder."""
     return "frames/c/" + "/".join([str(shard), *("0" for _ in spec.frame_shape)])
 
 
@@ -83,8 +83,8 @@ def _frames_options(spec: Spec) -> dict[str, Any]:
         "shards": (spec.shard_frames, *spec.frame_shape),
         "compressors": ZstdCodec(level=1) if spec.compressor else None,
         "filters": None,
-        # NaN never is a frame (NaN out of a model is refused), so only space that holds no row is ever
-        # left out of a shard file: the rows in it stay one contiguous run that can be memory-mapped.
+        # NaN is never a frame (NaN from a model is refused), so only space that holds no row is left out of a
+        # shard file: its rows stay one contiguous run that can be memory-mapped.
         "fill_value": float("nan"),
         "config": {"write_empty_chunks": False},
     }
@@ -93,7 +93,7 @@ def _frames_options(spec: Spec) -> dict[str, Any]:
 def read_attributes(storage: Storage) -> dict[str, Any]:
     """Attributes of a store.
 
-    Raises StoreError when there is no store of ours, NotReadable when there is one that cannot be used.
+    Raises StoreError if there is no store, NotReadable if there is one that cannot be used.
     """
     try:
         attributes = json.loads(storage.read("zarr.json"))["attributes"]
@@ -102,7 +102,7 @@ def read_attributes(storage: Storage) -> dict[str, Any]:
         raise StoreError(f"{storage}: no embedding store here; make it with `stillwave extract`") from None
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         if not storage.sizes("frames"):
-            raise StoreError(f"{storage}: zarr.json is not that of an embedding store ({error!r})") from None
+            raise StoreError(f"{storage}: zarr.json describes no embedding store ({error!r})") from None
         raise NotReadable(f"{storage}: zarr.json is damaged ({error!r}); re-extract with --rebuild") from None
     if version is None:
         raise StoreError(f"{storage}: a Zarr group, but not an embedding store; give another path")
@@ -124,7 +124,7 @@ def read_attributes(storage: Storage) -> dict[str, Any]:
 
 
 def set_complete(storage: Storage, index_sha256: str) -> None:
-    """Mark the store complete with the index of that checksum, or incomplete (""), in one atomic step."""
+    """Mark the store complete, with the checksum of its index, or incomplete (""), in one atomic step."""
     document = json.loads(storage.read("zarr.json"))
     marked = document["attributes"] | {"complete": bool(index_sha256), "index_sha256": index_sha256}
     if marked != document["attributes"]:
@@ -132,7 +132,7 @@ def set_complete(storage: Storage, index_sha256: str) -> None:
 
 
 def frames_length(storage: Storage) -> int:
-    """The length of `frames`. NotReadable when its metadata is missing or damaged."""
+    """The length of `frames`. NotReadable if its metadata is missing or damaged."""
     try:
         return int(json.loads(storage.read("frames/zarr.json"))["shape"][0])
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
@@ -142,7 +142,7 @@ def frames_length(storage: Storage) -> int:
 
 
 def resize_frames(storage: Storage, num_frames: int) -> None:
-    """Set the length of `frames`. Shard files stay as they are: each is written padded to a full shard."""
+    """Set the length of `frames`. Shard files are not changed: each is written padded to a full shard."""
     document = json.loads(storage.read("frames/zarr.json"))
     if document["shape"][0] != num_frames:
         shape = [num_frames, *document["shape"][1:]]
@@ -158,7 +158,7 @@ def open_frames(storage: Storage) -> Any:
 
 
 def read_index(storage: Storage) -> tuple[Index, NDArray[Any]]:
-    """The index, and the sha256 of each shard file ("" where there is none). NotReadable when damaged."""
+    """The index, and the sha256 of each shard file ("" if there is none). NotReadable if damaged."""
     expected = read_attributes(storage)["index_sha256"]
     names = (*Index.__dataclass_fields__, "shard_sha256")
     keys = ["zarr.json", *(f"{name}/{file}" for name in names for file in ("zarr.json", "c/0"))]
@@ -168,7 +168,7 @@ def read_index(storage: Storage) -> tuple[Index, NDArray[Any]]:
     try:
         group: Any = zarr.open_group(MemoryStore(files), mode="r", zarr_format=3)
         arrays = {name: np.asarray(group[name][:]) for name in names}
-    except Exception as error:  # whatever Zarr makes of missing or damaged metadata
+    except Exception as error:  # Zarr raises many kinds for missing or damaged metadata
         raise NotReadable(
             f"{storage}: the index cannot be read ({error!r}); re-extract with --rebuild"
         ) from None
@@ -180,7 +180,7 @@ def read_index(storage: Storage) -> tuple[Index, NDArray[Any]]:
 
 
 def index_sha256(index: Index, shard_sha256: NDArray[Any]) -> str:
-    """A checksum of all index arrays; it changes whenever a row's place does."""
+    """A checksum of all index arrays; it changes if a row moves."""
     digest = hashlib.sha256()
     for name, values in (index.arrays() | {"shard_sha256": shard_sha256}).items():
         data = (

@@ -14,10 +14,10 @@ def length_bucketed(
     max_frames: int | None = None,
     generator: np.random.Generator | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Split rows 0..n-1 into batches of similar length; every row stands in exactly one batch.
+    """Split rows 0..n-1 into batches of similar length; every row is in exactly one batch.
 
-    max_rows: rows per batch at most. max_frames: padded frames per batch at most (a longer single row is
-    a batch of its own). generator: when given, rows are shuffled before they are sorted by length in
+    max_rows: the most rows per batch. max_frames: the most padded frames per batch (a longer single row is
+    a batch of its own). generator: if given, rows are shuffled before they are sorted by length in
     pools of 8 batches, and batches are shuffled; without it the order is by length, shortest first.
     """
     if max_rows < 1 or (max_frames is not None and max_frames < 1):
@@ -50,7 +50,7 @@ def _cut(
 
 
 def pad(items: Sequence[NDArray[Any]], dtype: Any = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Stack (length, ...) arrays into (batch, longest, ...), zeros behind each, and their lengths."""
+    """Stack (length, ...) arrays into (batch, longest, ...), zero-padded; also returns their lengths."""
     lengths = np.array([len(item) for item in items], dtype=np.int64)
     shape = (len(items), int(lengths.max(initial=0)), *items[0].shape[1:])
     values = np.zeros(shape, dtype=dtype or items[0].dtype)

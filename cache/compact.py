@@ -1,4 +1,4 @@
-"""Reclaiming space: rewrite a store as if its present rows had been extracted in one go."""
+"""Reclaiming space: rewrite a store as if its current rows had been extracted in one go."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +21,11 @@ from stillwave.cache.writer import StoreWriter, plan_of_index
 
 
 def compact(path: str | Path) -> int:
-    """Give back the space of removed rows and half-filled shards; returns the bytes freed.
+    """Free the space of removed rows and half-filled shards; returns the bytes freed.
 
-    The frames are copied, not recomputed, into the layout of a fresh extraction, beside the store; the two
-    folders are exchanged at the end. Killed at any moment, either the old or the new store is there. Raises
-    StoreError for a remote store: nothing can be renamed there in one step.
+    The frames are copied, not recomputed, into the layout of a fresh extraction, next to the store; the two
+    folders are swapped at the end. If killed at any moment, either the old or the new store is there. Raises
+    StoreError for a remote store: a rename is not atomic there.
     """
     storage = open_storage(path).resolve()
     if not isinstance(storage, LocalFolder):
@@ -35,7 +35,7 @@ def compact(path: str | Path) -> int:
         )
     path = storage.path
     if not beside(path, "old").exists():
-        read_attributes(storage)  # before a lock is made beside what is no store
+        read_attributes(storage)  # first, so that no lock is made next to a folder that is no store
     held = lock(storage)
     held.acquire()
     try:

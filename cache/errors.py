@@ -18,4 +18,4 @@ class StoreLocked(StoreError):
 
 
 class NotReadable(StoreError):
-    """A store of ours that this version cannot read: damaged metadata, or another format version."""
+    """A store that this version cannot read: damaged metadata, or another format version."""

@@ -1,4 +1,4 @@
-"""A local folder of ours as a whole: replaced or given up in one go."""
+"""Replacing or deleting a whole local folder in one step."""
 
 import re
 import shutil
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 def beside(path: Path, role: str) -> Path:
-    """A hidden folder of ours next to a store: `new` and `old` of an exchange, `trash` being deleted."""
+    """A hidden folder next to a store: `new` and `old` during a swap, `trash` while it is deleted."""
     return path.with_name(f".{path.name}.stillwave-{role}")
 
 
 def exchange(path: Path, new: Path) -> None:
-    """Put the folder `new`, which is beside(path, "new"), in the place of `path`."""
+    """Replace `path` by the folder `new`, which is beside(path, "new")."""
     path.rename(beside(path, "old"))
     new.rename(path)
     shutil.rmtree(beside(path, "old"))
 
 
 def discard(path: Path) -> None:
-    """Delete a folder of ours. It is renamed first: killed in between, no half of it is left in its place."""
+    """Delete a folder. It is renamed first, so a kill in between leaves no half of it in place."""
     trash = beside(path, "trash")
     shutil.rmtree(trash, ignore_errors=True)
     path.rename(trash)
@@ -26,7 +26,7 @@ def discard(path: Path) -> None:
 
 
 def recover(path: Path) -> None:
-    """Finish, or undo, an exchange that was killed half-way, and sweep up."""
+    """Finish, or undo, a swap that was killed halfway, and clean up."""
     old, new = beside(path, "old"), beside(path, "new")
     if old.exists() and not path.exists():
         (new if new.exists() else old).rename(path)
@@ -36,5 +36,5 @@ def recover(path: Path) -> None:
 
 
 def is_partial(entry: Path) -> bool:
-    """Whether it is what a run killed while it made a store leaves in its folder."""
+    """Whether the file is left from a run that was killed while it created a store."""
     return re.fullmatch(r"zarr\.[0-9a-f]{32}\.partial", entry.name) is not None

@@ -1,7 +1,7 @@
-"""Where each row goes: units of whole shards, planned from frame counts before any model runs.
+"""Placing each row: units of whole shards, planned from frame counts before any model runs.
 
-A *unit* is a run of whole shards with exactly one writer. Its rows lie one after the other, shortest
-first; what is left of its last shard stays empty (fill value, not on disk), so no shard is ever shared.
+A *unit* is a run of whole shards with exactly one writer. Its rows are stored consecutively, shortest
+first; the rest of its last shard stays empty (fill value, not on disk), so no shard is ever shared.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Spec:
 
 
 class Item(NamedTuple):
-    """One distinct thing to embed: the bytes of an audio file or text, in one view (0 = clean)."""
+    """One distinct item to embed: the bytes of an audio file or text, in one view (0 = clean)."""
 
     content_key: str
     view: int
@@ -68,7 +68,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the manifest as the store sees it. Rows with equal items share their frames."""
+    """A row of the manifest as the store sees it. Rows with equal items share frames."""
 
     id: str
     item: Item
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Unit:
-    """Shards `first_shard .. first_shard + num_shards`, and the items that lie in them, in order."""
+    """Shards `first_shard .. first_shard + num_shards`, and the items that they hold, in order."""
 
     number: int
     first_shard: int
@@ -94,7 +94,7 @@ class Unit:
 def plan_units(
     items: list[Item], lengths: NDArray[np.int64], shard_frames: int, *, first_shard: int = 0, number: int = 0
 ) -> list[Unit]:
-    """Pack distinct items into units: sorted by length (then by key, so the order given is irrelevant).
+    """Pack distinct items into units: sorted by length (then by key, so the input order does not matter).
 
     Every unit starts on a shard boundary and holds as many items as fit into its shards: one shard,
     or as many as a single longer item needs.

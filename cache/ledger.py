@@ -1,8 +1,8 @@
-"""What an unfinished store still has to do: the plan, and one record per unit done since it was made.
+"""The remaining work of an unfinished store: the plan, and one record per unit done since the plan was made.
 
-Both live in the store's folder while it is written and are gone once it is complete. A record is put in
-place only after its unit's shards are on disk and checksummed, so a killed run loses at most the units in
-flight. Records lie in a folder named after their plan: those of another plan do not count.
+Both are in the store's folder while it is written and are deleted once it is complete. A record is written
+only after its unit's shards are on disk and checksummed, so a killed run loses at most the units in
+progress. Records are in a folder named after their plan: those of another plan do not count.
 """
 
 import itertools
@@ -26,7 +26,7 @@ UNITS = "units"
 
 @dataclass(frozen=True)
 class Plan:
-    """Units, those in `kept` done before this plan was made, with the sha256 of their shards."""
+    """Units; those in `kept` were done before this plan was made, with the sha256 of their shards."""
 
     units: tuple[Unit, ...]
     kept: frozenset[int]
@@ -36,14 +36,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """A unit that is done: the sha256 of each of its shard files, and items that gave no frames."""
+    """A unit that is done: the sha256 of each of its shard files, and the items without frames."""
 
     shard_sha256: dict[int, str]
     failed: dict[Item, str]  # reason by item
 
 
 def save_plan(storage: Storage, plan: Plan) -> None:
-    """Put the plan in place in one atomic step; records of earlier plans are swept up."""
+    """Write the plan in one atomic step, and delete the records of earlier plans."""
     columns: dict[str, list[Any]] = {name: [] for name in ("unit", "shard", "shards", "key", "view")}
     for unit in plan.units:
         columns["unit"] += [unit.number] * len(unit.items)
@@ -97,13 +97,13 @@ def load_plan(storage: Storage) -> Plan | None:
 
 
 def plan_name(storage: Storage) -> str:
-    """The name of the present plan, from the end of its file. FileNotFoundError when there is no plan."""
+    """The name of the current plan, from the end of its file. FileNotFoundError if there is no plan."""
     with storage.open(PLAN) as file:
         return str(pq.read_schema(file).metadata[b"name"].decode())
 
 
 def save_record(storage: Storage, plan: str, number: int, record: Record) -> None:
-    """Mark a unit of the plan of that name done, in one atomic step."""
+    """Mark a unit of the named plan as done, in one atomic step."""
     body = {
         "shard_sha256": {str(shard): sha for shard, sha in record.shard_sha256.items()},
         "failed": [[item.content_key, item.view, reason] for item, reason in record.failed.items()],
@@ -112,7 +112,7 @@ def save_record(storage: Storage, plan: str, number: int, record: Record) -> Non
 
 
 def load_records(storage: Storage, plan: Plan) -> dict[int, Record]:
-    """Records of the units done since `plan` was made, by unit number; one that is damaged does not count."""
+    """Records of the units done since `plan` was made, by unit number; damaged ones do not count."""
     records = {}
     keys = [key for key in storage.sizes(f"{UNITS}/{plan.name}") if key.endswith(".json")]
     for key, data in storage.read_many(keys).items():

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock of the operating system beside a folder, a lease beside a remote store."""
+"""One writer at a time: an operating-system lock next to a folder, a lease next to a remote store."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from stillwave.cache.remote import RemotePrefix
 from stillwave.cache.storage import LocalFolder, Storage, cannot_write
 
 REFRESH_S = 20.0  # a holder shows that it is alive this often
-EXPIRE_S = 90.0  # not seen for so long, it is taken for dead
-SETTLE_S = 2.0  # after a lease was taken over: time for another who did the same to show
+EXPIRE_S = 90.0  # a holder not seen for this long counts as dead
+SETTLE_S = 2.0  # after taking over a lease: time for another process that did the same to appear
 
 
 class Lock(Protocol):
@@ -26,18 +26,18 @@ class Lock(Protocol):
         """Take the lock, or raise StoreLocked at once."""
 
     def check(self) -> None:
-        """Raise StoreLocked if the lock is not held any more."""
+        """Raise StoreLocked if the lock is no longer held."""
 
     def release(self) -> None: ...
 
 
 def lock(storage: Storage) -> Lock:
-    """The lock of a store: `<store>.lock` beside it."""
+    """The lock of a store: `<store>.lock` next to it."""
     return FolderLock(storage) if isinstance(storage, LocalFolder) else Lease(storage)
 
 
 class FolderLock:
-    """A file held by the operating system, and freed when its holder dies."""
+    """A file locked by the operating system, which frees it if its holder dies."""
 
     def __init__(self, storage: LocalFolder) -> None:
         self._path = storage.path
@@ -56,18 +56,18 @@ class FolderLock:
             raise cannot_write(self._held.lock_file, error.strerror or str(error)) from error
 
     def check(self) -> None:
-        pass  # the operating system does not take it away
+        pass  # the operating system does not revoke it
 
     def release(self) -> None:
         self._held.release()
 
 
 class Lease:
-    """An object that its holder puts again every REFRESH_S; after EXPIRE_S without, another may take it over.
+    """An object that its holder rewrites every REFRESH_S; after EXPIRE_S without, another may take it over.
 
-    It is made by a conditional put, so that of two writers who come at once one gets it. A holder that was
-    cut off for longer than EXPIRE_S finds another's name in the object, and stops at its next check(). Ages
-    are told by the server's clock where it says when an object was put, else by the machines' own.
+    It is created by a conditional put, so only one of two simultaneous writers gets it. A holder that was cut
+    off for longer than EXPIRE_S finds another's name in the object, and stops at its next check(). Ages are
+    taken from the server's clock if it reports when an object was put, else from the machines' own.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -105,7 +105,7 @@ class Lease:
             self._stop.set()
             self._thread.join()
             self._thread = None
-            with suppress(StoreError):  # left behind, it expires
+            with suppress(StoreError):  # if it stays, it expires
                 if self._is_mine(self._holder()):
                     self._folder.delete(self._name)
 
@@ -126,22 +126,22 @@ class Lease:
                     return
 
     def _taken(self) -> StoreLocked | None:
-        """What to raise when the object does not name this run. Gone, it was taken and given back."""
+        """What to raise if the object does not name this run. If gone, it was taken over and released."""
         holder = self._holder()
         if self._is_mine(holder):
             return None
         if holder:
-            return self._locked(holder, f"as this run was not heard of for {EXPIRE_S:.0f} s")
+            return self._locked(holder, f"as this run did not renew its lease for {EXPIRE_S:.0f} s")
         return StoreLocked(
-            f"{self._store}: its lease {self._name} is gone: this run was not heard of for {EXPIRE_S:.0f} s "
-            "and another process wrote the store, or somebody removed the lease; run the same command again"
+            f"{self._store}: its lease {self._name} is gone: it was not renewed for {EXPIRE_S:.0f} s and "
+            "another process wrote the store, or somebody deleted it; run the same command again"
         )
 
     def _body(self) -> bytes:
         return json.dumps(self._me | {"time": time.time()}).encode()
 
     def _holder(self) -> dict[str, Any]:
-        """Who the object names; empty when there is none, or nothing that can be read."""
+        """The holder that the object names; empty if there is no object, or it cannot be read."""
         try:
             data = self._folder.read(self._name)
         except FileNotFoundError:
@@ -159,7 +159,7 @@ class Lease:
         """Seconds since the object was last put."""
         probe = f"{self._name}.{self._me['uuid']}"
         try:
-            self._folder.put(probe, b"")  # what the server says of it is the present time
+            self._folder.put(probe, b"")  # the server's time for it is the current time
             return self._folder.modified(probe) - self._folder.modified(self._name)
         except NotImplementedError:
             return time.time() - float(holder.get("time", 0))
@@ -172,5 +172,5 @@ class Lease:
         who = f"process {holder.get('pid')} on {holder.get('host')}"
         return StoreLocked(
             f"{self._store}: another process is writing this store ({who} holds {self._name}, {when}); wait "
-            f"until it ends, or stop it: a lease that is not renewed is free after {EXPIRE_S:.0f} s"
+            f"until it ends, or stop it: a lease that is not renewed expires after {EXPIRE_S:.0f} s"
         )

@@ -1,4 +1,4 @@
-"""From a path or URL to the storage of what lies there."""
+"""From a path or URL to its storage."""
 
 import re
 from pathlib import Path
@@ -27,12 +27,12 @@ def open_storage(path: str | Path) -> Storage:
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether `path` names something on another machine."""
+    """Whether `path` is a URL, possibly on another machine."""
     return "://" in str(path) and not str(path).startswith("file://")
 
 
 def split(path: str | Path) -> tuple[Storage, str]:
-    """The folder or prefix that a file lies in, and the file's name there."""
+    """The folder or prefix that holds a file, and the file's name in it."""
     storage = open_storage(path)
     if isinstance(storage.path, Path):
         return LocalFolder(storage.path.parent), storage.path.name

@@ -11,8 +11,8 @@ from stillwave.cache.errors import StoreError
 from stillwave.cache.layout import Spec
 from stillwave.cache.storage import Storage
 
-MAX_GAP_BYTES = 128 * 2**10  # rather read for nothing than left out by another request
-MAX_RANGE_BYTES = 8 * 2**20  # of one request; a longer row is one request all the same
+MAX_GAP_BYTES = 128 * 2**10  # smaller gaps are read and discarded, which is cheaper than another request
+MAX_RANGE_BYTES = 8 * 2**20  # the most per request, except for a longer row
 
 
 class Piece(NamedTuple):
@@ -24,17 +24,17 @@ class Piece(NamedTuple):
 
 
 class ShardRanges:
-    """The uncompressed shards of a store; sizes: bytes of each file by key, as listed when it was opened."""
+    """The uncompressed shards of a store; sizes: bytes of each file by key, as listed at opening."""
 
     def __init__(self, storage: Storage, spec: Spec, sizes: dict[str, int]) -> None:
         self._storage, self._spec, self._sizes = storage, spec, sizes
         self._checked: set[int] = set()
 
     def read(self, spans: Sequence[tuple[int, int]]) -> list[NDArray[Any]]:
-        """The frames of each (first frame, number of frames), counted over the whole array.
+        """The frames of each span (first frame, number of frames), counted over the whole array.
 
-        Spans that are neighbours share a request, and all requests are under way together. Raises StoreError
-        for a shard that is not laid out as ours.
+        Neighboring spans share a request, and all requests run concurrently. Raises StoreError
+        for a shard with another layout.
         """
         parts = [list(_pieces(first, length, self._spec.shard_frames)) for first, length in spans]
         pieces = sorted({piece for row in parts for piece in row})
@@ -55,7 +55,7 @@ class ShardRanges:
         ]
 
     def _check(self, shards: Collection[int]) -> None:
-        """Raise StoreError unless the index of each shard says that its chunks are one run from 0."""
+        """Raise StoreError unless each shard's index says that its chunks are contiguous from byte 0."""
         keys = [shard_key(self._spec, shard) for shard in sorted(shards)]
         present = {key: chunks_in(self._sizes.get(key, 0), self._spec) for key in keys}
         step = self._spec.chunk_frames * self._spec.frame_bytes
@@ -68,7 +68,7 @@ class ShardRanges:
 
 
 def _pieces(first: int, length: int, shard_frames: int) -> Iterator[Piece]:
-    """What of each shard a span takes."""
+    """The part of each shard that a span covers."""
     end = first + length
     while first < end:
         shard, start = divmod(first, shard_frames)
@@ -78,7 +78,7 @@ def _pieces(first: int, length: int, shard_frames: int) -> Iterator[Piece]:
 
 
 def _runs(pieces: Sequence[Piece], frame_bytes: int) -> list[list[Piece]]:
-    """Sorted pieces, those together that one request reads."""
+    """Sorted pieces, grouped by the request that reads them."""
     runs: list[list[Piece]] = []
     stop = 0
     for piece in pieces:
@@ -94,7 +94,7 @@ def _runs(pieces: Sequence[Piece], frame_bytes: int) -> list[list[Piece]]:
 
 
 def chunks_in(size: int, spec: Spec) -> int:
-    """How many chunks an uncompressed shard file of `size` bytes holds; 0 when it is none.
+    """How many chunks an uncompressed shard file of `size` bytes holds; 0 if it is not such a file.
 
     The file is its chunks, then an index of (offset, bytes) as two uint64 per chunk, then a CRC of 4 bytes
     (Zarr v3, sharding_indexed with the index at the end). A missing chunk has 2**64 - 1 in both.

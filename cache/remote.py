@@ -1,4 +1,4 @@
-"""A store on an object store (S3, GCS, Azure, ...) by fsspec: objects put whole, and read by byte ranges."""
+"""A store on an object store (S3, GCS, Azure, ...), by fsspec: puts whole objects, reads byte ranges."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +18,8 @@ _CHECK = "check the bucket, the endpoint, the network and the credentials"
 class RemotePrefix(Storage):
     """All objects whose name starts with a URL.
 
-    Needs what object stores give: an object is put whole or not at all, and is seen by every later reader. A
-    file system that writes in place (sftp://, say) does not; mount it and give the local path instead.
+    Needs what object stores guarantee: an object is put whole or not at all, and all later readers see it. A
+    file system that writes in place (such as sftp://) does not; mount it and give the local path instead.
     """
 
     path: str
@@ -56,7 +56,7 @@ class RemotePrefix(Storage):
         return [_bytes(data) for data in self._fetch(ranges)]
 
     def _fetch(self, ranges: Sequence[tuple[str, int | None, int | None]]) -> list[Any]:
-        """Bytes, or the exception met, of each (key, start, stop), all under way together."""
+        """The bytes, or the exception raised, for each (key, start, stop), all read concurrently."""
         if not ranges:
             return []
         keys, starts, stops = map(list, zip(*ranges, strict=True))
@@ -79,8 +79,8 @@ class RemotePrefix(Storage):
     def put_new(self, key: str, data: bytes) -> bool:
         """Put an object unless there is one; returns whether it did.
 
-        One conditional request on S3 (If-None-Match) and wherever fsspec knows one; on other file systems
-        a look and a put, between which another writer may come.
+        One conditional request on S3 (If-None-Match) and wherever fsspec supports one; on other file systems
+        a check and then a put, between which another writer may come.
         """
         with self._writing(key):
             try:
@@ -105,7 +105,7 @@ class RemotePrefix(Storage):
         return {name[len(top) :]: int(found[name]["size"]) for name in names}
 
     def modified(self, key: str) -> float:
-        """When an object was put, in seconds of the server's clock; NotImplementedError where not known."""
+        """When an object was put, in seconds by the server's clock; NotImplementedError if unknown."""
         with self._reading():
             return float(self._fs.modified(self._name(key)).timestamp())
 
@@ -137,7 +137,7 @@ class RemotePrefix(Storage):
         return self
 
     def recover(self) -> None:
-        pass  # nothing here is ever renamed
+        pass  # nothing is ever renamed here
 
     def interrupted(self) -> bool:
         return False
@@ -155,7 +155,7 @@ class RemotePrefix(Storage):
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """FileNotFoundError as it is; whatever else a file system's client raises, with what to look at."""
+        """Turn errors other than FileNotFoundError into a StoreError that says what to check."""
         try:
             yield
         except (FileNotFoundError, NotImplementedError, StoreError):

@@ -1,4 +1,4 @@
-"""A store's frames in memory: one tensor, on the host or a GPU, for training epochs without any reads."""
+"""A store's frames in memory: one tensor, on the host or a GPU, so that training epochs read nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from stillwave.cache.layout import Spec
 class Resident:
     """values: (total frames, [layers,] dim) as stored; starts, lengths: (rows,) int64, on the host.
 
-    What a batch needs is planned on the host, so that reading one does not wait for the device of the values.
+    Batches are planned on the host, so that reading one does not wait for the device of the values.
     """
 
     values: Tensor
@@ -28,7 +28,7 @@ class Resident:
     def load(
         cls, rows: Iterable[tuple[int, NDArray[Any]]], lengths: NDArray[np.int64], spec: Spec, device: str
     ) -> "Resident":
-        """Copy rows to `device`: each as its number and frames, in any order; lengths: of row 0, 1, ..."""
+        """Copy rows to `device`: (row number, frames) in any order; lengths: the frames in row 0, 1, ..."""
         starts = np.cumsum(lengths) - lengths
         dtype = torch.float16 if spec.dtype == "float16" else torch.float32
         values = torch.empty((int(lengths.sum()), *spec.frame_shape), dtype=dtype)
@@ -43,7 +43,7 @@ class Resident:
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (a long tensor on the host) zero-padded: (batch, longest, [layers,] dim), and their lengths.
 
-        Both are where the values are.
+        Both are on the device of the values.
         """
         starts, lengths = self.starts[rows], self.lengths[rows]
         values = self.values
@@ -52,7 +52,7 @@ class Resident:
 
 
 def _copied(values: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
-    """Zero-padded rows, one copy for each: several times as fast on a CPU as frame by frame."""
+    """Zero-padded rows, one copy each: on a CPU several times as fast as frame by frame."""
     places = zip(starts.tolist(), lengths.tolist(), strict=True)
     return pad_sequence([values[start : start + length] for start, length in places], batch_first=True)
 

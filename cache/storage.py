@@ -1,7 +1,7 @@
-"""Where a store's files lie: one contract for a local folder and for a prefix of an object store.
+"""Where a store's files are: one interface for a local folder and for a prefix of an object store.
 
-A *key* is a file's path below the store, with slashes: "frames/c/0/0". A file is put in place whole or not at
-all, and what has been put is there for every later reader. All else that a store promises is built on this.
+A *key* is a file's path below the store, with slashes: "frames/c/0/0". A file is written whole or not at all,
+and every later reader sees it. Everything else that a store guarantees is built on this.
 """
 
 import mmap
@@ -31,7 +31,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Several whole files by key; those that are not there are left out."""
+        """Several whole files by key; missing ones are left out."""
 
     @abstractmethod
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -43,18 +43,18 @@ class Storage(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes | memoryview) -> None:
-        """Put a file in place in one step, on the disk. Raises StoreError when it cannot be written."""
+        """Write a file in one step, flushed to disk. Raises StoreError if it cannot be written."""
 
     @abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:
-        """Put a file in place unless there is one; returns whether it did."""
+        """Write a file unless it exists; returns whether it did."""
 
     @abstractmethod
     def exists(self, key: str) -> bool: ...
 
     @abstractmethod
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Keys of all files below a folder, in order, and their sizes in bytes; empty when there is none."""
+        """Keys of all files below a folder, in order, and their sizes in bytes; empty if there are none."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -66,7 +66,7 @@ class Storage(ABC):
 
     @abstractmethod
     def map(self, key: str) -> mmap.mmap | None:
-        """The file as a read-only memory map, or None where there is no such thing."""
+        """The file as a read-only memory map, or None if that is not possible."""
 
     @abstractmethod
     def zarr_store(self) -> Any:
@@ -74,23 +74,23 @@ class Storage(ABC):
 
     @abstractmethod
     def resolve(self) -> "Storage":
-        """The same place under its one name: what a symbolic link points to."""
+        """The same place under its canonical name, with symbolic links resolved."""
 
     @abstractmethod
     def recover(self) -> None:
-        """Finish, or undo, what was killed while it replaced the store as a whole."""
+        """Finish, or undo, a replacement of the whole store that was killed."""
 
     @abstractmethod
     def interrupted(self) -> bool:
-        """Whether recover() has to be called before there is a store to read."""
+        """Whether recover() must be called before the store can be read."""
 
     @abstractmethod
     def is_foreign(self) -> bool:
-        """Whether something lies here that no writer of ours leaves without a zarr.json."""
+        """Whether files are here that none of our writers leaves without a zarr.json."""
 
     @abstractmethod
     def sweep(self) -> None:
-        """Delete what killed writers left half-written."""
+        """Delete the half-written files of killed writers."""
 
     @abstractmethod
     def discard(self, last: Sequence[str]) -> None:
@@ -128,7 +128,7 @@ class LocalFolder(Storage):
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         target = self.path / key
-        # A name of its own for every attempt: two workers may write the same unit for a while.
+        # A separate name for each attempt: two workers may write the same unit for a while.
         temporary = target.with_suffix(f".{uuid.uuid4().hex}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class LocalFolder(Storage):
             raise cannot_write(target, error.strerror or str(error)) from error
 
     def put_new(self, key: str, data: bytes) -> bool:
-        raise NotImplementedError("a folder is locked by filelock, not by a file that is put once")
+        raise NotImplementedError("a folder is locked by filelock, not by a file that is created once")
 
     def exists(self, key: str) -> bool:
         return (self.path / key).exists()

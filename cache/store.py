@@ -1,4 +1,4 @@
-"""Reading: an EmbeddingStore is a list of (frames, dim) arrays, as fast as a memory map."""
+"""Reading a store: a list of (frames, dim) arrays, as fast as a memory map."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -19,19 +19,19 @@ from stillwave.cache.storage import LocalFolder
 if TYPE_CHECKING:
     from stillwave.cache.resident import Resident
 
-MAX_GROUP_BYTES = 64 * 2**20  # of a remote store's frames, read at a time
+MAX_GROUP_BYTES = 64 * 2**20  # frames read from a remote store at a time
 MAX_OPEN_SHARDS = 256  # a mapped file keeps a descriptor on Python < 3.13; a common limit is 1,024
 
 
 class EmbeddingStore:
     """A complete store, opened for reading.
 
-    `store[i]` is row i's frames, (length, [layers,] dim), read-only and without a copy where the shard is
-    uncompressed and the row lies in one shard. Rows are in the manifest's order. `ids`, `view`, `lengths`,
-    `offsets`, `content_key` have one entry per row. Opening it checks that every file is there, whole.
+    `store[i]` is row i's frames, (length, [layers,] dim), read-only and without a copy if the shard is
+    uncompressed and the row is in one shard. Rows are in the manifest's order. `ids`, `view`, `lengths`,
+    `offsets`, `content_key` have one entry per row. Opening checks that every file is there and whole.
 
     path: a folder, or a URL that fsspec knows. Remote rows are read by byte ranges, and each
-    `store[i]` waits for the network: read many at a time, by `batch`, `each` or `resident`.
+    `store[i]` waits for the network: read many at a time with `batch`, `each` or `resident`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +89,7 @@ class EmbeddingStore:
         return self._read(int(self.offsets[row]), length)
 
     def each(self, rows: Iterable[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-        """(i, frames of the i-th of `rows`), each once, in the order in which they are read fastest."""
+        """(i, frames of the i-th of `rows`), each once, in the order that reads fastest."""
         chosen = [int(row) for row in rows]
         if self._ranges is None:
             yield from ((i, self[row]) for i, row in enumerate(chosen))
@@ -136,7 +136,7 @@ class EmbeddingStore:
         return Resident.load(self.each(chosen), self.lengths[chosen], self.spec, device)
 
     def to_dask(self, frames_per_chunk: int = 16_384) -> Any:
-        """All rows' frames, one after the other in row order, as a lazy dask array (frames, [layers,] dim).
+        """All rows' frames, concatenated in row order, as a lazy dask array (frames, [layers,] dim).
 
         Row i is `x[starts[i] : starts[i] + lengths[i]]` with `starts = np.cumsum(lengths) - lengths`.
         """
@@ -167,7 +167,7 @@ class EmbeddingStore:
                 )
 
     def _groups(self, rows: list[int]) -> Iterator[list[int]]:
-        """Positions in `rows` by the place of their frames, as many at a time as memory is spent on."""
+        """Positions in `rows`, sorted by where their frames are, in groups that fit in memory."""
         group: list[int] = []
         num_bytes = 0
         for i in sorted(range(len(rows)), key=lambda i: int(self.offsets[rows[i]])):
@@ -180,7 +180,7 @@ class EmbeddingStore:
             yield group
 
     def _map(self, shard: int) -> NDArray[Any] | None:
-        """The shard's frames as a read-only map, or None where there is no map, or only Zarr can read it."""
+        """The shard's frames as a read-only map, or None if it cannot be mapped, or only Zarr can read it."""
         if self.spec.compressor is not None or self._ranges is not None:
             return None
         key = arrays.shard_key(self.spec, shard)
@@ -197,7 +197,7 @@ class EmbeddingStore:
         return mapped
 
     def _read(self, offset: int, length: int) -> NDArray[Any]:
-        """Frames that are not in one mapped shard: by byte ranges, or through Zarr."""
+        """Frames that are not in one mapped shard: read by byte ranges or through Zarr."""
         try:
             if self._ranges is not None:
                 return self._ranges.read([(offset, length)])[0]
@@ -208,14 +208,14 @@ class EmbeddingStore:
             self._check_unchanged()
 
     def _check_unchanged(self) -> None:
-        """What was just opened is of the index that was read: places move in a compaction or an update."""
+        """Check that the files just opened match the index read: compaction and updates move rows."""
         attributes = arrays.read_attributes(self._storage)
         if attributes["index_sha256"] != self.index_sha256:
-            raise StoreError(f"{self.path}: has changed since it was opened; open it again")
+            raise StoreError(f"{self.path}: it has changed since it was opened; open it again")
 
 
 def map_shard(data: Any, spec: Spec) -> NDArray[Any] | None:
-    """The frames in an uncompressed shard file's bytes, or None when its chunks are not one run from 0."""
+    """The frames in an uncompressed shard file, or None if its chunks are not contiguous from byte 0."""
     present = chunks_in(len(data), spec)
     end = present * spec.chunk_frames * spec.frame_bytes
     if not present or not is_one_run(np.frombuffer(data, dtype="<u8", count=2 * present, offset=end), spec):
@@ -228,7 +228,7 @@ def map_shard(data: Any, spec: Spec) -> NDArray[Any] | None:
 def _reopen(path: str | Path, index_sha256: str) -> EmbeddingStore:
     store = EmbeddingStore(path)
     if store.index_sha256 != index_sha256:
-        raise StoreError(f"{path}: has changed since it was sent to this process; open it again")
+        raise StoreError(f"{path}: it has changed since it was sent to this process; open it again")
     return store
 
 

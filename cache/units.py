@@ -1,4 +1,4 @@
-"""Writing one unit: its shards, their checksums, then the record that it is done. Runs in any process."""
+"""Writing one unit: its shards, their checksums, then the record that it is done."""
 
 import hashlib
 from collections.abc import Iterable
@@ -27,11 +27,11 @@ def write_unit(
 
     frames: for each item of the unit, in any order, its (length, [layers,] dim) frames, or the reason why
     it has none. Runs in any process, on any machine: the coordinator that planned holds the store's lock. A
-    second attempt at the same unit, even at the same time, puts the same bytes. Raises StoreError when they
-    cannot be written, or when the store has been planned anew meanwhile. Holds the unit's frames and one
+    second attempt at the same unit, even at the same time, writes the same bytes. Raises StoreError if they
+    cannot be written, or if the store was replanned in the meantime. Holds the unit's frames and one
     encoded shard in memory.
 
-    plan: name of the plan that the unit is of, for writers who may be late; without it, the present one's.
+    plan: name of the plan that the unit belongs to, for writers who may be late; default: the current plan.
     """
     storage = open_storage(path)
     plan = plan or ledger.plan_name(storage)
@@ -67,11 +67,11 @@ def _check_plan(storage: Storage, plan: str, unit: Unit) -> None:
     try:
         there = ledger.plan_name(storage)
     except FileNotFoundError:
-        there = "none: the store is complete, or gone"
+        there = "none: the store is complete, or deleted"
     if there != plan:
         raise StoreError(
-            f"{storage}: planned anew by another run while unit {unit.number} was computed, which is not "
-            "kept; stop one of the two, and run `stillwave verify` when the other one is done"
+            f"{storage}: another run replanned the store while unit {unit.number} was computed, so the unit "
+            "is not kept; stop one of them, and run `stillwave verify` when the other has finished"
         )
 
 

@@ -1,4 +1,4 @@
-"""Is a store what its writer left? Every shard's checksum, and every row in its place."""
+"""Whether a store is as its writer left it: every shard's checksum, and every row's place."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from stillwave.cache.writer import plan_of_index
 
 @dataclass(frozen=True)
 class Damage:
-    """What verify found: `shards` whose bytes are wrong or gone, and every problem in words."""
+    """The findings of verify: `shards` whose bytes are wrong or missing, and all problems in words."""
 
     shards: tuple[int, ...]
     problems: tuple[str, ...]
 
 
 def verify(path: str | Path) -> Damage:
-    """Check a store against its own records; reads every byte of it. Raises StoreError when it has none."""
+    """Check a store against its own records; reads every byte. Raises StoreError if there are none."""
     storage = open_storage(path).resolve()
     attributes = arrays.read_attributes(storage)
     spec = Spec(**attributes["layout"])
@@ -32,7 +32,7 @@ def verify(path: str | Path) -> Damage:
     if not attributes["complete"]:
         return Damage((), ("not complete: run the same `stillwave extract` again",))
     if not attributes.get("fingerprint"):
-        problems.append("the fingerprint is missing: what made these frames is unknown")
+        problems.append("the fingerprint is missing: how these frames were made is unknown")
     try:
         index, checksums = arrays.read_index(storage)
         num_frames = arrays.frames_length(storage)
@@ -54,7 +54,7 @@ def verify(path: str | Path) -> Damage:
             problems.append(f"{storage}/{key}: checksum differs (sha256 of its {len(data)} bytes)")
         shards.append(shard)
     for row in np.flatnonzero(checksums[index.offsets // spec.shard_frames] == "") if not problems else ():
-        problems.append(f"row {row} ({index.ids[row]}): lies in a shard that was never written")
+        problems.append(f"row {row} ({index.ids[row]}): is in a shard that was never written")
     return Damage(tuple(shards), tuple(problems))
 
 
@@ -75,13 +75,13 @@ def _index_problems(index: arrays.Index, capacity: int, num_frames: int) -> list
 
 
 def repair(path: str | Path) -> tuple[Damage, int]:
-    """Verify, and mark the units of damaged shards as not done; the next extraction redoes just those.
+    """Verify, and mark the units of damaged shards as not done; the next extraction redoes only those.
 
     Returns what verify found, and how many distinct items are to be redone; the store is incomplete until
     then. A damaged index cannot be repaired: its problem says to re-extract with --rebuild.
     """
     storage = open_storage(path).resolve()
-    arrays.read_attributes(storage)  # before a lock is made beside what is no store
+    arrays.read_attributes(storage)  # first, so that no lock is made next to a folder that is no store
     held = lock(storage)
     held.acquire()
     try:

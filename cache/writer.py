@@ -1,4 +1,4 @@
-"""The one way to write a store: lock, plan, write units, finish. Killed anywhere, it resumes.
+"""The one way to write a store: lock, plan, write units, finish. It resumes if killed at any point.
 
 with StoreWriter(path, spec, fingerprint) as writer:
     for unit in writer.plan(rows):
@@ -26,12 +26,12 @@ from stillwave.cache.storage import LocalFolder, Storage
 
 
 class StoreWriter:
-    """Holds a store's lock and takes it from whatever state it is in to a complete one.
+    """Holds a store's lock and completes the store, whatever state it is in.
 
     fingerprint: JSON-ready dict of everything the numbers depend on. A store made with another one is
-    never added to: FingerprintMismatch names what differs, unless `rebuild` allows to start it anew.
-    made_with: JSON-ready settings to keep beside it, for readers who want to make more of the kind; of a new
-    store only, and never compared.
+    never added to: FingerprintMismatch names what differs, unless `rebuild` allows starting again.
+    made_with: JSON-ready settings to keep with a new store, for readers who want to make more frames of the
+    same kind; never compared.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class StoreWriter:
         rebuild: bool = False,
         made_with: dict[str, Any] | None = None,
     ) -> None:
-        self.storage = open_storage(path).resolve()  # a linked store has one lock, is one folder to replace
+        self.storage = open_storage(path).resolve()  # a linked store has one lock, and one folder to replace
         self.path = self.storage.path
         self.spec = spec
         self.fingerprint, self.made_with = fingerprint, made_with
         self.rebuild = rebuild
-        self.rebuilt: list[str] = []  # what differed, when the old store was given up
+        self.rebuilt: list[str] = []  # what differed, if the old store was discarded
         self._lock = lock(self.storage)
         self._rows: list[Row] = []
         self._plan: Plan | None = None
@@ -63,10 +63,10 @@ class StoreWriter:
         self._lock.release()
 
     def plan(self, rows: Sequence[Row]) -> list[Unit]:
-        """Say which rows the store should hold; returns the units still to be written.
+        """Set the rows that the store should hold; returns the units still to be written.
 
-        Items already stored stay where they are, new ones get units of their own after them, rows that
-        are no longer wanted leave the index. When nothing changes, nothing is written.
+        Items already stored stay where they are, new ones get units of their own after them, and rows that
+        are no longer wanted leave the index. If nothing changes, nothing is written.
         """
         self._rows, wanted = list(rows), _distinct(rows)
         self._open_or_create()
@@ -82,12 +82,12 @@ class StoreWriter:
 
     @property
     def plan_name(self) -> str:
-        """Name of the plan that the units of `plan()` are of."""
+        """Name of the plan that the units from `plan()` belong to."""
         assert self._plan is not None, "plan() comes first"
         return self._plan.name
 
     def finish(self) -> dict[Item, str]:
-        """Write the index and mark the store complete; returns the items that gave no frames, and why."""
+        """Write the index and mark the store complete; returns the items without frames, and why."""
         assert self._plan is not None, "plan() comes before finish()"
         self._lock.check()
         if not self.storage.exists(ledger.PLAN):
@@ -106,11 +106,11 @@ class StoreWriter:
         table = [live.shard_sha256.get(shard, "") for shard in shards]
         arrays.set_complete(self.storage, arrays.write_index(self.storage, index, table))
         ledger.clear(self.storage)
-        self.storage.sweep()  # what workers that were killed left
+        self.storage.sweep()  # left by killed workers
         return failed
 
     def _open_or_create(self) -> None:
-        """Leave a store of our fingerprint in its place, without the leftovers of a killed run."""
+        """Ensure that a store with our fingerprint is in place, without the leftovers of a killed run."""
         storage = self.storage
         storage.recover()
         if storage.exists("zarr.json"):
@@ -131,21 +131,21 @@ class StoreWriter:
             arrays.create_group(storage, self.spec, self.fingerprint, self.made_with)
 
     def _discard(self) -> None:
-        """Delete what is there. Killed at any moment, no part is left that could pass for a whole store.
+        """Delete the store. A kill at any moment leaves no part that could pass for a whole store.
 
-        A folder goes in one step. Objects go one by one: the store is marked incomplete first, then loses its
-        plan, so that the next writer finds no record of a shard that is gone, and its metadata last.
+        A folder is deleted in one step. Objects are deleted one by one: the store is marked incomplete first,
+        then its plan goes, so that the next writer finds no record of a missing shard, and its metadata last.
         """
         if not isinstance(self.storage, LocalFolder):
             with suppress(
                 FileNotFoundError, LookupError, TypeError, ValueError
-            ):  # a damaged one is none to read
+            ):  # a damaged one cannot be read
                 arrays.set_complete(self.storage, "")
             self.storage.delete(ledger.PLAN)
         self.storage.discard(last=("frames/zarr.json", "zarr.json"))
 
     def _differences(self) -> list[str]:
-        """Why the store cannot be added to, field by field; StoreError when it is not ours."""
+        """Why the store cannot be added to, field by field; StoreError if it is not a store."""
         try:
             attributes = arrays.read_attributes(self.storage)
             if not self.storage.exists("frames/zarr.json") and self.storage.sizes("frames/c"):
@@ -160,7 +160,7 @@ class StoreWriter:
         return differences(stored, {"layout": asdict(self.spec), **self.fingerprint})
 
     def _done_so_far(self) -> Plan:
-        """The plan in progress with its records counted in, or a complete store's, or an empty one."""
+        """The plan in progress including its records, or a complete store's plan, or an empty one."""
         plan = ledger.load_plan(self.storage)
         if plan is not None:
             return _folded(plan, ledger.load_records(self.storage, plan))
@@ -169,14 +169,14 @@ class StoreWriter:
         return Plan((), frozenset(), {})
 
     def _is_current(self, plan: Plan) -> bool:
-        """True when the store is complete and its index is just what finish() would write."""
+        """True if the store is complete and its index is exactly what finish() would write."""
         if self.storage.exists(ledger.PLAN) or not arrays.read_attributes(self.storage)["complete"]:
             return False
         return arrays.read_index(self.storage)[0].equals(_index(self._rows, plan, {}))
 
 
 def _updated(plan: Plan, wanted: dict[Item, int], shard_frames: int) -> Plan:
-    """Keep what is done and still right, drop units to do that are not, plan what is missing behind them."""
+    """Keep done units that are still valid, drop unfinished ones that are not, append units for the rest."""
     kept = [
         _only(unit, lambda item, n: wanted.get(item, n) == n)
         for unit in plan.units
@@ -203,7 +203,7 @@ def _updated(plan: Plan, wanted: dict[Item, int], shard_frames: int) -> Plan:
 
 
 def _folded(plan: Plan, records: dict[int, Record]) -> Plan:
-    """The plan with the units done since kept, without their failed items: those are to be tried again."""
+    """The plan with finished units kept, without their failed items, which are tried again."""
     failed = {item for record in records.values() for item in record.failed}
     done = plan.kept | records.keys()
     units = [
@@ -217,7 +217,7 @@ def _folded(plan: Plan, records: dict[int, Record]) -> Plan:
 
 
 def _live(plan: Plan, numbers: set[int]) -> Plan:
-    """The units of `numbers` alone, with the checksums of their shards."""
+    """Only the units of `numbers`, with the checksums of their shards."""
     units = tuple(unit for unit in plan.units if unit.number in numbers)
     shards = {shard for u in units for shard in range(u.first_shard, u.first_shard + u.num_shards)}
     return Plan(units, frozenset(numbers), {shard: plan.shard_sha256[shard] for shard in sorted(shards)})
@@ -228,7 +228,7 @@ def _distinct(rows: Sequence[Row]) -> dict[Item, int]:
     seen: set[tuple[str, int]] = set()
     for row in rows:
         if (row.id, row.item.view) in seen:
-            raise ValueError(f"id {row.id!r} (view {row.item.view}) stands twice; ids must be unique")
+            raise ValueError(f"id {row.id!r} (view {row.item.view}) occurs twice; ids must be unique")
         seen.add((row.id, row.item.view))
         if wanted.setdefault(row.item, row.length) != row.length:
             raise ValueError(
@@ -238,7 +238,7 @@ def _distinct(rows: Sequence[Row]) -> dict[Item, int]:
 
 
 def _only(unit: Unit, keep: Callable[[Item, int], bool]) -> Unit:
-    """The unit with those of its items for which keep(item, length); their places stay."""
+    """The unit with only the items for which keep(item, length); their places stay."""
     rows = zip(unit.items, unit.offsets, unit.lengths, strict=True)
     kept = [(item, offset, length) for item, offset, length in rows if keep(item, length)]
     items, offsets, lengths = zip(*kept, strict=True) if kept else ((), (), ())
@@ -271,13 +271,13 @@ def _remove_other_shards(storage: Storage, used: Collection[int]) -> None:
 
 
 def plan_of_index(storage: Storage, spec: Spec) -> Plan:
-    """The plan that a complete store's index amounts to, every unit kept."""
+    """The plan equivalent to a complete store's index, with every unit kept."""
     index, checksums = arrays.read_index(storage)
     order = np.lexsort((index.offsets, index.unit))
     members: dict[int, list[int]] = {}
     for i in order.tolist():
         unit = members.setdefault(int(index.unit[i]), [])
-        if not unit or index.offsets[unit[-1]] != index.offsets[i]:  # rows of equal content stand once
+        if not unit or index.offsets[unit[-1]] != index.offsets[i]:  # rows with equal content count once
             unit.append(i)
     units = []
     for number, rows in members.items():

@@ -17,16 +17,16 @@ class FrameAugment:
     """Random speakers, channels and gaps made from stored frames, without going back to the waveform.
 
     Every item draws its own numbers; all draws come from the generator, whatever the device of the frames.
-    An operation whose amount is 0 is off. Use before standardisation, while training only.
+    An operation whose amount is 0 is off. Use before standardisation, and only in training.
 
-    stretch: tempo, time axis resampled by a rate of exp(+-stretch); lengths change accordingly.
+    stretch: tempo, the time axis resampled by a rate of exp(+-stretch); lengths change accordingly.
     time_masks x time_mask_frames: SpecAugment's time masking (Park et al., Interspeech 2019), each at
         most a fifth of the item; masked values become the item's own mean.
 
-    bands: ordered bands in a frame, such as log-mel energies, optionally followed by blocks of the same bands
-        for deltas; 0 for learned embeddings, whose dimensions have no order. The rest needs them.
-    warp: vocal-tract length, band axis resampled by a factor of exp(+-warp) (Jaitly & Hinton, 2013).
-    gain, tilt: an offset of all bands, and one rising from -tilt to +tilt over them, of the first block.
+    bands: number of ordered bands in a frame, such as log-mel energies, optionally followed by blocks of them
+        for deltas; 0 for learned embeddings, whose dimensions have no order. The operations below need them.
+    warp: vocal-tract length, the band axis resampled by a factor of exp(+-warp) (Jaitly & Hinton, 2013).
+    gain, tilt: an offset of all bands, and one rising from -tilt to +tilt over them, in the first block.
     band_masks x band_mask_width: SpecAugment's frequency masking, the same bands in every block.
     """
 
@@ -48,19 +48,19 @@ class FrameAugment:
 
     @classmethod
     def check(cls, **options: Any) -> None:
-        """ValueError where settings do not go together."""
+        """ValueError if settings do not fit together."""
         cls(**options)
 
     def __call__(self, frames: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(batch, frames, ...), lengths (batch,) -> the same, augmented; the number of frames may change.
 
-        An item of length 0 keeps it: what is absent stays absent.
+        An item of length 0 keeps its length: an absent modality stays absent.
         """
         present, lengths = lengths > 0, lengths.clamp(min=1)
         shape = frames.shape[2:]
         if self.bands and shape[-1] % self.bands:
             raise ValueError(f"frames have {shape[-1]} dimensions, no multiple of bands = {self.bands}")
-        # (batch, blocks, frames, bands): without bands a single block, never warped along its last axis.
+        # (batch, blocks, frames, bands): without bands, a single block, never warped along its last axis.
         x = zero_padding(frames, lengths)
         x = x.reshape(*x.shape[:2], -1, self.bands or shape.numel()).transpose(1, 2)
         if self.stretch or self.warp:
@@ -81,12 +81,12 @@ class FrameAugment:
         rate = _uniform(-self.stretch, self.stretch, len(x), x, generator).exp()[:, 0]
         factor = _uniform(-self.warp, self.warp, len(x), x, generator).exp()
         new_lengths = (lengths / rate).round().long().clamp(min=1)
-        # At the most, where asking for the longest would wait for it.
+        # An upper bound if asking for the longest item would wait for the GPU.
         most = math.ceil(num_frames * math.exp(self.stretch))
         longest = int(new_lengths.max()) if on_host(new_lengths) else most
         time = torch.arange(longest, device=x.device) + 0.5
         time = time * (lengths / new_lengths)[:, None] - 0.5
-        time = torch.minimum(time.clamp(min=0), lengths[:, None] - 1.0)  # no reading from the padding
+        time = torch.minimum(time.clamp(min=0), lengths[:, None] - 1.0)  # so that padding is not read
         band = (torch.arange(num_bands, device=x.device) + 0.5) * factor - 0.5
         # grid_sample's coordinates run from -1 to 1 between the outer edges of the first and last cell.
         grid_time = (2 * time + 1) / num_frames - 1
@@ -97,9 +97,9 @@ class FrameAugment:
         return x, new_lengths
 
     def _mask(self, x: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """Replace stretches of time and of bands by each item's own mean."""
+        """Mask stretches of time and of bands with each item's own mean."""
         num_frames, num_bands = x.shape[2:]
-        masked = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device)  # as large as it must be
+        masked = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device)  # broadcasts
         for _ in range(self.time_masks):
             longest = (lengths[:, None] * 0.2).clamp(max=self.time_mask_frames)
             times = _stretches(longest, lengths[:, None], num_frames, x, generator)
@@ -107,14 +107,14 @@ class FrameAugment:
         for _ in range(self.band_masks):
             bands = _stretches(self.band_mask_width, num_bands, num_bands, x, generator)
             masked = masked | bands[:, None, None]
-        # As a product, which is one reading pass: no frame of x is NaN, not even behind the item.
+        # A product needs one pass over memory; it is safe, as no frame of x is NaN, not even in the padding.
         valid = valid_mask(lengths, num_frames)[:, None, None].to(x.dtype)
         mean = (valid @ x) / lengths[:, None, None, None]
         return torch.where(masked, mean.to(x.dtype), x)
 
 
 def _uniform(low: float, high: float, batch: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """(batch, 1) draws. Made where the generator lives: a seed means the same numbers on every device."""
+    """(batch, 1) draws, made on the generator's device: a seed gives the same numbers on every device."""
     draw = torch.rand(batch, 1, generator=generator, device=generator.device)
     return send(low + (high - low) * draw, like.device)
 

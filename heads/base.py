@@ -1,4 +1,4 @@
-"""What every head is to those who train, calibrate and ask it, and what it says of a batch."""
+"""The base class of heads, as training, calibration and prediction use it, and its outputs for a batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ from stillwave.heads.layers import Standardise
 
 
 class Outputs(NamedTuple):
-    """logits: (batch, classes), unnormalised. features: (batch, dim), what the last linear layer reads.
+    """logits: (batch, classes), unnormalised. features: (batch, dim), the input of the last linear layer.
 
-    learned_uncertainty: (batch,), 0 to 1, of heads that estimate it.
+    learned_uncertainty: (batch,), 0 to 1, for heads that estimate it.
     """
 
     logits: Tensor
@@ -19,21 +19,21 @@ class Outputs(NamedTuple):
     learned_uncertainty: Tensor | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
-        """The function of every tensor that is there."""
+        """Apply the function to every tensor that is not None."""
         learned = None if self.learned_uncertainty is None else function(self.learned_uncertainty)
         return Outputs(function(self.logits), function(self.features), learned)
 
 
 class Head(nn.Module):
-    """Frames to logits. A subclass has `outputs` and `output`, and whatever else it needs.
+    """Frames to logits. A subclass defines `outputs` and `output`, and overrides what else it needs.
 
-    Inputs are, of each modality in turn, frames (batch, frames, [layers,] dim) and lengths (batch,); then the
-    numbers of the speakers, (batch,) int64, of a head that knows them.
+    Inputs are, for each modality, frames (batch, frames, [layers,] dim) and lengths (batch,); then, for heads
+    that know speakers, their numbers, (batch,) int64.
     """
 
     @staticmethod
     def check(*args: Any, **options: Any) -> None:
-        """ValueError where arguments of the constructor do not go together; asked before it is built."""
+        """ValueError if the constructor's arguments do not fit together; called before the head is built."""
 
     def outputs(self, *inputs: Tensor) -> Outputs:
         """-> logits (batch, classes), features (batch, width), learned_uncertainty (batch,) or None."""
@@ -50,24 +50,24 @@ class Head(nn.Module):
 
     @property
     def standardisers(self) -> tuple[Standardise, ...]:
-        """What is fitted on the training rows' frames, one per modality: none, unless a subclass has some."""
+        """The standardisers to fit on the training rows' frames, one per modality; by default none."""
         return ()
 
     def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Scalar losses of the head's own by name, not weighted: none, unless a subclass has some."""
+        """The head's own scalar losses by name, unweighted; by default none."""
         return {}
 
     def keep_openmax(self, fitted: nn.Module) -> None:
-        """Take over an OpenMax layer that was fitted after training, if the head has one of its own."""
+        """Store an OpenMax layer that was fitted after training, if the head has a place for one."""
 
     @property
     def innermost(self) -> "Head":
-        """The head itself, without what is wrapped around it."""
+        """The head itself, without wrappers."""
         return self
 
 
 class WrappedHead(Head):
-    """A module around a `head`, which passes on what it does not change. A subclass has `outputs`."""
+    """A module around a `head`, to which it delegates everything else. A subclass defines `outputs`."""
 
     head: Head
 

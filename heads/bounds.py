@@ -1,4 +1,4 @@
-"""Types of heads' arguments that say which values they may have; a recipe's fields are checked by them."""
+"""Types for heads' arguments with their allowed values, which also check a recipe's fields."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Class anchor clustering: training towards fixed anchors in the space of the logits, and its score."""
+"""Class anchor clustering: training towards fixed anchors in logit space, and its score."""
 
 from typing import Self
 
@@ -11,7 +11,7 @@ from stillwave.heads.scores import Score
 
 
 class CACHead(nn.Module):
-    """Fixed anchors alpha * e_j, one per class, in the space of the logits, and the loss that pulls to them.
+    """Fixed anchors alpha * e_j, one per class, in logit space, and the loss that pulls logits towards them.
 
     After Miller et al., "Class anchor clustering" (WACV 2021). With d_j the Euclidean distance of the logits
     to anchor j, not squared, the loss of an item of class y is
@@ -26,7 +26,7 @@ class CACHead(nn.Module):
     def __init__(self, num_classes: int, alpha: float = 10.0, weight: float = 0.1) -> None:
         super().__init__()
         if alpha <= 0:
-            raise ValueError(f"alpha is {alpha}; it must be above 0, or all anchors are one")
+            raise ValueError(f"alpha is {alpha}; it must be above 0, or all anchors coincide")
         self.weight = weight
         self.register_buffer("anchors", alpha * torch.eye(num_classes, dtype=torch.float64))
 
@@ -47,13 +47,13 @@ class CACHead(nn.Module):
 
 
 class CACScore(Score):
-    """The smallest of gamma = d * (1 - softmin(d)), d the distances of the logits to the class means.
+    """The smallest of gamma = d * (1 - softmin(d)), d being the distances of the logits to the class means.
 
     As Miller et al. test: the means of the logits of the correctly classified training rows take the
     anchors' place. Correctly classified is argmax logits = label, which with anchors alpha * e_j is the
     nearest anchor. Made for heads trained with `CACHead`'s loss; defined for any.
 
-    A class without such rows is in `missing`: it has no mean, and no item is near it. With one mean there is
+    A class without such rows is in `missing`: it has no mean, so no item is near it. With one mean there is
     nothing to take a softmin over, and gamma is d.
     """
 
@@ -65,7 +65,7 @@ class CACScore(Score):
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Classes of which no training row was classified correctly."""
+        """Classes without a correctly classified training row."""
         return tuple(self.means.isinf().any(1).nonzero()[:, 0].tolist())
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class CACScore(Score):
         return self
 
     def gamma(self, logits: Tensor) -> Tensor:
-        """Logits (batch, classes) -> (batch, classes), smaller = nearer."""
+        """Logits (batch, classes) -> (batch, classes), smaller is nearer."""
         if not len(self.means):
             raise ValueError("the score 'cac' is not fitted; call fit with training rows")
         d = distances(logits, self.means)
@@ -93,7 +93,7 @@ class CACScore(Score):
         return d * ((-d).softmax(1) @ (1 - torch.eye(len(self.means)).to(d)))
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Logits (batch, classes) -> the class of the smallest gamma (batch,)."""
+        """Logits (batch, classes) -> the class with the smallest gamma (batch,)."""
         return self.gamma(logits).argmin(1)
 
     def forward(self, outputs: Outputs) -> Tensor:
@@ -102,6 +102,6 @@ class CACScore(Score):
 
 
 def distances(logits: Tensor, points: Tensor) -> Tensor:
-    """Euclidean, (batch, dim) to each of (classes, dim) -> (batch, classes), float64."""
+    """Euclidean distances, (batch, dim) to each of (classes, dim) -> (batch, classes), float64."""
     d: Tensor = torch.linalg.vector_norm(widened(logits)[:, None] - widened(points), dim=-1)
     return d

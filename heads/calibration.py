@@ -10,17 +10,17 @@ LOWEST, HIGHEST = 0.05, 20.0  # temperatures that `fit_temperature` returns
 
 @torch.no_grad()
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T, LOWEST to HIGHEST, whose softmax(logits / T) has the least negative log-likelihood.
+    """The T in LOWEST..HIGHEST that minimises the negative log-likelihood of softmax(logits / T).
 
-    logits (rows, classes), labels (rows,): validation rows, neither trained nor tested on. After Guo et al.
-    (ICML 2017). The loss is convex in 1 / T, so its slope's only zero is found by halving, in float64; and
-    since T = 1 is among the candidates, the result is never worse than none.
+    logits (rows, classes), labels (rows,): validation rows, used neither to train nor to test. After Guo et
+    al. (ICML 2017). The loss is convex in 1 / T, so the only zero of its slope is found by bisection, in
+    float64; since T = 1 is among the candidates, the result is never worse than no scaling.
 
-    Where every row is right, as few validation rows easily are, the loss falls forever as T does: the rows
-    say nothing of how sure to be, and T is 1. So it is where T changes nothing. Where certainty only costs,
-    as with one row that is wrong: HIGHEST.
+    If every row is right, as is likely with few validation rows, the loss falls forever as T does: the rows
+    do not say how sure to be, and T is 1. The same holds if T changes nothing. If certainty only hurts, as
+    with a single row that is wrong, T is HIGHEST.
 
-    Raises ValueError when there are no rows, or logits are not finite.
+    Raises ValueError if there are no rows, or logits are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(logits) == 0:
         raise ValueError(
@@ -34,7 +34,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         )
     logits = logits.double()
     own = logits.gather(1, labels.long()[:, None])
-    margins = logits - own  # softmax is the same
+    margins = logits - own  # the softmax does not change
 
     def slope(log_inverse: float) -> float:
         """The derivative of the mean loss by 1 / T, at 1 / T = exp(log_inverse)."""

@@ -14,15 +14,15 @@ from stillwave.heads.temporal import TemporalConv, check_convolutions
 class SegmentClassifier(Head):
     """Standardise -> layer mix -> mean removal -> temporal convolutions -> segment pooling -> MLP.
 
-    dim, num_layers: of the stored frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
-    mean_removal: the part of each utterance's own mean that is subtracted, 0 to 1. Part of the mean is
-        the recording's level and channel, part of it is the speech.
-    channels, strides, kernel_size: of `TemporalConv`, one convolution per stride; empty strides leave
-        the encoder out, and the frames go straight to the pooling.
-    num_segments, pooling_type, num_heads, pooling_dropout, use_temporal_encoding: of
+    dim, num_layers: stored frames are (frames, dim) if num_layers is 1, else (frames, layers, dim).
+    mean_removal: the fraction of each utterance's mean that is subtracted, 0 to 1. Part of the mean is the
+        recording's level and channel, part of it is the speech.
+    channels, strides, kernel_size: as in `TemporalConv`, one convolution per stride; with empty strides
+        there is no encoder, and the frames go straight to the pooling.
+    num_segments, pooling_type, num_heads, pooling_dropout, use_temporal_encoding: as in
         `SegmentAttentionPooling`.
     hidden: width of the MLP's one hidden layer, fed with mean and deviation of the segment vectors.
-    encoder_dropout: of whole channels, in the convolutions. dropout: inside the MLP.
+    encoder_dropout: drops whole channels in the convolutions. dropout: inside the MLP.
 
     Padding changes nothing: the logits of an item do not depend on its batch.
     """
@@ -48,7 +48,7 @@ class SegmentClassifier(Head):
     ) -> None:
         super().__init__()
         if not 0 <= mean_removal <= 1:
-            raise ValueError(f"mean_removal is {mean_removal}; it is a part of the mean, 0 to 1")
+            raise ValueError(f"mean_removal is {mean_removal}; it is a fraction of the mean, 0 to 1")
         self.mean_removal = mean_removal
         self.standardise = Standardise(num_layers, dim) if num_layers > 1 else Standardise(dim)
         self.layer_mix = LayerMix(num_layers)
@@ -70,7 +70,7 @@ class SegmentClassifier(Head):
 
     @property
     def standardisers(self) -> tuple[Standardise, ...]:
-        """What is fitted on the training rows' frames, one per modality."""
+        """The standardiser to fit on the training rows' frames."""
         return (self.standardise,)
 
     @property
@@ -83,7 +83,7 @@ class SegmentClassifier(Head):
     def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:  # type: ignore[override]
         """Lengths are 1 or more. The features are the hidden layer's."""
         if self.layer_mix.num_layers > 1:
-            frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
+            frames = zero_padding(frames, lengths)  # 0 * NaN would enter the weights' gradient
         x: Tensor = self.layer_mix(self.standardise(frames))
         if self.mean_removal:
             mean = zero_padding(x, lengths).sum(1, keepdim=True) / lengths[:, None, None]
@@ -91,8 +91,8 @@ class SegmentClassifier(Head):
         if self.encoder is not None:
             x, lengths = self.encoder(x, lengths)
         segments = self.pooling(x, lengths)
-        # Deviation as a distance to the mean, not sqrt of a variance: its gradient is finite at zero,
-        # which a one-frame item reaches.
+        # Deviation as a distance to the mean, not sqrt of a variance: its gradient is finite at zero, which
+        # occurs for a one-frame item.
         mean = segments.mean(1)
         deviation = (segments - mean[:, None]).square().mean(1).add(1e-6).sqrt()
         features = self.mlp[:-1](torch.cat([mean, deviation], -1))

@@ -1,14 +1,14 @@
-"""What differs between devices: copies that nobody waits for, and float64, which Apple's GPUs (mps) lack."""
+"""What differs between devices: non-blocking copies, and float64, which Apple's GPUs (mps) lack."""
 
 import torch
 from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`; where that is a CUDA GPU, without waiting for what is queued there.
+    """Copy a host tensor to `device`; on a CUDA GPU without waiting for the work queued there.
 
-    Elsewhere the copy is waited for: on mps, torch 2.13 may read the host's memory after it was given back,
-    and the numbers are wrong without an error (pytorch/pytorch issues 139550 and 189690).
+    Elsewhere the copy blocks: on mps, torch 2.13 may read the host's memory after it was freed, and the
+    numbers are wrong without an error (pytorch/pytorch issues 139550 and 189690).
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
@@ -19,5 +19,5 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The numbers in the widest float type of the device that they are on."""
+    """The numbers in the widest float type of their device."""
     return tensor.to(widest(tensor.device))

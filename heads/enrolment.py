@@ -1,4 +1,4 @@
-"""Fitting a head to one more speaker: an output layer, and a vector, held near those that all share."""
+"""Fitting a head to one more speaker: an output layer, and a vector, regularised towards the shared ones."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ ITERATIONS = 100
 
 
 def strangers(head: Head) -> dict[str, Tensor]:
-    """What a speaker has of whom nothing is known, float64: the output's weight and bias, and any vector."""
+    """The tensors of an unknown speaker, float64: the output's weight and bias, and the vector, if any."""
     found = {"weight": head.output.weight, "bias": head.output.bias}
     if isinstance(head, Personalised):
         found["vector"] = head.speakers.weight[UNKNOWN_SPEAKER]
@@ -20,13 +20,13 @@ def strangers(head: Head) -> dict[str, Tensor]:
 
 
 def fit_speaker(features: Tensor, labels: Tensor, head: Head, penalty: float) -> dict[str, Tensor]:
-    """The speaker's tensors, each with a first axis of clips + 1: fitted without clip 0, ..., without none.
+    """The speaker's tensors, with a first axis of clips + 1: fitted without clip 0, 1, ..., and on all clips.
 
-    features (clips, width): what the last layer of the head reads, in a personalised head what the wrapped
-    head's would. labels (clips,). Minimises the summed cross-entropy plus penalty / 2 times the squared
-    distance of each tensor from the strangers', that of the weights times the mean squared length of the
-    features that are given: it then does not matter how large they are. All problems are one for L-BFGS;
-    without a vector it is convex.
+    features (clips, width): the input of the head's last layer; in a personalised head, that of the wrapped
+    head. labels (clips,). Minimises the summed cross-entropy plus penalty / 2 times the squared distance of
+    each tensor from the strangers', where the weights' distance is multiplied by the mean squared length of
+    the given features, so that their scale does not matter. L-BFGS solves all the problems as one; without a
+    vector it is convex.
     """
     clips, start = len(labels), strangers(head)
     given = torch.cat([1 - torch.eye(clips), torch.ones(1, clips)]).to(start["weight"])
@@ -64,7 +64,7 @@ def speaker_logits(features: Tensor, head: Head, own: Mapping[str, Tensor]) -> T
 
 
 def _moved(features: Tensor, head: Head, own: Mapping[str, Tensor]) -> Tensor:
-    """(clips, width) -> (speakers, clips, width), float64: moved by the vectors, where there are such."""
+    """(clips, width) -> (speakers, clips, width), float64: moved by the vectors, if there are any."""
     many = features.expand(len(own["weight"]), *features.shape)
     if "vector" not in own:
         return many.double()

@@ -11,7 +11,7 @@ from stillwave.heads.statistics import AttentiveStatsPooling
 
 GlobalPoolingType = Literal["mean", "max", "attention", "multi_scale", "attentive", "adaptive"]
 
-MIN_VARIANCE = 1e-12  # what is below it is rounding; the square root's gradient is finite here
+MIN_VARIANCE = 1e-12  # smaller values are rounding errors; the square root's gradient is finite here
 
 
 class GlobalPooling(nn.Module):
@@ -21,10 +21,10 @@ class GlobalPooling(nn.Module):
         mean, max: over time.
         attention: weighted mean without parameters; a frame's weight is the softmax over time of the mean of
             its dimensions.
-        multi_scale: mean, maximum and standard deviation (over n - 1; 0 of a single frame) side by side.
+        multi_scale: mean, maximum and standard deviation (over n - 1; 0 for a single frame), concatenated.
         attentive: weighted mean and deviation with learned weights, see heads/statistics.py.
-        adaptive: the means of `bins` equal parts, one after the other: what comes first stays first. As
-            torch's adaptive average pooling: parts may share a frame, none is empty.
+        adaptive: the means of `bins` equal parts, concatenated in order. As in
+            torch's adaptive average pooling, parts may share a frame and none is empty.
     """
 
     def __init__(self, dim: int, pooling: GlobalPoolingType = "mean", bins: int = 8) -> None:
@@ -74,11 +74,11 @@ def maximum(frames: Tensor, lengths: Tensor) -> Tensor:
 
 
 def deviation(frames: Tensor, lengths: Tensor) -> Tensor:
-    """The standard deviation with n - 1, as torch.std; 0 of a single frame."""
+    """The standard deviation with n - 1, as torch.std; 0 for a single frame."""
     # Around the mean, not as a difference of squares, which cancels when frames hardly vary.
     centred = zero_padding(frames - mean(frames, lengths)[:, None], lengths)
     variance = centred.square().sum(1) / (lengths[:, None] - 1).clamp(min=1)
-    # Selected, so that no deviation is exactly 0 on its way through the root.
+    # Selected before the root, so that its argument is never exactly 0.
     varies = variance > MIN_VARIANCE
     return torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0)
 

@@ -1,4 +1,4 @@
-"""What stands between stored frames and a head, and how linear layers start."""
+"""Layers between stored frames and a head, and the initial weights of linear layers."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -12,7 +12,7 @@ from stillwave.heads.devices import widest
 def xavier_uniform(module: nn.Module) -> None:
     """Xavier uniform weights (Glorot & Bengio, AISTATS 2010), zero biases; for `nn.Module.apply`.
 
-    Weights of nn.Linear are uniform within sqrt(6 / (inputs + outputs)). Every other module is left alone.
+    Weights of nn.Linear are uniform within sqrt(6 / (inputs + outputs)). Other modules are left alone.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -39,8 +39,8 @@ class Standardise(nn.Module):
     def fit(self, chunks: Iterable[Tensor]) -> Self:
         """Take mean and deviation over `chunks` of (frames, *shape). Give it training rows only.
 
-        Sums run in float64 and relative to the first frame, so a large mean costs no precision; those of an
-        Apple GPU's frames on the CPU, since it has no float64.
+        Sums run in float64 and relative to the first frame, so a large mean costs no precision. For frames on
+        an Apple GPU they run on the CPU, since the GPU has no float64.
         A dimension that never varies keeps a deviation of 1.
         """
         device = self.mean.device if widest(self.mean.device) == torch.float64 else torch.device("cpu")
@@ -72,7 +72,7 @@ class Standardise(nn.Module):
 class LayerMix(nn.Module):
     """Weighted sum over a backbone's stored layers, weights = softmax of one learned scalar per layer.
 
-    As in SUPERB (Yang et al., Interspeech 2021). The identity when there is a single layer.
+    As in SUPERB (Yang et al., Interspeech 2021). The identity if there is a single layer.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -81,7 +81,7 @@ class LayerMix(nn.Module):
         self.weights = nn.Parameter(torch.zeros(num_layers)) if num_layers > 1 else None
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(batch, frames, layers, dim) -> (batch, frames, dim). One layer may lack its axis."""
+        """(batch, frames, layers, dim) -> (batch, frames, dim). A single layer needs no axis."""
         if self.weights is None:
             return frames.squeeze(2) if frames.ndim == 4 else frames
         if frames.ndim != 4 or frames.shape[2] != self.num_layers:

@@ -1,4 +1,4 @@
-"""Losses of logits and labels. A head's own losses, such as its anchors', are its method `losses`."""
+"""Losses from logits and labels. A head's own losses, such as its anchors', are in its method `losses`."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ FocalKind = Literal["softmax", "sigmoid"]
 class LabelSmoothingCrossEntropy(nn.Module):
     """Cross-entropy to a target that is 1 - smoothing on the label and smoothing / classes on every class.
 
-    After Szegedy et al. (CVPR 2016). weight: (classes,), of each class; the loss is then divided by the sum
+    After Szegedy et al. (CVPR 2016). weight: (classes,); the loss is then divided by the sum
     of the weights of the batch's labels, as in torch.
     """
 
@@ -22,7 +22,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
     def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
         super().__init__()
         if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing is {smoothing}; it is a part of the target, 0 to below 1")
+            raise ValueError(f"smoothing is {smoothing}; it must be at least 0 and below 1")
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
@@ -32,7 +32,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         if self.weight is None or not self.smoothing:
             weight = None if self.weight is None else self.weight.to(logits.dtype)
             return nn.functional.cross_entropy(logits, labels, weight, label_smoothing=self.smoothing)
-        # As torch computes it, but for a mask of labels to ignore, for which a GPU would have to wait.
+        # As torch computes it, but without its mask of labels to ignore, for which a GPU would have to wait.
         logp, weight = logits.log_softmax(dim=1), self.weight.to(logits.dtype)
         smooth = -(logp * weight).sum(dim=1).sum() / weight[labels].sum()
         exact = nn.functional.nll_loss(logp, labels, weight)
@@ -42,17 +42,17 @@ class LabelSmoothingCrossEntropy(nn.Module):
 class ClassBalancedFocalLoss(nn.Module):
     """Focal loss (Lin et al., ICCV 2017) weighted by the effective number of rows (Cui et al., CVPR 2019).
 
-    counts: training rows of each class; without them all rows weigh alike. A row of class c weighs
-        w_c = (1 - beta) / (1 - beta^counts_c), scaled so that the weights of the classes sum to their
-        number. beta = 0 weighs all rows alike, beta close to 1 by 1 / counts.
-    gamma: how much easy rows are turned down; 0 leaves weighted cross-entropy.
+    counts: training rows of each class; without them all rows weigh the same. A row of class c weighs
+        w_c = (1 - beta) / (1 - beta^counts_c), scaled so that the weights of the classes sum to their number.
+        beta = 0 weighs all rows the same, beta close to 1 weighs them by 1 / counts.
+    gamma: how much easy rows are down-weighted; 0 gives weighted cross-entropy.
     kind:
-        sigmoid: the loss of Cui et al. One binary problem per class, w of the label * sum_c
+        sigmoid: as in Cui et al.: one binary problem per class, w of the label * sum_c
             -(1 - p_c)^gamma log p_c with p_c = sigmoid(z_c) for the label and sigmoid(-z_c) for the others,
-            summed over classes and rows, divided by the number of positives, which is that of the rows.
+            summed over classes and rows, divided by the number of positives, which is the number of rows.
             They start the last layer's bias at `prior_bias`.
         softmax: a variant, not in their paper: w * -(1 - p)^gamma log p with p the label's softmax
-            probability, averaged over rows. Its probabilities are those that the classifier predicts with.
+            probability, averaged over rows. Its probabilities are the ones that the classifier predicts.
     """
 
     weight: Tensor | None
@@ -80,7 +80,7 @@ class ClassBalancedFocalLoss(nn.Module):
         own = nn.functional.one_hot(labels, logits.shape[1]).bool()
         if self.kind == "sigmoid":
             signed = torch.where(own, logits, -logits)
-            # (1 - p)^gamma from its logarithm: the gradient stays finite however certain the row is
+            # (1 - p)^gamma from its logarithm: the gradient stays finite no matter how certain the row is
             log_p, log_rest = nn.functional.logsigmoid(signed), nn.functional.logsigmoid(-signed)
             each = -((self.gamma * log_rest).exp() * log_p).sum(1)
         else:
@@ -92,12 +92,12 @@ class ClassBalancedFocalLoss(nn.Module):
 
 
 def prior_bias(num_classes: int) -> float:
-    """-log(classes - 1): with it every sigmoid of the last layer starts at 1 / classes."""
+    """-log(classes - 1): a last layer with this bias starts every sigmoid at 1 / classes."""
     return -math.log(num_classes - 1)
 
 
 def _effective_weights(counts: Sequence[int] | Tensor, beta: float) -> Tensor:
-    """(classes,): one over the effective number of rows, scaled to sum to the number of classes."""
+    """(classes,): the inverse of the effective number of rows, scaled to sum to the number of classes."""
     rows = torch.as_tensor(counts, dtype=torch.float64)
     if rows.ndim != 1 or len(rows) < 2:
         raise ValueError(
@@ -107,7 +107,7 @@ def _effective_weights(counts: Sequence[int] | Tensor, beta: float) -> Tensor:
         empty = ", ".join(str(i) for i in torch.nonzero(rows <= 0)[:, 0].tolist())
         raise ValueError(
             f"classes without training rows: {empty} (counts {rows.long().tolist()}); their weight would "
-            "be infinite: leave them out of the classes, or split the rows otherwise"
+            "be infinite: leave them out of the classes, or use another split"
         )
     # expm1, because beta^n is close to 1 for beta near 1
     effective = -torch.expm1(rows * math.log(beta)) if beta else torch.ones_like(rows)
@@ -123,9 +123,9 @@ class SoftTargetLoss(nn.Module):
     """Cross-entropy between the teacher's and the student's probabilities at a temperature.
 
     After Hinton et al., "Distilling the knowledge in a neural network" (arXiv 1503.02531): both logits are
-    divided by the temperature, which shows what a sure teacher thinks of the other classes, and the loss is
+    divided by the temperature, which shows how a confident teacher rates the other classes, and the loss is
     multiplied by its square, so that its gradient does not shrink with it. The teacher's entropy, which no
-    student can change, is taken off: what is left is the Kullback-Leibler divergence, 0 where both agree.
+    student can change, is subtracted: the result is the Kullback-Leibler divergence, 0 if both agree.
     """
 
     def __init__(self, temperature: float = 2.0) -> None:

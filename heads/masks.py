@@ -12,8 +12,8 @@ def valid_mask(lengths: Tensor, num_frames: int) -> Tensor:
 def on_host(tensor: Tensor) -> bool:
     """Whether the host can read the tensor's numbers at no cost.
 
-    Not in an exported graph, which has none yet, and not on a GPU, where it would wait for everything queued
-    so far. There, code asks nothing: it computes with masks, without loops over items.
+    False in an exported graph, which has no numbers yet, and on a GPU, where reading would wait for all work
+    queued so far. There, code reads no numbers: it computes with masks, without loops over items.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_exporting()
 

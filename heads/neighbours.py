@@ -1,4 +1,4 @@
-"""How far the nearest training rows are."""
+"""The distance to the nearest training rows."""
 
 from typing import Self
 
@@ -10,7 +10,7 @@ from stillwave.heads.scores import Score
 
 # Rows compared at once: bounds the memory, rows x training rows x 8 bytes.
 CHUNK = 1024
-# Training rows kept at most: more cost time and space in proportion, and the k-th nearest hardly moves.
+# The most training rows kept: more cost time and space in proportion, and the k-th nearest hardly moves.
 BANK_ROWS = 20_000
 
 
@@ -18,8 +18,8 @@ class Neighbours(Score):
     """Distance to the k-th nearest training row, features normalised to length 1: 0 to 2.
 
     After Sun et al., "Out-of-distribution detection with deep nearest neighbors" (ICML 2022). All training
-    rows count, whatever the head made of them; of more than BANK_ROWS, so many at even distances, where the
-    authors draw a part at random. With fewer than k rows it is the farthest of them.
+    rows count, regardless of the head's predictions; of more than BANK_ROWS, evenly spaced ones are kept,
+    where the authors sample at random. With fewer than k rows it is the distance to the farthest.
     """
 
     bank: Tensor
@@ -29,12 +29,12 @@ class Neighbours(Score):
         super().__init__()
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1, the nearest training row")
-        self.register_buffer("bank", torch.empty(0, 0))  # (rows, dim), of length 1
+        self.register_buffer("bank", torch.empty(0, 0))  # (rows, dim), normalised to length 1
         self.register_buffer("k", torch.tensor(k))
 
     @torch.no_grad()
     def fit(self, outputs: Outputs, labels: Tensor, output: nn.Linear) -> Self:
-        """Keeps the features, in their type."""
+        """Keep the features, in their type."""
         if not len(outputs.features):
             raise ValueError("the score 'knn' got no training rows; it needs at least one")
         rows = len(outputs.features)
@@ -55,9 +55,9 @@ class Neighbours(Score):
 
 
 def _kth_distance(items: Tensor, bank: Tensor, kth: int) -> Tensor:
-    """(rows, dim) to (bank rows, dim), all of length 1 -> (rows,)."""
+    """(rows, dim) to (bank rows, dim), all normalised to length 1 -> (rows,)."""
     which = (items @ bank.T).topk(kth, dim=1).indices[:, -1]
-    # The product says who it is; a small distance taken from it would lose its digits to cancellation.
+    # The product finds the row; a small distance computed from it would lose its digits to cancellation.
     distance: Tensor = torch.linalg.vector_norm(items - bank[which], dim=1)
     return distance
 

@@ -15,10 +15,10 @@ from stillwave.heads.losses import (
 
 
 class Objective(nn.Module):
-    """The weighted sum of losses by name; those of weight 0 are not computed.
+    """The weighted sum of losses by name; those with weight 0 are not computed.
 
-    counts: training rows per class, (classes,). class_weights: of the cross-entropy, (classes,).
-    Names beside cross_entropy, focal, cac and distill are losses that the head itself owns (`head.losses`).
+    counts: training rows per class, (classes,). class_weights: for the cross-entropy, (classes,).
+    Names other than cross_entropy, focal, cac and distill are the head's own losses (`head.losses`).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Objective(nn.Module):
     def forward(
         self, head: Head, outputs: Outputs, labels: Tensor, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """labels (batch,), a teacher's logits (batch, classes) -> each loss by name, a scalar, not weighted.
+        """labels (batch,), a teacher's logits (batch, classes) -> each loss by name, an unweighted scalar.
 
         Logits are taken in fp32.
         """
@@ -61,15 +61,15 @@ class Objective(nn.Module):
             found["distill"] = self.distill(exact.logits, teacher)
         if lacking := sorted(self.weights.keys() - found.keys()):
             raise ValueError(
-                f"{type(head.innermost).__name__} has no losses {lacking}; give them the weight 0"
+                f"{type(head.innermost).__name__} has no losses {lacking}; set their weights to 0"
             )
         return {name: found[name] for name in self.weights}
 
     def shares(self, piece: Tensor, batch: Tensor) -> dict[str, float | Tensor]:
-        """The part that each loss of a piece has in that of its batch, given the labels of both.
+        """The share of each loss of a piece in that of its batch, given the labels of both.
 
-        Losses are means over rows; the cross-entropy is one in which rows weigh as their class does. Then the
-        losses of the pieces of a batch, times their shares, add up to the loss of the batch.
+        Losses are means over rows; the cross-entropy is weighted by class. The
+        losses of a batch's pieces, times their shares, add up to the loss of the batch.
         """
         shares: dict[str, float | Tensor] = dict.fromkeys(self.weights, len(piece) / len(batch))
         if len(piece) == len(batch):

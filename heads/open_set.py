@@ -23,9 +23,9 @@ SCORES: dict[str, type[Score]] = {
 
 
 def load_scorer(name: str, tensors: Mapping[str, Tensor]) -> Score:
-    """A fitted score from the `state_dict()` of one.
+    """A fitted score from its `state_dict()`.
 
-    ValueError for an unknown name, and for missing or further tensors.
+    ValueError for an unknown name, and for missing or unexpected tensors.
     """
     if name not in SCORES:
         raise ValueError(f"score is {name!r}; choose one of {', '.join(SCORES)}")
@@ -34,7 +34,7 @@ def load_scorer(name: str, tensors: Mapping[str, Tensor]) -> Score:
     if expected != set(tensors):
         raise ValueError(f"the score {name!r} has tensors {sorted(expected)}, got {sorted(tensors)}")
     for key, tensor in tensors.items():
-        # Replaced, not copied into: how large they are is known only now.
+        # Replaced, not copied into, because their sizes are known only now.
         module, _, buffer = key.rpartition(".")
         score.get_submodule(module).register_buffer(buffer, tensor)
     return score

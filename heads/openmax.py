@@ -1,4 +1,4 @@
-"""OpenMax: revised logits with one more class, the unknown, from how far an item lies from its classes."""
+"""OpenMax: revised logits with one more class, the unknown, by distances to the known classes."""
 
 from typing import Literal, Self, get_args
 
@@ -10,42 +10,42 @@ from stillwave.heads.scores import Score, one_minus
 
 Distance = Literal["euclidean", "eucos", "cosine"]
 
-# What `fit` found of a class. A fit needs three rows: two always lie equally far from their mean.
+# What `fit` found for a class. A fit needs three rows: two are always equally far from their mean.
 STATUSES = ("not fitted", "fitted", "short", "few", "equal", "no correct rows")
 FEWEST_ROWS = 3
-# Of the largest distance, or of the 1 that the tail is shifted to: less than this is rounding.
+# Relative to the largest distance, or to the 1 that the tail is shifted to: less than this is rounding.
 SMALLEST_SPREAD = 1e-6
 
 
 class OpenMax(nn.Module):
     """Weibull tails of the distances to the class means, used to move evidence to the unknown class.
 
-    After Bendale & Boult, "Towards open set deep networks" (CVPR 2016), as their code has it, not as the
+    After Bendale & Boult, "Towards open set deep networks" (CVPR 2016), as in their code, not in the
     paper's listing: w is the Weibull's CDF, and the i-th of the `alpha` largest logits has the rank
-    weight (alpha + 1 - i) / alpha. `alpha` beyond the number of classes is that number.
+    weight (alpha + 1 - i) / alpha. A larger `alpha` counts as the number of classes.
 
     fit: per class, the mean of the logits of the correctly classified rows, and a two-parameter Weibull on
     its `tail_size` largest distances to that mean, shifted to begin at 1 as libMR does:
     w(d) = CDF(d - min(tail) + 1), 0 where that is negative.
 
-    distance: "euclidean"; "cosine", 1 - cosine; "eucos", euclidean / 200 + cosine, the authors' choice. Its
-    200 is a hand scale for the logits of one ImageNet network.
+    distance: "euclidean"; "cosine", 1 - cosine; "eucos", euclidean / 200 + cosine, the authors' choice. They
+    set the 200 by hand for the logits of one ImageNet network.
 
     With evidence e = max(logit, 0): revised = logit - w * rank * e, unknown = sum of w * rank * e. This is
-    the authors' rule where logits are positive. On negative ones their rule would raise the class and lower
-    the unknown, the more the farther the item lies; here they stay, for there is no evidence to move, and an
-    item with no positive logit is unknown. Evidence |logit|, or logits shifted per item to be positive, is
-    worse: what an item surely is not would speak for the unknown. On digits, as `benchmarks/open_set.py`
-    splits them, these two give more than half of the probability to the unknown for 29 % and 45 % of the
-    known items (AUROC of that probability 84.7 and 81.3), this rule for 11 % (87.0), the authors' for 5 %
-    (87.8).
+    the authors' rule for positive logits. On negative logits their rule would raise the class and lower the
+    unknown, more so the farther the item is; here these logits stay, because there is no evidence to move,
+    and an item with no positive logit is unknown. Using |logit|, or logits shifted per item to be positive,
+    as evidence is worse: what an item clearly is not would count for the unknown. On digits, as
+    `benchmarks/open_set.py` splits them, these two give more than half of the probability to the unknown for
+    29 % and 45 % of the known items (AUROC of that probability 84.7 and 81.3), this rule for 11 % (87.0), the
+    authors' for 5 % (87.8).
 
-    status names what was found for each class: "fitted"; "short", fewer correct rows than tail_size, so
-    that all of them are the tail and w is large inside the class, too; and three that cannot be fitted:
-    "few" (one or two correct rows), "equal" (a tail without spread), "no correct rows". For these w is 0:
-    OpenMax leaves the class as softmax has it.
+    status says what was found for each class: "fitted"; "short", fewer correct rows than tail_size, so that
+    all of them are the tail and w is large inside the class, too; and three that cannot be fitted: "few" (one
+    or two correct rows), "equal" (a tail without spread), "no correct rows". For these w is 0: OpenMax does
+    not change the class's logit.
 
-    Everything is in buffers of fixed shape, the settings too: a loaded state_dict is all there is to it.
+    Everything, including the settings, is in buffers of fixed shape: a state_dict restores all of it.
     An item's result does not depend on its batch.
     """
 
@@ -63,7 +63,7 @@ class OpenMax(nn.Module):
         if tail_size < FEWEST_ROWS:
             raise ValueError(f"tail_size is {tail_size}; a Weibull needs at least {FEWEST_ROWS} distances")
         if alpha < 1:
-            raise ValueError(f"alpha is {alpha}; revise at least 1 class, the most probable")
+            raise ValueError(f"alpha is {alpha}; it must be at least 1, to revise the most probable class")
         if distance not in get_args(Distance):
             raise ValueError(f"distance is {distance!r}; choose one of {', '.join(get_args(Distance))}")
         self.register_buffer("means", torch.zeros(num_classes, num_classes, dtype=torch.float64))
@@ -81,12 +81,12 @@ class OpenMax(nn.Module):
 
     @property
     def alpha(self) -> int:
-        """How many of the largest logits are revised."""
+        """How many of the largest logits to revise."""
         return int(self.settings[1])
 
     @property
     def distance(self) -> Distance:
-        """How far an item lies from a class mean is measured by this."""
+        """The distance between an item and a class mean."""
         choices: tuple[Distance, ...] = get_args(Distance)
         return choices[int(self.settings[2])]
 
@@ -122,7 +122,7 @@ class OpenMax(nn.Module):
         return self
 
     def weights(self, logits: Tensor) -> Tensor:
-        """How sure it is that an item lies beyond each class, w: (batch, classes) -> the same, 0 to 1."""
+        """The probability w that an item is outside each class: (batch, classes) -> the same, 0 to 1."""
         if not len(self.codes) or not self.codes.all():
             raise ValueError("this OpenMax is not fitted; call fit with the logits of the training rows")
         self._check_width(logits)
@@ -161,7 +161,7 @@ class OpenMax(nn.Module):
 
     def _distances(self, points: Tensor, means: Tensor) -> Tensor:
         """(batch, dim) and (classes, dim) -> (batch, classes)."""
-        # By differences: a distance by matrix product would depend on the batch in its last digits.
+        # From differences: a distance by matrix product would depend on the batch in its last digits.
         euclidean: Tensor = torch.linalg.vector_norm(points[:, None] - means, dim=-1)
         if self.distance == "euclidean":
             return euclidean
@@ -176,7 +176,7 @@ def fit_weibull(values: Tensor) -> tuple[float, float]:
     Then scale^k = mean(x^k).
     """
     logs = values.double().log()
-    # Relative to the largest value nothing overflows, and the root is the same.
+    # Relative to the largest value, nothing overflows, and the root is the same.
     top = logs.max()
     logs = logs - top
     mean = logs.mean()
@@ -190,16 +190,16 @@ def fit_weibull(values: Tensor) -> tuple[float, float]:
         low /= 2
     while slope(high) < 0:
         high *= 2
-    while low < (middle := (low + high) / 2) < high:  # until no number lies between
+    while low < (middle := (low + high) / 2) < high:  # until no number is between them
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     log_scale = (low * logs).exp().mean().log() / low + top
     return low, float(log_scale.exp())
 
 
 class OpenMaxScore(Score):
-    """1 - the largest of OpenMax's probabilities of the known classes, 0 to 1. Settings as of `OpenMax`.
+    """1 - the largest of OpenMax's probabilities of the known classes, 0 to 1. Settings as in `OpenMax`.
 
-    Both of the paper's reasons to reject are in it: the unknown is probable, or no class is.
+    It covers both of the paper's reasons to reject: the unknown is probable, or no class is.
     """
 
     def __init__(self, tail_size: int = 20, alpha: int = 10, distance: Distance = "euclidean") -> None:

@@ -1,4 +1,4 @@
-"""A head that knows who speaks: a learned vector for every training speaker, one for all others."""
+"""A head that knows the speaker: a learned vector for each training speaker, and one for all others."""
 
 import torch
 from torch import Tensor, nn
@@ -6,19 +6,19 @@ from torch import Tensor, nn
 from stillwave.heads.base import Head, Outputs, WrappedHead
 from stillwave.heads.bounds import Count, Fraction
 
-UNKNOWN_SPEAKER = 0  # the number of every speaker that has no vector of its own
+UNKNOWN_SPEAKER = 0  # the number of all speakers without a vector of their own
 
 
 class Personalised(WrappedHead):
-    """Any head, its features moved by who speaks: features + up(relu(down([features; vector]))).
+    """Any head, with its features moved by the speaker: features + up(relu(down([features; vector]))).
 
-    Speakers are numbers: 0 for the unknown one, 1 to num_speakers for those of the training rows. `up` starts
-    at zero, so this starts as the very head that it wraps. Logits are the wrapped head's own last layer of
-    the moved features.
+    Speakers are numbers: 0 for unknown ones, 1 to num_speakers for those of the training rows. `up` starts
+    at zero, so this starts out equal to the wrapped head. Logits are the wrapped head's own last layer
+    applied to the moved features.
 
-    dim: of a speaker's vector. hidden: width between `down` and `up`.
-    unknown: while training, a row is shown as the unknown speaker's with this probability: so the unknown
-        vector learns what helps whoever speaks, and is there for speakers of whom nothing is known.
+    dim: size of a speaker's vector. hidden: width between `down` and `up`.
+    unknown: in training, a row counts as the unknown speaker's with this probability, so that the unknown
+        vector learns what helps with any speaker, and serves speakers about whom nothing is known.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Personalised(WrappedHead):
     ) -> None:
         super().__init__()
         if num_speakers < 1:
-            raise ValueError(f"num_speakers is {num_speakers}; a personalised head needs one at least")
+            raise ValueError(f"num_speakers is {num_speakers}; a personalised head needs at least one")
         if not 0 <= unknown < 1:
-            raise ValueError(f"unknown is {unknown}; it is a probability, 0 to below 1")
+            raise ValueError(f"unknown is {unknown}; it is a probability, at least 0 and below 1")
         self.head = head
         self.unknown = unknown
         width = self.output.in_features
@@ -45,7 +45,7 @@ class Personalised(WrappedHead):
         nn.init.zeros_(self.up.bias)
 
     def outputs(self, *inputs: Tensor) -> Outputs:
-        """The wrapped head's inputs, then speakers (batch,) int64 -> as of the wrapped head.
+        """The wrapped head's inputs, then speakers (batch,) int64 -> outputs as of the wrapped head.
 
         The features are the moved ones; the learned uncertainty is the wrapped head's.
         """

@@ -1,4 +1,4 @@
-"""A head of one global pooling and a multi-layer perceptron."""
+"""A head made of a global pooling and a multi-layer perceptron."""
 
 from torch import Tensor, nn
 
@@ -12,10 +12,10 @@ from stillwave.heads.masks import zero_padding
 class PooledClassifier(Head):
     """Standardise -> layer mix -> global pooling -> [layer norm] -> MLP.
 
-    dim, num_layers: of the frames, (frames, dim) when num_layers is 1, else (frames, layers, dim).
-    standardise: off, the frames stay as they are; for a backbone that is trained from scratch, whose frames
-        change altogether.
-    pooling, bins: of `GlobalPooling`.
+    dim, num_layers: frames are (frames, dim) if num_layers is 1, else (frames, layers, dim).
+    standardise: if False, frames are not standardised: for a backbone trained from scratch, whose frames
+        change completely.
+    pooling, bins: as in `GlobalPooling`.
     norm: layer normalisation of the pooled vector, so that its scale does not matter.
     hidden: widths of the hidden layers, each a linear layer, ReLU and dropout; empty for a linear classifier.
     dropout: after each hidden layer.
@@ -51,7 +51,7 @@ class PooledClassifier(Head):
 
     @property
     def standardisers(self) -> tuple[Standardise, ...]:
-        """What is fitted on the training rows' frames: one, or none where frames stay as they are."""
+        """The standardiser to fit on the training rows' frames, or none with `standardise` off."""
         return (self.standardise,) if self.fits_standardise else ()
 
     @property
@@ -62,9 +62,9 @@ class PooledClassifier(Head):
         return last
 
     def outputs(self, frames: Tensor, lengths: Tensor) -> Outputs:  # type: ignore[override]
-        """Lengths are 1 or more. The features are the last hidden layer's; without one, what was pooled."""
+        """Lengths are 1 or more. The features are the last hidden layer's; without one, the pooled vector."""
         if self.layer_mix.num_layers > 1:
-            frames = zero_padding(frames, lengths)  # 0 * NaN would be in the weights' gradient
+            frames = zero_padding(frames, lengths)  # 0 * NaN would enter the weights' gradient
         mixed: Tensor = self.layer_mix(self.standardise(frames))
         features: Tensor = self.mlp[:-1](self.norm(self.pooling(mixed, lengths)))
         return Outputs(self.output(features), features)

@@ -10,7 +10,7 @@ from stillwave.heads.masks import on_host
 
 PoolingType = Literal["attention", "max", "avg", "learnable"]
 
-# Knots of the learnable pooling's weight profile over a segment, interpolated linearly between.
+# Knots of the learnable pooling's weight profile over a segment, with linear interpolation between them.
 PROFILE_KNOTS = 8
 
 
@@ -18,7 +18,7 @@ def segment_bounds(lengths: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
     """First and one-past-last frame of every segment, each (batch, num_segments).
 
     Segment s of n frames is [floor(s * n / S), ceil((s + 1) * n / S)), as in torch's adaptive pooling:
-    neighbours may share a frame, no segment is ever empty, and with n < S frames are repeated.
+    neighbouring segments may share a frame, none is empty, and if n < S frames are repeated.
     """
     s = torch.arange(num_segments, device=lengths.device)
     n = lengths[:, None]
@@ -60,7 +60,7 @@ class SegmentAttentionPooling(nn.Module):
         if pooling_type == "attention":
             if dim % num_heads:
                 raise ValueError(f"num_heads must divide dim; {dim} % {num_heads} = {dim % num_heads}")
-            # A key projection times a fixed query is one vector per head: project straight to scores.
+            # A key projection times a fixed query is one vector per head: so project directly to scores.
             self.score = nn.Linear(dim, num_heads)
             self.value = nn.Linear(dim, dim)
             self.output = nn.Linear(dim, dim)
@@ -77,7 +77,7 @@ class SegmentAttentionPooling(nn.Module):
         if on_host(lengths) and (int(lengths.min()) < 1 or int(lengths.max()) > frames.shape[1]):
             raise ValueError(
                 f"lengths span {int(lengths.min())}..{int(lengths.max())}; "
-                f"they must lie in 1..{frames.shape[1]}, the frames of this batch"
+                f"they must be in 1..{frames.shape[1]}, the frames of this batch"
             )
         segments, inside = _segments(frames, *segment_bounds(lengths, self.num_segments))
         if self.pooling_type == "max":
@@ -93,8 +93,8 @@ class SegmentAttentionPooling(nn.Module):
     def _attend(self, segments: Tensor, inside: Tensor) -> Tensor:
         """Weighted sums of every segment, per head; then their value and output projections.
 
-        Projecting the sums is projecting the frames, for both are linear, and there are several times fewer
-        sums. The bias of the values counts as often as the weights, after dropout, add up to.
+        Projecting the sums is equivalent to projecting the frames, because both are linear, and there are
+        several times fewer sums. The values' bias is scaled by the sum of the weights, which dropout changes.
         """
         scores = self.score(segments).transpose(2, 3)  # (batch, segments, heads, frames)
         weights = self.dropout(_weights(scores, inside[:, :, None])).to(segments.dtype)
@@ -114,17 +114,17 @@ class SegmentAttentionPooling(nn.Module):
 
 
 def _segments(frames: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames of every segment side by side, (batch, segments, longest, dim), and which are inside it.
+    """The frames of every segment stacked, (batch, segments, longest, dim), and which are inside it.
 
-    Behind its end a segment repeats its last frame, so padding is never read.
+    Beyond its end a segment repeats its last frame, so padding is never read.
     """
     batch, num_frames = frames.shape[:2]
-    # At the most, where asking for the longest would wait for it.
+    # An upper bound if asking for the longest would wait for the GPU.
     longest = int((ends - starts).max()) if on_host(starts) else num_frames // starts.shape[1] + 2
     steps = torch.arange(longest, device=frames.device)
     index = torch.minimum(starts[..., None] + steps, ends[..., None] - 1)
     index = index + num_frames * torch.arange(batch, device=frames.device)[:, None, None]
-    # As an embedding's look-up: the gradient of indexing is several times slower, or not deterministic.
+    # As an embedding look-up: the gradient of indexing is several times slower, or not deterministic.
     segments = nn.functional.embedding(index, frames.flatten(0, 1))
     return segments, steps < (ends - starts)[..., None]
 

@@ -1,4 +1,4 @@
-"""Open-set scores that need nothing but a head's outputs, and the contract of all scores."""
+"""Open-set scores that need only a head's outputs, and the base class of all scores."""
 
 from typing import Self
 
@@ -9,14 +9,14 @@ from stillwave.heads.base import Outputs
 
 
 class Score(nn.Module):
-    """How little an item looks like the known classes: higher = more outlying.
+    """How little an item looks like the known classes: higher is more outlying.
 
-    A score has no parameters; what `fit` takes from the training rows is in buffers. An item's score does
-    not depend on its batch, and is float64: sorted by it, items do not tie by rounding.
+    A score has no parameters; `fit` stores what it needs of the training rows in buffers. A score does
+    not depend on the batch, and is float64, so that rounding causes no ties.
     """
 
     def fit(self, outputs: Outputs, labels: Tensor, output: nn.Linear) -> Self:
-        """outputs, labels (rows,): of training rows of known classes; output: the head's last layer.
+        """outputs, labels (rows,): training rows of known classes; output: the head's last layer.
 
         Scores that need no training rows ignore them.
         """
@@ -53,7 +53,7 @@ class Energy(Score):
 
 
 class LearnedUncertainty(Score):
-    """What the head itself estimates, 0 to 1."""
+    """The head's own estimate, 0 to 1."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         """-> (batch,)."""
@@ -66,8 +66,8 @@ class LearnedUncertainty(Score):
 
 
 def one_minus(probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """1 - the chosen of (batch, classes), chosen (batch,) -> (batch,).
+    """1 - the chosen column of (batch, classes); chosen (batch,) -> (batch,).
 
-    As the sum of the others: the difference is 0 for every item that a head is sure of.
+    Computed as the sum of the others: the difference would be 0 for every item that a head is sure of.
     """
     return probabilities.scatter(1, chosen[:, None], 0).sum(1)

@@ -14,7 +14,7 @@ class AttentiveStatsPooling(nn.Module):
 
     As in "Attentive statistics pooling for deep speaker embedding" (Okabe et al., Interspeech 2018): scores
     e_t = v . tanh(W h_t + b), weights a = softmax(e), mean = sum a_t h_t, variance = sum a_t (h_t - mean)^2.
-    The paper's scalar bias of e_t is left out: the softmax does not see it.
+    The paper's scalar bias of e_t is left out: it has no effect on the softmax.
     """
 
     def __init__(self, input_dim: int = 768, attention_dim: int = 128) -> None:
@@ -31,9 +31,9 @@ class AttentiveStatsPooling(nn.Module):
         return self.statistics(zero_padding(frames, lengths), lengths)
 
     def statistics(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """`forward` for a caller who knows that the padding is finite: zeroing it costs a copy."""
+        """`forward` for callers whose padding is known to be finite: zeroing it costs a copy."""
         scores = self.score(self.hidden(frames).tanh()).squeeze(-1)  # (batch, frames)
-        # Not -inf: an item without frames should weigh its zeros, not divide by nothing.
+        # Not -inf: an item without frames should average its zeros, not divide by zero.
         scores = scores.masked_fill(~valid_mask(lengths, frames.shape[1]), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1).to(frames.dtype)[:, None]  # (batch, 1, frames)
         mean = weights @ frames  # (batch, 1, dim)

@@ -10,10 +10,10 @@ from stillwave.heads.masks import zero_padding
 
 
 class TemporalConv(nn.Module):
-    """Convolution -> LayerNorm -> GELU -> channel dropout, once per stride; residual where it can be.
+    """Convolution -> LayerNorm -> GELU -> channel dropout, once per stride; residual where shapes allow.
 
     Normalisation is per frame: statistics over time would see the padding, or the rest of the batch.
-    Padding is set to zero before every convolution, which is what a lone item's own zero padding is.
+    Padding is set to zero before every convolution, as if each item were alone.
 
     dim -> channels in the first convolution; a stride of n turns every n frames into one.
     dropout drops whole channels of an item: single values are easily guessed from their neighbours.
@@ -53,8 +53,8 @@ class TemporalConv(nn.Module):
 
 
 def check_convolutions(*, strides: Sequence[int], kernel_size: int, **others: Any) -> None:
-    """ValueError where these make no `TemporalConv`; others: arguments that are not looked at."""
+    """ValueError if these do not make a `TemporalConv`; others: arguments that are ignored."""
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that frames keep their place")
     if not all(1 <= stride <= kernel_size for stride in strides):
-        raise ValueError(f"strides are {tuple(strides)}; each must lie in 1..{kernel_size} (kernel_size)")
+        raise ValueError(f"strides are {tuple(strides)}; each must be in 1..{kernel_size} (kernel_size)")

@@ -1,4 +1,4 @@
-"""Virtual-logit matching: features outside the directions that the training rows span most."""
+"""Virtual-logit matching: features outside the principal directions of the training rows."""
 
 from typing import Self
 
@@ -13,13 +13,14 @@ class VirtualLogit(Score):
     """Log-odds of a virtual class whose logit grows with the part of the features in the residual space.
 
     After Wang et al., "ViM: out-of-distribution with virtual-logit matching" (CVPR 2022):
-    score = scale * |R^T (features - origin)| - log sum exp(logits). The origin is where the logits are least,
-    -pinv(W) b; R are the directions without the principal ones of the training rows, about the origin, not
-    their mean; the scale makes the virtual logit as large as the largest logit, on average over those rows.
+    score = scale * |R^T (features - origin)| - log sum exp(logits). The origin, -pinv(W) b, is where the
+    logits are least; R are the directions outside the principal ones of the training rows, about the origin,
+    not their mean; the scale makes the virtual logit as large as the largest logit, on average over those
+    rows.
 
-    Principal are half of the dimensions, as 512 of 1024 would be (the authors take 512 of 768 and 1000 of
-    2048), and at most half of the training rows: as many directions as rows would leave them no residual.
-    Where the training rows have none all the same, or no positive largest logit on average, the scale is 0
+    Half of the dimensions are principal, as 512 of 1024 would be (the authors take 512 of 768 and 1000 of
+    2048), and at most half of the training rows: as many directions as rows would leave no residual. If the
+    training rows still have no residual, or their largest logit is not positive on average, the scale is 0
     and the score is the energy.
     """
 
@@ -49,7 +50,7 @@ class VirtualLogit(Score):
         self.residual = directions[:, : dim - principal].contiguous()
         norms = self._norms(features)
         largest = outputs.logits.double().amax(1).mean().clamp(min=0)
-        # Below this the residual is rounding.
+        # A smaller residual is rounding.
         smallest = 1e-9 * torch.linalg.vector_norm(centred, dim=1).mean()
         self.scale = torch.where(norms.mean() > smallest, largest / norms.mean(), 0.0)
         return self

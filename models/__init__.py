@@ -1,1 +1,1 @@
-"""The whole models of the descriptions, under their names."""
+"""The complete models, under the names of their descriptions."""

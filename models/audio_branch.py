@@ -27,13 +27,14 @@ DROPOUT = 0.1
 class AudioBranchConfig(Config):
     """The arguments of `AudioBranch`, with their defaults.
 
-    pretrained_model: a .nemo file, a Parakeet folder or a hub id; None for new weights of the sizes given.
-    feature_dim: size of the output; a linear layer leads to it where the encoder has another.
-    freeze_encoder: keep the encoder's weights, dropout and batch norm as they are.
-    num_layers, d_model, num_heads: of the encoder, and `num_heads` of the pooling; a pretrained encoder has
-        its own, and its own sample_rate, n_mels, n_fft, hop_length and win_length (Hz, bands, samples).
+    pretrained_model: a .nemo file, a Parakeet folder or a hub id; None for new weights with the given sizes.
+    feature_dim: size of the output; a linear layer projects to it if the encoder has another size.
+    freeze_encoder: freeze the encoder's weights, with dropout off and batch norm fixed.
+    num_layers, d_model, num_heads: for the encoder, and `num_heads` also for the pooling; a pretrained
+        encoder has its own, and its own sample_rate, n_mels, n_fft, hop_length and win_length (Hz, bands,
+        samples).
     num_segments, pooling_type, use_temporal_encoding: as in `SegmentAttentionPooling`.
-    use_nemo: NVIDIA NeMo runs the encoder; otherwise transformers runs a pretrained one, and our own code
+    use_nemo: let NVIDIA NeMo run the encoder; otherwise transformers runs a pretrained one, and our own code
         a new one.
     """
 
@@ -59,7 +60,7 @@ class AudioBranchConfig(Config):
 
 
 class AudioBranch(nn.Module):
-    """Waveforms to segment vectors; every argument is described at `AudioBranchConfig`.
+    """Waveforms to segment vectors; `AudioBranchConfig` describes the arguments.
 
     New weights are drawn from torch's global generator, as in any module. Gradients reach the encoder unless
     `freeze_encoder` is set.
@@ -87,7 +88,7 @@ class AudioBranch(nn.Module):
             self.encoder.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "AudioBranch":
-        """As of any module, but a frozen encoder stays in eval mode."""
+        """As for any module, but a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.config.freeze_encoder:
             self.encoder.eval()

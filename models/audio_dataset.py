@@ -1,6 +1,6 @@
-"""A PyTorch data set over a table of word recordings, for training loops of your own.
+"""A PyTorch data set over a table of word recordings, for your own training loops.
 
-The stages of this project do not use it: `finetune` reads a manifest. The numbers are the same.
+Stillwave's stages do not use it: `finetune` reads a manifest. The numbers are the same.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ EFFECTS = WaveformEffects(
 
 
 class LabelEncoder(Protocol):
-    """What turns words into numbers, such as scikit-learn's LabelEncoder. classes_: the words."""
+    """Maps words to numbers, like scikit-learn's LabelEncoder. classes_: the words."""
 
     classes_: Any
 
@@ -42,17 +42,17 @@ class LabelEncoder(Protocol):
 
 
 class AudioDataset(Dataset[tuple[Tensor, int, str]]):
-    """Recordings as (waveform (samples,) float32, number of the word, speaker), all of one length.
+    """Recordings as (waveform (samples,) float32, number of the word, speaker), all of the same length.
 
     dataframe: with columns file_path, word, speaker. label_encoder: fitted to the words.
-    augment: whether waveforms are changed as `effects` say. What an item gets follows from (seed, epoch, its
-        row), not from the order of reading or the worker process: set `epoch` before each epoch, so that they
+    augment: whether to change waveforms by `effects`. An item's effects are determined by (seed, epoch, its
+        row), not by the reading order or the worker process: set `epoch` before each epoch, so that they
         differ.
-    sample_rate, duration_s: what every recording is brought to.
+    sample_rate, duration_s: every recording is converted to these.
     on_error: `raise` an error that names the file when it is read; or `skip`: read all files at once, leave
-        out those that cannot be used, and list them with the reason in `skipped`.
+        out the unusable ones, and list them with the reason in `skipped`.
 
-    Raises ValueError for missing columns, empty cells and words that the encoder does not know.
+    Raises ValueError for missing columns, empty cells and words unknown to the encoder.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class AudioDataset(Dataset[tuple[Tensor, int, str]]):
                 row = dataframe.index[empty][0]
                 raise ValueError(f"column {name!r} has no value in row {row}; fill it in")
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}; it is 'raise' or 'skip'")
+            raise ValueError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
         self.sample_rate, self.num_samples = sample_rate, round(duration_s * sample_rate)
         self.augment, self.epoch = augment, 0
         self._views = ViewsConfig(count=1, seed=seed, **dict(effects))
         words = [str(word) for word in dataframe["word"]]
-        # scikit-learn's encoder cuts a longer word to the length of the longest that it knows.
+        # scikit-learn's encoder truncates a word to the length of its longest known word.
         if strangers := sorted(set(words) - {str(word) for word in label_encoder.classes_}):
             raise ValueError(f"column 'word': the label encoder does not know {', '.join(strangers)}")
         labels = [int(number) for number in label_encoder.transform(words)]
         paths, speakers = map(str, dataframe["file_path"]), map(str, dataframe["speaker"])
         self.rows = list(zip(paths, labels, speakers, strict=True))
-        self.skipped: list[tuple[str, str]] = []  # paths, and why
+        self.skipped: list[tuple[str, str]] = []  # paths, and reasons
         if on_error == "skip":
             self.rows = [row for row in self.rows if self._usable(row[0])]
 
@@ -102,12 +102,12 @@ class AudioDataset(Dataset[tuple[Tensor, int, str]]):
         return torch.from_numpy(self.normalize_length(audio)), label, speaker
 
     def normalize_length(self, audio: Waveform) -> Waveform:
-        """The first `num_samples` of (samples,); shorter audio is padded with silence behind it."""
+        """The first `num_samples` of (samples,); shorter audio is padded with silence at the end."""
         padded = np.pad(audio, (0, max(0, self.num_samples - len(audio))))
         return np.ascontiguousarray(padded[: self.num_samples])
 
     def apply_augmentation(self, audio: Waveform, index: int = 0) -> Waveform:
-        """What item `index` gets in this epoch: speed, pitch, noise, each with its probability."""
+        """The effects for item `index` in this epoch: speed, pitch, noise, each with its probability."""
         return apply(audio, self.sample_rate, draw(self._views, f"row {index}", self.epoch + 1))
 
     def _load(self, path: str) -> Waveform:

@@ -17,18 +17,19 @@ METHODS = {"mean": mean, "max": maximum, "attention": attention}
 class EmotionDetectionModel(nn.Module):
     """EnCodec frames -> mean over time -> 256 -> 128 -> logits.
 
-    num_classes: of the logits. config: which EnCodec; by default the published one of 24 kHz mono, its frames
-        before the quantizer. `config.embedding` says which frames `get_embeddings` and the classifier take,
-        `config.bandwidth` how many codebooks there are. pooling: of the classifier, as in `PooledClassifier`.
+    num_classes: for the logits. config: which EnCodec; by default the published 24 kHz mono one, with its
+        frames before the quantizer. `config.embedding` sets the frames for `get_embeddings` and the
+        classifier, `config.bandwidth` the number of codebooks. pooling: for the classifier, as in
+        `PooledClassifier`.
 
     Audio is (batch, channels, samples) in [-1, 1] at `sample_rate`, mono at 24 kHz, stereo at 48 kHz.
-    Embeddings are (batch, dim, frames). `lengths` (batch,) are valid samples, where items differ: what is
-    behind them changes nothing. None means that all are valid.
+    Embeddings are (batch, dim, frames). `lengths` (batch,) are valid samples, if items differ; values beyond
+    them change nothing. None means that all are valid.
 
     At 48 kHz longer audio is encoded in segments of 1 s, each divided by its volume, as EnCodec was trained.
 
-    EnCodec is frozen, and stays in eval mode in training, until `unfreeze`, or until its parameters are set
-    to require gradients. Then gradients reach it, straight through the quantizer where there is one.
+    EnCodec is frozen, and stays in eval mode during training, until `unfreeze`, or until its parameters are
+    set to require gradients. Then gradients reach it, straight through the quantizer if there is one.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class EmotionDetectionModel(nn.Module):
         super().__init__()
         config = config or EncodecConfig(kind="encodec")
         codec = load_codec(config)
-        # Rounding would change which codebook entry is nearest.
+        # Rounding could change which codebook entry is nearest.
         quantized = config.model_copy(update={"embedding": "quantized", "precision": "fp32"})
         self.config = config
         self.encodec = Encodec(config.model_copy(update={"embedding": "encoder"}), codec)
         self.quantizer = codec.quantizer
-        # Both backbones have one encoder; as a child, the second one would save it twice.
+        # Both backbones share one encoder; registering the second as a child would save it twice.
         self._quantized = (Encodec(quantized, codec),)
         self.head = PooledClassifier(self.encodec.dim, num_classes, standardise=False, pooling=pooling)
         self.sample_rate, self.channels = self.encodec.sample_rate, self.encodec.channels
@@ -54,16 +55,16 @@ class EmotionDetectionModel(nn.Module):
 
     @property
     def classifier(self) -> nn.Sequential:
-        """The perceptron behind the pooling."""
+        """The perceptron after the pooling."""
         return self.head.mlp
 
     def unfreeze(self) -> "EmotionDetectionModel":
-        """Let gradients reach EnCodec's encoder; give it a smaller learning rate than the classifier."""
+        """Let gradients reach EnCodec's encoder; use a smaller learning rate for it."""
         self.encodec.requires_grad_(True).train(self.training)
         return self
 
     def train(self, mode: bool = True) -> "EmotionDetectionModel":
-        """As of any module, but a frozen EnCodec stays in eval mode."""
+        """As for any module, but a frozen EnCodec stays in eval mode."""
         super().train(mode)
         self.encodec.train(mode and any(p.requires_grad for p in self.encodec.parameters()))
         return self
@@ -74,7 +75,7 @@ class EmotionDetectionModel(nn.Module):
         return logits
 
     def get_embeddings(self, audio: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What the classifier pools: (batch, dim, frames), zero behind an item's last frame."""
+        """The frames that the classifier pools: (batch, dim, frames), zero after an item's last frame."""
         return self._frames(audio, lengths, self.config.embedding)[0].transpose(1, 2)
 
     def get_encoder_embeddings(self, audio: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -90,8 +91,8 @@ class EmotionDetectionModel(nn.Module):
     ) -> Tensor:
         """One vector per item, (batch, dim): the mean or maximum over time, or the parameter-free attention.
 
-        audio_or_embeddings: told apart by their second dimension. Lengths are samples of audio, frames of
-        embeddings.
+        audio_or_embeddings: distinguished by their second dimension. Lengths are samples for audio, frames
+        for embeddings.
         """
         if method not in get_args(Method):
             choices = ", ".join(get_args(Method))
@@ -102,12 +103,12 @@ class EmotionDetectionModel(nn.Module):
     def get_multi_scale_embeddings(
         self, audio_or_embeddings: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
-        """Mean, maximum and standard deviation (n - 1) over time, side by side: (batch, 3 * dim)."""
+        """Mean, maximum and standard deviation (n - 1) over time, concatenated: (batch, 3 * dim)."""
         pooled = self._pooled_frames(audio_or_embeddings, lengths)
         return torch.cat([mean(*pooled), maximum(*pooled), deviation(*pooled)], 1)
 
     def _pooled_frames(self, audio_or_embeddings: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Frames (batch, frames, dim) and their lengths, of audio or of embeddings."""
+        """Frames (batch, frames, dim) and their lengths, from audio or from embeddings."""
         if audio_or_embeddings.ndim == 3 and audio_or_embeddings.shape[1] == self.encodec.dim:
             frames = audio_or_embeddings.transpose(1, 2)
             return frames, _all_of(frames) if lengths is None else lengths
@@ -116,7 +117,7 @@ class EmotionDetectionModel(nn.Module):
     def _frames(
         self, audio: Tensor, lengths: Tensor | None, embedding: Literal["encoder", "quantized"]
     ) -> tuple[Tensor, Tensor]:
-        """Frames (batch, frames, dim), zero behind their lengths, and these."""
+        """Frames (batch, frames, dim), zero beyond their lengths, and the lengths."""
         if audio.ndim != 3 or audio.shape[1] != self.channels:
             raise ValueError(
                 f"audio has shape {tuple(audio.shape)}; EnCodec {self.config.model} takes (batch, "

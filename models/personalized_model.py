@@ -1,4 +1,4 @@
-"""The rapid word pipeline's second model: words from raw waveforms, knowing who speaks."""
+"""The rapid word pipeline's second model: words from raw waveforms, knowing the speaker."""
 
 import copy
 
@@ -11,11 +11,11 @@ from stillwave.pipeline.runs.model import Model
 
 
 class PersonalizedModel(Model):
-    """A basic model, its features moved by a learned vector of who speaks: see heads/personal.py.
+    """A basic model, with features moved by a learned vector of the speaker: see heads/personal.py.
 
-    base_model: what it starts as; it is copied, and stays as it is. num_speakers: those that have a vector of
+    base_model: where it starts from; it is copied, and does not change. num_speakers: those with a vector of
     their own, numbered from 1; all others share the vector of the unknown speaker, number 0. embedding_dim,
-    hidden, unknown: of `Personalised`.
+    hidden, unknown: as in `Personalised`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class PersonalizedModel(Model):
     def forward(self, audio: Tensor, speaker_ids: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Audio (batch, samples) or (batch, 1, samples), speakers (batch,) int64 -> (batch, num_classes).
 
-        Speakers beyond the table are unknown ones, and so are all of them where none are given.
+        Speakers beyond the table count as unknown, and so do all if none are given.
         """
         if speaker_ids is None:
             speaker_ids = torch.full((len(audio),), UNKNOWN_SPEAKER, device=audio.device)

@@ -31,21 +31,21 @@ from stillwave.pipeline.train.finetune import finetune
 TEST = 0.2  # of the rows
 MODELS = ("basic", "personalized")
 SUMMARY = "rapid_training_summary.json"
-PARTIAL = "manifest.partial"  # folder of a manifest that has not been checked yet
+PARTIAL = "manifest.partial"  # folder of a manifest that is not yet checked
 
 
 class RapidTrainer:
     """Train on a CSV (Parquet, JSONL) with columns file_path, word, speaker, and write all results to `out`.
 
-    root: folder that the paths are relative to; the table's own unless given.
-    speaker_independent: whole speakers are tested, none of whom was trained on. Else a fifth of the rows,
-        stratified by word, whose speakers were trained on, too.
-    seed: of the split, the weights and the training. configs: folder of the recipes and backbones, in
-        place of those that find_config knows by name.
+    root: folder that the paths are relative to; by default the table's.
+    speaker_independent: test whole speakers, none of whom was in training. Otherwise a fifth of the rows,
+        stratified by word, whose speakers are also in training.
+    seed: for the split, the weights and the training. configs: folder of the recipes and backbones, instead
+        of those that find_config finds by name.
 
-    The best checkpoint is that of the highest accuracy on validation rows, a tenth of the training rows: the
-    test rows choose nothing. A killed training resumes in the same `out`; what is complete is made anew. A
-    table that is refused changes nothing of what is there.
+    The best checkpoint is the one with the highest accuracy on validation rows, a tenth of the training rows:
+    the test rows choose nothing. A killed training resumes in the same `out`; what is complete is made again.
+    A table that is refused changes nothing.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class RapidTrainer:
         self.configs, self.watcher = configs, watcher or Watcher()
 
     def run_rapid_training(self) -> dict[str, Any]:
-        """All of it; returns what is in rapid_training_summary.json.
+        """Run everything; returns the content of rapid_training_summary.json.
 
         Writes best_basic_model.safetensors and best_personalized_model.safetensors (the state_dicts of
         SimpleAudioClassifier and PersonalizedModel; safetensors, as a .pth is a pickle),
         detailed_results_basic.json,
-        detailed_results_personalized.json and rapid_training_summary.json; beside them manifest.parquet,
+        detailed_results_personalized.json and rapid_training_summary.json; also manifest.parquet,
         quarantine.csv, and the runs `basic` and `personalized` with their reports. Raises ValueError naming
         the table, column, row or file that cannot be used.
         """
@@ -96,8 +96,8 @@ class RapidTrainer:
     def prepare(self) -> None:
         """Check the table and every file, and split the rows: manifest.parquet, quarantine.csv.
 
-        Raises ValueError as `run_rapid_training` does. Where it is for unusable files, they are listed in
-        manifest.partial/quarantine.csv. Warns of words that no test row has.
+        Raises ValueError as `run_rapid_training` does. If it is about unusable files, they are listed in
+        manifest.partial/quarantine.csv. Warns about words without test rows.
         """
         recipes = [self._recipe(name) for name in MODELS]
         check_table(self.table, self.root)
@@ -141,11 +141,11 @@ class RapidTrainer:
         warn_of_untested(self.table, rows)
 
     def train_basic_model(self, epochs: int | None = None, lr: float | None = None) -> dict[str, Any]:
-        """Train and evaluate the basic model; epochs and learning rate are the recipe's unless given."""
+        """Train and evaluate the basic model; epochs and learning rate default to the recipe's."""
         return self._train("basic", None, epochs, lr)
 
     def train_personalized_model(self, epochs: int | None = None, lr: float | None = None) -> dict[str, Any]:
-        """The same with speakers, from the basic model's weights on."""
+        """The same with speakers, starting from the basic model's weights."""
         return self._train("personalized", self.out / "basic", epochs, lr)
 
     @property
@@ -173,7 +173,7 @@ class RapidTrainer:
         backbones = {store: self._backbone(store) for store in recipe.stores().values()}
         for needed, step in ((self._manifest, "prepare()"), (start, "train_basic_model()")):
             if needed is not None and not needed.exists():
-                raise ValueError(f"{needed}: not there; call {step} before, or run_rapid_training() for all")
+                raise ValueError(f"{needed}: missing; call {step} first, or run_rapid_training() for all")
         manifest = read_manifest(self._manifest, columns=["word", "speaker"])
         self._forget(MODELS[MODELS.index(name) :])
         run = self.out / name
@@ -196,7 +196,7 @@ class RapidTrainer:
         return results
 
     def _forget(self, names: tuple[str, ...]) -> None:
-        """Delete what says how training ended, of these models and of all: it is about to begin again."""
+        """Delete the results of these models and the summary, because training starts again."""
         stale = [SUMMARY]
         for name in names:
             stale += [f"best_{name}_model.safetensors", f"detailed_results_{name}.json"]
@@ -208,9 +208,9 @@ class RapidTrainer:
 
 
 def detailed_results(metrics: dict[str, Any], trained: set[str]) -> dict[str, Any]:
-    """Accuracy of all test rows, of each speaker (known: trained on) and of each word, of `evaluate`.
+    """Accuracy over all test rows, per speaker (known: in training) and per word, from `evaluate`.
 
-    A word that no test row has is there with count 0 and accuracy None.
+    A word without test rows has count 0 and accuracy None.
     """
     return {
         "overall_accuracy": metrics["accuracy"],

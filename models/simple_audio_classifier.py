@@ -16,11 +16,12 @@ ALL = Finetune(unfreeze="all")  # every weight trains
 class SimpleAudioClassifier(Model):
     """Three Conv1d layers with batch norm and dropout -> adaptive pooling -> dense head, on raw waveforms.
 
-    As configs/backbones/cnn1d.yaml and configs/recipes/word_basic.yaml have it: what `stillwave rapid` saves
-    as best_basic_model.safetensors is this model's state_dict.
+    The model of configs/backbones/cnn1d.yaml and configs/recipes/word_basic.yaml: what `stillwave rapid`
+    saves as best_basic_model.safetensors is this model's state_dict.
 
-    num_classes: 1 or more. input_size: samples of a clip, at 16 kHz, 434 or more, which give the convolutions
-    a frame; other audio is cut to its first so many, or padded with silence. Raises ValueError for less.
+    num_classes: 1 or more. input_size: samples per clip, at 16 kHz, 434 or more, which give the convolutions
+    a frame; longer audio is cut to these first samples, shorter audio is padded with silence. Raises
+    ValueError for less.
     """
 
     def __init__(self, num_classes: int, input_size: int = SAMPLE_RATE, *, seed: int = 0) -> None:
@@ -38,7 +39,7 @@ class SimpleAudioClassifier(Model):
         super().__init__({"frames": encoder}, head, ALL)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Audio (batch, samples) or (batch, 1, samples); its lengths, if not all -> (batch, num_classes)."""
+        """Audio (batch, samples) or (batch, 1, samples); lengths, by default all -> (batch, num_classes)."""
         return self.outputs(*with_lengths(*inputs)).logits
 
 

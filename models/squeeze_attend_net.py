@@ -21,11 +21,11 @@ __all__ = [
 class SqueezeAttendNet(nn.Module):
     """`AttentionEncoder` -> attentive mean and deviation -> layer norm -> logits.
 
-    num_classes: of the logits. hidden: widths of hidden layers before them; none by default.
-    architecture: its defaults make 1,024 numbers of a clip.
+    num_classes: for the logits. hidden: widths of hidden layers before them; none by default.
+    architecture: its defaults give 1,024 numbers per clip.
 
-    Made for 4 s at 16 kHz, 64,000 samples; any other length is as good. What `stillwave finetune` trains with
-    a `sanet` backbone and a `pooled` head is this module in two parts.
+    Made for 4 s at 16 kHz, 64,000 samples; any other length works as well. What `stillwave finetune` trains
+    with a `sanet` backbone and a `pooled` head is this module in two parts.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SqueezeAttendNet(nn.Module):
         return self.head(*self._frames(waveforms, lengths))  # type: ignore[no-any-return]
 
     def embedding(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """As `forward`, but the attentive mean and deviation, (batch, 1024) of the default size."""
+        """Like `forward`, but returns the attentive mean and deviation, (batch, 1024) at the default size."""
         pooled: Tensor = self.head.pooling(*self._frames(waveforms, lengths))
         return pooled
 

@@ -1,4 +1,4 @@
-"""What the rapid word pipeline asks of its table, in the table's own terms."""
+"""What the rapid word pipeline requires of its table, in the table's own terms."""
 
 import warnings
 from pathlib import Path
@@ -8,11 +8,11 @@ import pandas as pd
 from stillwave.pipeline.corpora.table import column_names, read_table
 
 COLUMNS = {"path": "file_path", "word": "word", "speaker": "speaker"}  # our names -> the table's
-NAMED = 10  # words that a message names
+NAMED = 10  # the most words in a message
 
 
 def check_table(table: Path, root: Path) -> None:
-    """Raise ValueError for a table that is not there, or lacks a column, or the speaker of a row."""
+    """Raise ValueError for a missing table, a missing column, or a row without speaker."""
     needed = ", ".join(COLUMNS.values())
     if not table.is_file():
         raise ValueError(f"{table}: no such table; give a CSV, Parquet or JSONL file with columns {needed}")
@@ -26,27 +26,27 @@ def check_table(table: Path, root: Path) -> None:
     if nameless := [row["path"] for row in rows if row["speaker"] is None]:
         raise ValueError(
             f"{table}: column 'speaker' has no value for {nameless[0]} ({len(nameless)} rows in all); fill "
-            "it in, with one name for all whom you do not know"
+            "it in, with one name for all unknown speakers"
         )
 
 
 def check_words(table: Path, rows: pd.DataFrame) -> None:
-    """Raise ValueError unless the usable `rows` have two words, and training rows of each."""
+    """Raise ValueError unless the usable `rows` have two words, with training rows for each."""
     words = sorted(set(rows["word"]))
     if len(words) < 2:
         raise ValueError(
-            f"{table}: column 'word' has {words[0]!r} alone in all {len(rows)} usable rows; a model needs 2 "
+            f"{table}: column 'word' has only {words[0]!r} in all {len(rows)} usable rows; a model needs 2 "
             "words or more to tell apart"
         )
     if lost := sorted(set(words) - set(rows["word"][rows["split"] != "test"])):
         raise ValueError(
-            f"{table}: no training row has {_listed(lost)}: only speakers who are tested say it; add "
+            f"{table}: no training row has {_listed(lost)}: only test speakers say it; add "
             "recordings of other speakers, leave it out, or give another seed"
         )
 
 
 def warn_of_untested(table: Path, rows: pd.DataFrame) -> None:
-    """Warn of words that no test row has, as those of one recording alone: nothing is known of them."""
+    """Warn about words without test rows, such as words with a single recording: they are not evaluated."""
     if untested := sorted(set(rows["word"]) - set(rows["word"][rows["split"] == "test"])):
         warnings.warn(
             f"{table}: no test row has {_listed(untested)}: in word_analysis the count is 0 and the accuracy "

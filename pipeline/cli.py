@@ -1,6 +1,6 @@
 """The command line: each command parses, loads its configs, and calls the stage's one function.
 
-Imports of the stages stay inside the commands, so that --help answers at once.
+Stages are imported inside the commands, so that --help is fast.
 """
 
 import sys
@@ -59,9 +59,9 @@ app.command()(init_commands.init)
 @app.command()
 def prepare(
     corpus: CorpusName,
-    out: Annotated[str, typer.Option(help="Manifest to write; quarantine.csv goes beside it.")],
+    out: Annotated[str, typer.Option(help="Manifest to write; quarantine.csv is written next to it.")],
     root: Root = None,
-    overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes a list of its own
+    overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes its own list
 ) -> None:
     """Read a corpus, check every file, split it, and write the manifest."""
     from stillwave.pipeline.commands import console
@@ -134,10 +134,10 @@ for _command in (
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo corpus.")] = Path("data/corpora/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the demo corpus.")] = Path("data/corpora/demo"),
     corpus: CorpusName = "demo",
 ) -> None:
-    """Synthesise the built-in demo corpus; does nothing when it is there."""
+    """Synthesise the built-in demo corpus; does nothing if it exists."""
     from stillwave.pipeline.corpora.demo import Demo, make_demo
 
     make_demo(out, seed=load_config(find_config("corpora", corpus), Demo).seed)
@@ -145,7 +145,7 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: errors made for people are printed as one message, exit 1; wrong configs exit 2."""
+    """Entry point: user errors are printed as one message and exit with 1; config errors exit with 2."""
     try:
         app()
     except ConfigError as error:

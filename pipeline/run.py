@@ -19,7 +19,7 @@ from stillwave.pipeline.train.stage import train
 
 
 class Watcher:
-    """What a caller may watch; the command line draws progress bars, and this one does nothing."""
+    """Progress callbacks; the command line draws progress bars, and this base class does nothing."""
 
     def stage(self, name: str) -> None: ...
 
@@ -36,7 +36,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where `run` puts things: the same files that the single stages and DVC make."""
+    """The outputs of `run`: the same files that the single stages and DVC write."""
 
     out: Path
 
@@ -70,7 +70,7 @@ def run(
     start: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """prepare -> extract -> train -> evaluate; returns the metrics. Frames that are there are not redone.
+    """prepare -> extract -> train -> evaluate; returns the metrics. Existing frames are not recomputed.
 
     A recipe that fine-tunes its backbone needs no frames: prepare -> finetune -> evaluate.
     backbones: the config of each backbone that the recipe reads, by name. start: see `train`.

@@ -1,7 +1,7 @@
-// What the page was made from: one block of JSON, whose columns are unpacked when they are first used.
+// The page's data: one block of JSON, whose columns are unpacked at first use.
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const NOTHING = "(none)"; // how a missing label or speaker is called
+const NOTHING = "(none)"; // the name of a missing label or speaker
 const unpacked = new Map();
 
 const TITLES = {
@@ -21,7 +21,7 @@ function unpack(text) {
   return bytes.buffer;
 }
 
-// {kind, names, codes} of texts, {kind, values} of numbers; the arrays are typed, a code of -1 and NaN say "none".
+// {kind, names, codes} of texts, {kind, values} of numbers; the arrays are typed, -1 and NaN mean "none".
 function columnAt(place) {
   if (!unpacked.has(place)) {
     const { kind, names, codes, values } = page.columns[place];
@@ -41,7 +41,7 @@ function columnOf(embedding, name) {
   return has(embedding, name) ? columnAt(embedding.columns[name]) : null;
 }
 
-// The text of a row in a column as people read it; null where it has none.
+// The readable text of a row in a column; null if it has none.
 function shown(embedding, name, row) {
   const column = columnOf(embedding, name);
   if (column === null) return null;
@@ -62,7 +62,7 @@ function neighboursOf(embedding, row) {
   return Array.from(columnAt(rows).values.subarray(row * k, (row + 1) * k));
 }
 
-// Where the player finds the recording of a row; null where it has none.
+// The address of a row's recording for the player; null if it has none.
 function soundOf(embedding, row) {
   const found = shown(embedding, "audio", row);
   if (found === null) return null;

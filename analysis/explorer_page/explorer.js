@@ -1,4 +1,4 @@
-// The page: what is asked for (`state`), and the functions that put it on the screen.
+// The page: its settings (`state`), and the functions that put them on the screen.
 
 const $ = (id) => document.getElementById(id);
 const FILTERS = ["label", "speaker", "language", "correct"];
@@ -119,7 +119,7 @@ function choose(row, play = true) {
   $("sound").textContent = row >= 0 && sound === null && page.audio !== "none" ? "no recording" : "";
   if (sound === null) {
     player.removeAttribute("src");
-    player.load(); // lets go of what plays
+    player.load(); // stops the current recording
   } else if (player.getAttribute("src") !== sound) player.src = sound;
   if (sound !== null && play && $("autoplay").checked) start();
 }
@@ -150,7 +150,7 @@ function clearFilters() {
   showFiltered();
 }
 
-// Arrow keys go through the rows that are shown, in the order of the store.
+// Arrow keys step through the rows shown, in the order of the store.
 function step(event) {
   if (event.composedPath().some((node) => node.classList?.contains("bk-Toolbar"))) return;
   const rows = scatter.visible;

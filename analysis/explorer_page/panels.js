@@ -1,9 +1,9 @@
-// What is said in words: the tooltip, the chosen row, its neighbours, the selected rows. Text goes in as text.
+// The text panels: tooltip, chosen row, its neighbours, selected rows. Text is inserted as text, never as HTML.
 
 const TABLE_ROWS = 200;
 const FIRST = ["text", "label", "predicted", "decision", "correct", "speaker", "language"]; // of a row's details
 const SHORT = 200; // letters of a text in the tooltip and in the table; the details have all of it
-const NOT_LISTED = /^(id|path|audio)$|_[xy]$/; // beside its title and its last line
+const NOT_LISTED = /^(id|path|audio)$|_[xy]$/; // shown in the title, the last line, or not at all
 
 function element(tag, text = "", name = "") {
   const made = document.createElement(tag);
@@ -41,7 +41,7 @@ function drawTooltip(place, embedding, row, x, y, colour) {
   place.style.transform = `translate(${Math.max(0, Math.round(left))}px, ${Math.max(0, Math.round(top))}px)`;
 }
 
-// A button that says a row and chooses it.
+// A button with a row's id that chooses the row.
 function rowButton(embedding, row, choose) {
   const button = element("button", shown(embedding, "id", row), "row");
   button.type = "button";
@@ -85,7 +85,7 @@ function drawNeighbours(embedding, row, visible, choose) {
     item.append(button);
     return item;
   }));
-  place.querySelectorAll("button")[focused]?.focus(); // chosen by Enter: the same place in the new list
+  place.querySelectorAll("button")[focused]?.focus(); // after choosing with Enter: focus the same place in the new list
 }
 
 function countsOf(embedding, rows, name) {
@@ -145,11 +145,11 @@ function decimals(value) {
   return typeof value === "number" ? value.toFixed(2) : "";
 }
 
-// The embedding in a few facts: how much of label and speaker is in it, and what was left out.
+// A few facts about the embedding: how much it reveals of label and speaker, and what was left out.
 function drawNotes(embedding) {
   const place = document.getElementById("notes");
   place.replaceChildren();
-  const remarks = [...new Set([...page.notices, ...embedding.notes])]; // what `analyze` noted of this page, too
+  const remarks = [...new Set([...page.notices, ...embedding.notes])]; // including notes of `analyze` about this page
   if (embedding.leakage.length > 0) {
     const details = element("details");
     const table = element("table", "", "leakage");
@@ -164,7 +164,7 @@ function drawNotes(embedding) {
       }));
       return row;
     }));
-    details.append(element("summary", "Label and speaker in this embedding"), table, element("p", "In brackets: by chance.", "hint"));
+    details.append(element("summary", "Label and speaker in this embedding"), table, element("p", "In brackets: chance level.", "hint"));
     place.append(details);
   }
   if (remarks.length > 0) {

@@ -1,14 +1,14 @@
 // One Bokeh scatter plot. Hovering and choosing look for the nearest point themselves, so that no text of a row
 // ever goes through a template.
 
-const REACH = 14; // pixels around a point in which the pointer means it
+const REACH = 14; // pixels around a point that count as hitting it
 const THEMES = {
   light: { page: "#ffffff", frame: "#ffffff", ink: "#3c4149", grid: "#e8eaee", ring: "#000000", ghost: "#d4d7dc" },
   dark: { page: "#16191e", frame: "#1c2026", ink: "#b9bfc9", grid: "#2b3038", ring: "#ffffff", ghost: "#3a404a" },
 };
 
-// WebGL where a graphics card draws it. In software it is slower than a canvas, of which Bokeh draws every tenth
-// point while it moves. #canvas or #webgl at the end of the address decides, should a driver be bad.
+// WebGL if a graphics card draws it. In software it is slower than a canvas, on which Bokeh draws every tenth
+// point while it moves. #canvas or #webgl at the end of the address overrides this, in case of a bad driver.
 function backend() {
   if (["#canvas", "#webgl"].includes(location.hash)) return location.hash.slice(1);
   const probe = document.createElement("canvas").getContext("webgl");
@@ -18,7 +18,7 @@ function backend() {
 }
 
 class Scatter {
-  // `place`: the element to draw in. `on`: {hover(row, x, y), choose(row), select(rows)}; row is -1 off the points.
+  // `place`: the element to draw in. `on`: {hover(row, x, y), choose(row), select(rows)}; row is -1 away from points.
   constructor(place, on) {
     this.on = on;
     this.x = this.y = new Float32Array(0);
@@ -73,7 +73,7 @@ class Scatter {
       if (!dragging) this.on.hover(this.nearest(x, y), sx, sy);
     });
     this.figure.on_event("mouseleave", () => this.on.hover(-1, 0, 0));
-    // a click that takes its time is a press to Bokeh
+    // Bokeh treats a slow click as a press
     for (const kind of ["tap", "pressup"]) {
       this.figure.on_event(kind, ({ x, y }) => {
         const row = this.nearest(x, y);
@@ -139,13 +139,13 @@ class Scatter {
     };
   }
 
-  // All points in view, one unit as long across as it is up: distances are what a projection shows.
+  // Show all points, with equal units on both axes, because distances are what a projection shows.
   fit() {
     this.wanted = { x: extent(this.x), y: extent(this.y) };
     this.look();
   }
 
-  // After the plot has another shape: what was in view still is, and one unit is still as long across as up.
+  // After the plot changes shape: keep everything in view, with equal units on both axes.
   reshape() {
     const { x_range: { start, end }, y_range: { start: bottom, end: top } } = this.figure;
     // moved by hand since it was last set here

@@ -1,5 +1,5 @@
-// Colours and markers of rows, and the legend that explains them. A class has the colour and the marker that it has
-// in the pictures of `analyze`; values are shades of cividis, which is even for every kind of sight.
+// Colours and markers of rows, and the legend that explains them. A class has the same colour and marker as in the
+// pictures of `analyze`; values are shades of cividis, which suits every kind of colour vision.
 
 const SHAPES = {
   circle: "M8 3.2a4.8 4.8 0 1 0 .01 0z",
@@ -12,10 +12,10 @@ const SHAPES = {
   square_pin: "M3 3Q8 5.2 13 3Q10.8 8 13 13Q8 10.8 3 13Q5.2 8 3 3z",
   triangle_pin: "M8 1.6Q8.6 7.6 14 12.4Q8 10.4 2 12.4Q7.4 7.6 8 1.6z",
 };
-// Each is used with every colour before the next one is, so two in a row are what tells classes of one colour apart.
+// Each is used with every colour before the next one, so neighbours here distinguish classes of one colour.
 const MARKERS = ["circle", "triangle", "plus", "diamond", "square", "star", "inverted_triangle"];
-const OWN = page.palette.length * MARKERS.length; // classes with a look of their own
-// Neither a class nor a value. To some people the grey is the palette's pink, so it has markers that no class has.
+const OWN = page.palette.length * MARKERS.length; // classes with their own look
+// Neither a class nor a value. To some people this grey looks like the palette's pink, so no class shares its markers.
 const NONE = { light: "#8a8f98", dark: "#7d838d" };
 const [MISSING, OTHERS] = ["triangle_pin", "square_pin"];
 
@@ -77,7 +77,7 @@ function values(column, rows, theme) {
     if (value < low) low = value;
     if (value > high) high = value;
   }
-  // The darkest shades of the map are lost on a dark page.
+  // The darkest shades of the map are invisible on a dark page.
   const colours = theme === "dark" ? page.cividis.slice(72) : page.cividis.slice(0, 244);
   const step = high > low ? (colours.length - 1) / (high - low) : 0;
   const fill = Array.from(column.values, (value) =>
@@ -98,7 +98,7 @@ function symbol(marker, colour) {
   return picture;
 }
 
-// Buttons that isolate their class (several together), or a bar of shades with its ends.
+// Buttons that isolate a class (or several), or a bar of shades with its ends.
 function drawLegend(place, colours, isolated, toggle) {
   place.replaceChildren();
   if (colours.scale !== null) {
@@ -117,12 +117,12 @@ function drawLegend(place, colours, isolated, toggle) {
   }
   const list = element("ul");
   colours.entries.forEach((entry, number) => {
-    if (entry.count === 0) return; // its colour is kept for it, for other columns have it
+    if (entry.count === 0) return; // its colour stays reserved, because other columns have it
     const button = element("button");
     button.type = "button";
     button.dataset.entry = number;
     button.setAttribute("aria-pressed", String(isolated.has(number)));
-    button.title = `Show ${entry.name} alone, or with other pressed ones`;
+    button.title = `Show only ${entry.name}, or with other pressed ones`;
     button.append(symbol(entry.marker, entry.colour), element("bdi", entry.name, "name"));
     button.append(element("span", entry.count.toLocaleString("en"), "number"));
     button.addEventListener("click", () => toggle(number));

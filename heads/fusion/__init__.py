@@ -1,4 +1,4 @@
-"""Speech and text to logits: `head.py` is the head, each other module one of its parts."""
+"""Speech and text to logits: `head.py` is the head, each other module is one of its parts."""
 
 from stillwave.heads.fusion.attention import CrossModalAttention
 from stillwave.heads.fusion.gate import FusionLayer

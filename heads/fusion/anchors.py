@@ -1,4 +1,4 @@
-"""Learnable vectors per class: anchors on the unit sphere, and prototypes in the space of the features."""
+"""Learnable vectors per class: anchors on the unit sphere, and prototypes in feature space."""
 
 import math
 
@@ -15,8 +15,8 @@ TEMPERATURE_BOUNDS = (0.01, 1.0)  # colder, fp16 gradients overflow; warmer, no 
 class ClassAnchorClustering(nn.Module):
     """Cosine similarity of projected features to one learnable anchor per class, over a learned temperature.
 
-    Not the class anchor clustering of Miller et al. (WACV 2021), whose anchors are fixed in the space of the
-    logits and whose distances are euclidean: that is `stillwave.heads.cac`.
+    Not the class anchor clustering of Miller et al. (WACV 2021), whose anchors are fixed in logit
+    space and whose distances are Euclidean: that is `stillwave.heads.cac`.
     The temperature is learned as its logarithm and held within TEMPERATURE_BOUNDS.
     """
 
@@ -30,10 +30,10 @@ class ClassAnchorClustering(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """What cosines are divided by, a scalar."""
+        """The divisor of the cosines, a scalar."""
         low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
         held = self.log_temperature.clamp(low, high)
-        # The gradient passes the clamp, or what has gone beyond a bound would never return.
+        # The gradient passes the clamp: otherwise a value beyond a bound would never return.
         return (self.log_temperature + (held - self.log_temperature).detach()).exp()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -42,17 +42,17 @@ class ClassAnchorClustering(nn.Module):
         return projected @ normalize(self.anchors, dim=-1).T / self.temperature
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the similarities, a scalar: to the own class's anchor, away from the others."""
+        """Cross-entropy of the similarities, a scalar: pulls features to their class's anchor."""
         return cross_entropy(self(features), labels)
 
 
 class PrototypeMemory(nn.Module):
-    """Squared euclidean distances to one prototype per class.
+    """Squared Euclidean distances to one prototype per class.
 
     As in prototypical networks (Snell et al., NeurIPS 2017), but the prototypes are learned, not means of a
-    support set, and distances are divided by sqrt(feature_dim). A softmax sees only differences of distances,
-    and between features and prototypes that know nothing of each other these grow with sqrt(feature_dim), as
-    in attention: undivided they saturate it at 256 dimensions, divided by feature_dim they hardly move it.
+    support set, and distances are divided by sqrt(feature_dim). A softmax depends only on differences of
+    distances, and between unrelated features and prototypes these grow with sqrt(feature_dim), as in
+    attention: undivided they saturate it at 256 dimensions, divided by feature_dim they hardly move it.
     """
 
     def __init__(self, feature_dim: int = 256, num_classes: int = 4) -> None:
@@ -66,5 +66,5 @@ class PrototypeMemory(nn.Module):
         return -squares / math.sqrt(features.shape[-1])
 
     def prototype_loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the distances, a scalar: features and their class's prototype come closer."""
+        """Cross-entropy of the distances, a scalar: pulls features and their class's prototype together."""
         return cross_entropy(self(features), labels)

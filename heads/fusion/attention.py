@@ -8,14 +8,14 @@ from stillwave.heads.masks import valid_mask, zero_padding
 
 
 class CrossModalAttention(nn.Module):
-    """Audio frames attend to text frames and the other way round, by multi-head attention in a shared space.
+    """Audio frames attend to text frames and vice versa, by multi-head attention in a shared space.
 
     Both sides are projected to `shared_dim`; there each attends to the other (Vaswani et al., NeurIPS 2017);
-    what it reads is projected back, added to its frames and layer-normalised. In the shared space a frame is
+    the result is projected back, added to the frames and layer-normalised. In the shared space a frame is
     its own query and key: the projection has made it so, and both directions agree on what belongs together.
-    Where an item lacks the other modality there is nothing to read, and its frames are only normalised.
+    If an item lacks the other modality, its frames are only normalised.
 
-    num_heads must divide shared_dim, or ValueError.
+    ValueError unless num_heads divides shared_dim.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class CrossModalAttention(nn.Module):
     def forward(
         self, audio: Tensor, audio_lengths: Tensor, text: Tensor, text_lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Each side (batch, frames, its dim), lengths (batch,) >= 0 -> both, in their own shapes.
+        """Each side (batch, frames, its dim), lengths (batch,) >= 0 -> both, in unchanged shapes.
 
-        What comes back beyond a length is finite and means nothing.
+        Values beyond a length are finite but meaningless.
         """
         audio, text = zero_padding(audio, audio_lengths), zero_padding(text, text_lengths)
         return self.attend(audio, audio_lengths, text, text_lengths)
@@ -44,7 +44,7 @@ class CrossModalAttention(nn.Module):
     def attend(
         self, audio: Tensor, audio_lengths: Tensor, text: Tensor, text_lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`forward` for a caller who knows that the padding is finite: zeroing it costs a copy each."""
+        """`forward` for callers whose padding is known to be finite: zeroing it costs a copy each."""
         audio_shared, text_shared = self.audio_shared(audio), self.text_shared(text)
         return (
             self.audio_reader(audio, audio_shared, text_shared, text_lengths),
@@ -53,7 +53,7 @@ class CrossModalAttention(nn.Module):
 
 
 class _Reader(nn.Module):
-    """One direction: frames of `dim` read what the other modality holds in the shared space."""
+    """One direction: frames of `dim` attend to the other modality's frames in the shared space."""
 
     def __init__(self, dim: int, shared_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Reader(nn.Module):
     def forward(self, frames: Tensor, shared: Tensor, other: Tensor, other_lengths: Tensor) -> Tensor:
         """(batch, frames, dim), the same and the other (batch, ., shared_dim) -> (batch, frames, dim)."""
         present = (other_lengths > 0)[:, None]
-        # An absent modality attends to its padding instead of to nothing, whose softmax would be NaN.
+        # For an absent modality, attend to its padding: the softmax over nothing would be NaN.
         mask = valid_mask(other_lengths, other.shape[1]) | ~present
         context = nn.functional.scaled_dot_product_attention(
             self._by_head(shared),

@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stillwave.heads.layers import xavier_uniform
 
-# Below this, all activations of 35 blocks take 20 MB, and computing them again costs a third of the time.
+# With fewer rows, all activations of 35 blocks take 20 MB, and recomputing them costs a third of the time.
 CHECKPOINT_ROWS = 64
 
 
@@ -15,16 +15,16 @@ class DeepClassifier(nn.Module):
 
     input_dim -> base_dim with LayerNorm, ReLU and dropout; `num_layers` times LayerNorm(x + f(x)), where f is
     base_dim -> bottleneck -> base_dim with ReLU and dropout between; base_dim -> base_dim / 2 with ReLU; the
-    classes. A bottleneck of 44 makes 2.03 million parameters of the default; without one they would be 19.
+    classes. With a bottleneck of 44 the default has 2.03 million parameters; without one it would have 19.
 
-    Linear layers start Xavier uniform, the last of every branch smaller by sqrt(num_layers), as in GPT-2 (and
-    see DeepNet, Wang et al., arXiv 2203.00555): otherwise each of 35 branches adds 15 % of variance, the last
-    block sees next to nothing of what entered the first, and training stays at chance.
+    Linear layers start Xavier uniform, the last one of every branch divided by sqrt(num_layers), as in GPT-2
+    (see also DeepNet, Wang et al., arXiv 2203.00555): otherwise each of 35 branches adds 15 % of variance,
+    the last block sees almost nothing of the first block's input, and training stays at chance.
 
-    checkpoint_every: while training, only the inputs of so many blocks are kept, and the rest is computed
-        again in the backward pass (Chen et al., arXiv 1604.06174); 0 keeps everything, and so do batches of
-        less than CHECKPOINT_ROWS. The gradients are the same, dropout included, for the random state is
-        restored.
+    checkpoint_every: in training, only the inputs of every so many blocks are kept, and the rest is
+        recomputed in the backward pass (Chen et al., arXiv 1604.06174); 0 keeps everything, as do batches of
+        fewer than CHECKPOINT_ROWS rows. The gradients are the same, dropout included, because the random
+        state is restored.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DeepClassifier(nn.Module):
                 block.branch[-1].weight *= num_layers**-0.5
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, input_dim) -> (batch, feature_dim), at least 0: what `output` reads."""
+        """(batch, input_dim) -> (batch, feature_dim), at least 0: the input of `output`."""
         x = self.input_projection(x)
         trains = self.training and torch.is_grad_enabled()
         if trains and self.checkpoint_every and len(x) >= CHECKPOINT_ROWS:

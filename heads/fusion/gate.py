@@ -7,7 +7,7 @@ from stillwave.heads.layers import xavier_uniform
 
 
 class FusionLayer(nn.Module):
-    """Gated multimodal unit: per dimension, a learned gate says how much of either modality goes through.
+    """Gated multimodal unit: per dimension, a learned gate sets how much of each modality passes.
 
     z = sigmoid(W [p_a; p_t]), output = z * tanh(p_a) + (1 - z) * tanh(p_t), with p_a and p_t linear in the
     inputs (Arevalo et al., "Gated multimodal units for information fusion", ICLR workshop 2017; the gate

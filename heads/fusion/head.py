@@ -25,21 +25,21 @@ MODALITIES = ("audio", "text")
 class FusionClassifier(Head):
     """Per modality: standardise -> layer mix -> cross-modal attention -> statistics; then gate -> classify.
 
-    dims: of the stored frames per modality, "audio" and "text" or one of them. Inputs come in this order.
+    dims: dimension of the stored frames of each modality, "audio" and "text" or one of them, in input order.
         With one modality there is no attention, and the gate is a tanh layer.
     num_layers: stored layers per modality, 1 unless given.
-    mean_removal, channels, strides, kernel_size, encoder_dropout: of the audio, between layer mix and
-        attention, as in `SegmentClassifier`; empty strides leave the encoder out.
-    shared_dim, num_heads: of `CrossModalAttention`. fused_dim: what the gate makes of both.
+    mean_removal, channels, strides, kernel_size, encoder_dropout: for the audio, between layer mix and
+        attention, as in `SegmentClassifier`; with empty strides there is no encoder.
+    shared_dim, num_heads: as in `CrossModalAttention`. fused_dim: size of the gate's output.
     depth, bottleneck: residual blocks of the classifier, and the width inside each.
-    base_dim, dropout, anchor_dim: of `OpenMaxClassifier`.
-    checkpoint_every: blocks whose activations are computed again in the backward pass, not kept; 0: none.
-    uncertainty_target: what its loss teaches the uncertainty; see heads/fusion/uncertainty.py.
-    modality_dropout: while training, an item that has both modalities loses one of them with this
-        probability, either one as likely as the other.
+    base_dim, dropout, anchor_dim: as in `OpenMaxClassifier`.
+    checkpoint_every: blocks per checkpoint, whose activations are recomputed in the backward pass; 0: none.
+    uncertainty_target: what the uncertainty is trained for; see heads/fusion/uncertainty.py.
+    modality_dropout: in training, an item with both modalities loses one of them with this probability,
+        either one being equally likely.
 
-    A length of 0 says that the item lacks the modality: nothing attends to it, and a learned vector stands
-    for its statistics. Padding changes nothing: the outputs of an item do not depend on its batch.
+    A length of 0 means that the item lacks the modality: nothing attends to it, and a learned vector stands
+    in for its statistics. Padding changes nothing: the outputs of an item do not depend on its batch.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class FusionClassifier(Head):
         if not dims or set(dims) - set(MODALITIES):
             raise ValueError(f"dims name {sorted(dims)}; name some of {', '.join(MODALITIES)}")
         if not 0 <= mean_removal <= 1:
-            raise ValueError(f"mean_removal is {mean_removal}; it is a part of the mean, 0 to 1")
+            raise ValueError(f"mean_removal is {mean_removal}; it is a fraction of the mean, 0 to 1")
         if not 0 <= modality_dropout <= 1:
             raise ValueError(f"modality_dropout is {modality_dropout}; it is a probability, 0 to 1")
         self.modalities = tuple(name for name in MODALITIES if name in dims)
@@ -110,7 +110,7 @@ class FusionClassifier(Head):
 
     @staticmethod
     def check(*, shared_dim: int, num_heads: int, **others: Any) -> None:
-        """ValueError where arguments do not go together: what a recipe is asked before anything is built."""
+        """ValueError if arguments do not fit together; checks a recipe before anything is built."""
         if shared_dim % num_heads:
             raise ValueError(f"shared_dim {shared_dim} must be a multiple of num_heads {num_heads}")
         check_convolutions(**others)
@@ -130,19 +130,19 @@ class FusionClassifier(Head):
         return self.classifier.outputs(self.fused(*inputs))
 
     def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """The scalar losses that the head itself owns, not weighted: anchor, uncertainty, prototype."""
+        """The head's own scalar losses, unweighted: anchor, uncertainty, prototype."""
         return self.classifier.losses(outputs, labels)
 
     def keep_openmax(self, fitted: nn.Module) -> None:
         self.classifier.openmax.load_state_dict(fitted.state_dict())
 
     def fused(self, *inputs: Tensor) -> Tensor:
-        """Those inputs -> (batch, fused_dim), within -1..1: what the classifier reads."""
+        """The inputs -> (batch, fused_dim), within -1..1: the input of the classifier."""
         fused: Tensor = self.fusion_layer(*self.pooled(*inputs))
         return fused
 
     def pooled(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The same -> statistics of each modality, (batch, 2 * width), or its learned vector where absent."""
+        """-> statistics of each modality, (batch, 2 * width), or its learned vector where absent."""
         if len(inputs) != 2 * len(self.modalities):
             names = " and of ".join(self.modalities)
             raise ValueError(f"got {len(inputs)} tensors; this head reads frames and lengths of {names}")
@@ -163,10 +163,10 @@ class FusionClassifier(Head):
         return pooling.statistics(x, lengths)
 
     def _encode(self, name: str, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """One modality's stored frames up to the attention: (batch, frames, width) and lengths."""
-        if not values.shape[1]:  # a batch of which no item has the modality: one frame of padding
+        """One modality's stored frames, processed up to the attention: (batch, frames, width) and lengths."""
+        if not values.shape[1]:  # no item of the batch has the modality: use one frame of padding
             values = values.new_zeros(len(values), 1, *values.shape[2:])
-        # Here, where it is cheapest, and once: what follows is finite behind the length, too.
+        # Done once, where it is cheapest: all later values beyond a length are finite, too.
         values = zero_padding(values, lengths)
         x: Tensor = self.layer_mix[name](self.standardise[name](values))
         if name == "audio" and self.mean_removal:
@@ -177,7 +177,7 @@ class FusionClassifier(Head):
         return x, lengths
 
     def _drop_modality(self, *lengths: Tensor) -> tuple[Tensor, ...]:
-        """Lengths (batch,) per modality, with one of an item's two set to 0 where the draw says so."""
+        """Lengths (batch,) per modality, with one of an item's two set to 0 at random."""
         if len(lengths) < 2 or not self.modality_dropout:
             return lengths
         draw, side = torch.rand(2, len(lengths[0]), device=lengths[0].device)

@@ -1,4 +1,4 @@
-"""The classifier of the fusion head: a deep classifier and those who judge its features."""
+"""The classifier of the fusion head: a deep classifier, and the layers that judge its features."""
 
 from torch import Tensor, nn
 
@@ -12,8 +12,8 @@ from stillwave.heads.openmax import OpenMax
 class OpenMaxClassifier(nn.Module):
     """Fused vectors -> logits; uncertainty, class anchors and prototypes on the same features; OpenMax.
 
-    input_dim ... checkpoint_every: of `DeepClassifier`, whose features the other parts read.
-    anchor_dim: of `ClassAnchorClustering`. uncertainty_target: of `UncertaintyHead`.
+    input_dim ... checkpoint_every: as in `DeepClassifier`, whose features the other parts read.
+    anchor_dim: as in `ClassAnchorClustering`. uncertainty_target: as in `UncertaintyHead`.
     `openmax` is fitted on the logits of training rows when training is done; its state is in the state_dict.
     """
 
@@ -49,9 +49,9 @@ class OpenMaxClassifier(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """(batch, input_dim) -> logits (batch, classes), uncertainty (batch, 1) or None, anchor loss ().
 
-        Without labels (batch,) the anchor loss is that of each item's own predicted class.
-        use_openmax: logits are OpenMax's revised ones, (batch, classes + 1), the unknown class last; a
-            ValueError when it was not fitted.
+        Without labels (batch,) the anchor loss uses each item's predicted class.
+        use_openmax: return OpenMax's revised logits, (batch, classes + 1), with the unknown class last; a
+            ValueError if it was not fitted.
         """
         logits, features, uncertainty = self.outputs(fused)
         assert uncertainty is not None
@@ -67,7 +67,7 @@ class OpenMaxClassifier(nn.Module):
         return Outputs(self.deep_classifier.output(features), features, uncertainty)
 
     def losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """The scalar losses of the parts, not weighted: anchor, uncertainty, prototype."""
+        """The scalar losses of the parts, unweighted: anchor, uncertainty, prototype."""
         logits, features, uncertainty = outputs
         assert uncertainty is not None
         return {

@@ -11,15 +11,15 @@ UncertaintyTarget = Literal["correct", "error"]
 
 
 class UncertaintyHead(nn.Module):
-    """features -> hidden -> 0..1 by a sigmoid; higher = more uncertain.
+    """features -> hidden -> 0..1 by a sigmoid; higher is more uncertain.
 
-    target: what `loss` teaches.
-        correct: mean(uncertainty * correct): asks for certainty where the prediction is correct. Nothing
-            asks for uncertainty elsewhere: its minimum is 0 everywhere, and long or heavily weighted training
-            ends there. A regulariser, not an estimate. Its gradient reaches the features.
-        error: binary cross-entropy against "this prediction is wrong", a proper score: it is least at the
-            probability of an error. The features are detached, for this loss would bend them to mark the few
-            mistakes left on training rows, and so move the very logits that it judges.
+    target: what `loss` trains the estimate for.
+        correct: mean(uncertainty * correct): asks for certainty where the prediction is correct. Nothing asks
+            for uncertainty elsewhere: its minimum is 0 everywhere, and long or heavily weighted training ends
+            there. A regulariser, not an estimate. Its gradient reaches the features.
+        error: binary cross-entropy against "this prediction is wrong", a proper score: its minimum is at the
+            probability of an error. The features are detached: otherwise this loss would bend them to mark
+            the few mistakes left on training rows, and so move the logits that it judges.
     """
 
     def __init__(

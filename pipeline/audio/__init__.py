@@ -1,1 +1,1 @@
-"""Bytes of a file to a waveform."""
+"""From a file's bytes to a waveform."""

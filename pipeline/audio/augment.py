@@ -1,6 +1,6 @@
-"""Views: seeded changes of a waveform, drawn per utterance and view, whose length is known beforehand.
+"""Views: seeded changes of a waveform, drawn per utterance and view, with lengths known beforehand.
 
-Waveforms are float32, (samples,) or (samples, channels), at the rate of the backbone. Nothing is clipped: the
+Waveforms are float32, (samples,) or (samples, channels), at the backbone's rate. Nothing is clipped: the
 result may leave [-1, 1], as decoded float audio may.
 """
 
@@ -18,17 +18,17 @@ from stillwave.pipeline.audio.decode import Waveform, resample, resampled_length
 from stillwave.pipeline.config.packages import needed
 from stillwave.pipeline.config.views import ViewsConfig
 
-AUGMENT_VERSION = 1  # raise it when the same settings give other waveforms: it is in the key of every view
+AUGMENT_VERSION = 1  # increase it if the same settings give different waveforms: it is in every view's key
 _SPEED_STEPS = 1000  # a factor is a whole number of thousandths, so that lengths are exact
 _LIBRARIES = ("numpy", "soxr", "python-stretch")
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What is done to one waveform, in this order; None leaves a step out.
+    """The effects on one waveform, in this order; None skips one.
 
-    speed: factor, in thousandths. semitones: of the pitch shift. snr_db: of the added noise, of `color`.
-    sigma: of the added Gaussian noise. noise_seed: of both noises.
+    speed: factor, in thousandths. semitones: the pitch shift. snr_db: signal-to-noise ratio of the added
+    noise, whose color is `color`. sigma: of the added Gaussian noise. noise_seed: seed of both noises.
     """
 
     speed: float | None = None
@@ -42,15 +42,15 @@ class Effects:
 def draw(views: ViewsConfig, content_sha256: str, view: int) -> Effects:
     """The effects of one view of one recording.
 
-    They follow from (seed, content, view) alone: not from the process, the other recordings, or how many
-    views there are; and a change to one effect's settings leaves the draws of the others. Raises ValueError
-    for view 0, which is the clean recording.
+    They are determined by (seed, content, view) alone: not by the process, the other recordings, or the
+    number of views; and changing one effect's settings does not change the draws of the others. Raises
+    ValueError for view 0, which is the clean recording.
     """
     if view < 1:
         raise ValueError(f"view {view} is not drawn: 0 is the clean recording, augmented ones start at 1")
     digest = hashlib.sha256(json.dumps([views.seed, content_sha256, view]).encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest))
-    chance, place = generator.random((2, 4)).tolist()  # of every effect, whether it is asked for or not
+    chance, place = generator.random((2, 4)).tolist()  # for every effect, requested or not
 
     def between(number: int, low: float, high: float) -> float:
         return float(low + (high - low) * place[number])
@@ -68,10 +68,11 @@ def draw(views: ViewsConfig, content_sha256: str, view: int) -> Effects:
 
 
 def view_key(content_sha256: str, view: int, views: ViewsConfig) -> str:
-    """The content key of a view in a store: sha256 of all that its waveform depends on, but for the rate.
+    """The content key of a view in a store: sha256 of everything that its waveform depends on, except the
+    rate.
 
-    `count` is not part of it, so more views leave the keys of those that are there. Raises ValueError where
-    python-stretch is not installed: its version is in the key of every view, with a pitch or without.
+    `count` is not part of it, so adding views does not change the keys of existing ones. Raises ValueError if
+    python-stretch is not installed: its version is in the key of every view, with or without a pitch shift.
     """
     depends_on = {
         "content": content_sha256,
@@ -90,17 +91,17 @@ def _versions() -> dict[str, str]:
 
 
 def length_after(num_samples: int, effects: Effects) -> int:
-    """Samples that `apply` returns for a waveform of `num_samples`: only speed changes their number."""
+    """Samples that `apply` returns for a waveform of `num_samples`: only speed changes the number."""
     if effects.speed is None:
         return num_samples
     return resampled_length(num_samples, _thousandths(effects.speed), _SPEED_STEPS)
 
 
 def apply(waveform: Waveform, sample_rate: int, effects: Effects) -> Waveform:
-    """The waveform with the effects, `length_after` samples long; channels stay channels.
+    """The waveform with the effects, `length_after` samples long, with the same channels.
 
     All channels have the same speed, pitch shift and added noise, so equal channels stay equal. Levels are
-    measured over all of them. A silent waveform has no signal-to-noise ratio: it is given no such noise.
+    measured over all of them. A silent waveform has no signal-to-noise ratio, so it gets no such noise.
     """
     channels = waveform if waveform.ndim == 2 else waveform[:, None]
     if effects.speed is not None:
@@ -119,13 +120,13 @@ def _thousandths(speed: float) -> int:
 
 
 def _speed(channels: Waveform, speed: float) -> Waveform:
-    """As if the recording had been made at `speed` times its rate: the way of Kaldi's speed perturbation."""
+    """Resample as if recorded at `speed` times the rate, like Kaldi's speed perturbation."""
     return resample(channels, _thousandths(speed), _SPEED_STEPS)
 
 
 def _pitch(channels: Waveform, sample_rate: int, semitones: float) -> Waveform:
-    """Signalsmith Stretch at constant length; it makes up for its own latency."""
-    # A seed, though nothing is drawn at constant length: its default is a random one.
+    """Signalsmith Stretch at constant length; it compensates for its own latency."""
+    # Although nothing is drawn at constant length, give a seed: the default is random.
     stretch = import_stretch("pitch")(0)
     stretch.preset(channels.shape[1], sample_rate)
     stretch.setTransposeSemitones(semitones)
@@ -134,14 +135,14 @@ def _pitch(channels: Waveform, sample_rate: int, semitones: float) -> Waveform:
 
 
 def import_stretch(field: str) -> Any:
-    """The class that shifts pitches. ValueError where it is not installed, and `field` asks for it."""
+    """The class that shifts pitches, for `field`. ValueError if it is not installed."""
     with needed(field, "python-stretch"):
         from python_stretch.Signalsmith import Stretch
     return Stretch
 
 
 def _at_snr(channels: Waveform, snr_db: float, color: str, seed: int) -> Waveform:
-    """With noise, so that the mean powers of the whole recording and of the noise are `snr_db` apart."""
+    """Add noise whose mean power is `snr_db` below that of the whole recording."""
     power = float(np.square(channels, dtype=np.float64).mean()) if channels.size else 0.0
     if power == 0:
         return channels

@@ -1,6 +1,7 @@
 """Whether an audio file holds all the bytes that its own headers promise.
 
-libsndfile reads a WAV or OGG file that was cut short without a word, so the container is checked here first.
+libsndfile reads a WAV or OGG file that was cut short without an error, so the container is checked here
+first.
 """
 
 import struct
@@ -15,7 +16,7 @@ class _Chunks(NamedTuple):
 
     first: int  # where the first chunk starts
     id_bytes: int
-    size_format: str  # of struct
+    size_format: str  # for struct
     data_id: bytes
     align: int
     size_counts_header: bool = False
@@ -29,15 +30,15 @@ _LAYOUTS = {
     b"caff": _Chunks(8, 4, ">Q", b"data", 1),
     b"riff": _Chunks(40, 16, "<Q", b"data", 8, True),  # Sony Wave64
 }
-# Other things than audio come in these wrappers (AVI, 8SVX): leave those to the decoder's judgement.
+# These wrappers may hold other data than audio (AVI, 8SVX): leave those to the decoder.
 _WAVE = (b"WAVE",)
 _FORMS = {b"RIFF": _WAVE, b"RIFX": _WAVE, b"RF64": _WAVE, b"FORM": (b"AIFF", b"AIFC")}
 
 
 def missing_bytes(data: bytes) -> str | None:
-    """What of an audio file's promised content is not there, in words; None when nothing is known to miss.
+    """What is missing of an audio file's promised content, in words; None if nothing is known to be missing.
 
-    Covers WAV (RIFF, RIFX, RF64), AIFF, CAF, Wave64, AU and OGG. FLAC and MP3 tell only by decoding.
+    Covers WAV (RIFF, RIFX, RF64), AIFF, CAF, Wave64, AU and OGG. FLAC and MP3 must be decoded to see.
     """
     magic = data[:4]
     if magic == b"OggS":

@@ -1,4 +1,4 @@
-"""Audio bytes to float32 waveforms at a wanted rate, and one error type for what cannot be used."""
+"""Audio bytes to float32 waveforms at a wanted rate, and one error type for unusable files."""
 
 import hashlib
 import io
@@ -23,15 +23,15 @@ Reason = Literal[
 ]  # fmt: skip
 REASONS: tuple[str, ...] = get_args(Reason)
 
-# In the stores' fingerprints: raise it when decoding or resampling alters the numbers.
+# In the stores' fingerprints: increase it if a change to decoding or resampling alters the numbers.
 AUDIO_VERSION = 1
-_UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) when a stream does not say its length
+_UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) if a stream does not state its length
 # Samples in a frame of MPEG-1 and of MPEG-2; some encoders count the frame that holds the count itself.
 _MP3_FRAME = (1152, 576)
 
 
 class BadAudio(ValueError):
-    """A file that cannot be used. `reason` is one of REASONS, `detail` says it in words."""
+    """A file that cannot be used. `reason` is one of REASONS, `detail` explains it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -51,7 +51,7 @@ def read_bytes(path: str | Path) -> bytes:
         data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
-    except StoreError as error:  # names the URL itself
+    except StoreError as error:  # the message names the URL
         raise BadAudio("missing", str(error)) from None
     if not data:
         raise BadAudio("empty", f"{path}: 0 bytes")
@@ -64,15 +64,15 @@ def decode(
     max_duration_s: float | None = None,
     channels: int = 1,
 ) -> tuple[Waveform, int]:
-    """Decode WAV, FLAC, OGG, MP3 or whatever else libsndfile reads.
+    """Decode WAV, FLAC, OGG, MP3 and other formats that libsndfile reads.
 
     channels: 1 averages the file's channels; 2 keeps stereo, and gives both sides the average of any other
-    number of channels, for nothing says which of them are left and right.
+    number of channels, because nothing says which of them are left and right.
 
     Returns the waveform, (samples,) or (samples, 2), and its rate in Hz. Integer formats span [-1, 1); floats
-    are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio of a
-    duration in [min_duration_s, max_duration_s]. Too long a file is refused from its header, before it is
-    decoded.
+    are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio with
+    a duration in [min_duration_s, max_duration_s]. A file that is too long is refused from its header, before
+    it is decoded.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
@@ -108,7 +108,7 @@ def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
     try:
         file = soundfile.SoundFile(_in_memory(data), closefd=True)
     except soundfile.LibsndfileError as error:
-        # A FLAC stream that cannot be opened is one whose header is cut: its first bytes say it is FLAC.
+        # If a FLAC stream cannot be opened, its header is cut: the first bytes say that it is FLAC.
         reason: Reason = "truncated" if data[:4] == b"fLaC" else "not_audio"
         raise BadAudio(reason, _words(error)) from None
     with file:
@@ -117,7 +117,7 @@ def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
             promised = None
         if promised is not None:
             _check_not_too_long(promised / file.samplerate, max_duration_s)
-        # Some codecs (GSM 6.10) cannot seek; soundfile then wants the number of frames, as the header has it.
+        # Some codecs (GSM 6.10) cannot seek; soundfile then needs the number of frames from the header.
         frames = -1 if file.seekable() else file.frames
         try:
             samples = file.read(frames, dtype="float32", always_2d=True)
@@ -130,16 +130,16 @@ def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
 
 
 def _in_memory(data: bytes) -> int | io.BytesIO:
-    """The bytes as a file: an anonymous one of the system's, where it has such (Linux).
+    """The bytes as a file: an anonymous one of the operating system, if it has them (Linux).
 
-    libsndfile reads that by itself. From a Python object it reads by calling back, and each call needs the
-    interpreter's lock: threads that decode side by side were no faster than one.
+    libsndfile reads it directly. It reads a Python object by calling back, and each call needs the
+    interpreter lock: decoding in parallel threads was then no faster than in one.
     """
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
     try:
         descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
-    except OSError:  # forbidden here, or too many files are open
+    except OSError:  # not permitted, or too many open files
         return io.BytesIO(data)
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -186,7 +186,7 @@ def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
         return waveform
     divisor = gcd(rate_in, rate_out)
     resampled = soxr.resample(waveform, rate_in // divisor, rate_out // divisor, quality="HQ")
-    # soxr rounds the length its own way, by a sample at most; the plan of a store needs it to be known.
+    # soxr rounds the length differently, by at most a sample; a store's plan needs the exact length.
     if len(resampled) < length:
         resampled = np.pad(resampled, [(0, length - len(resampled)), *[(0, 0)] * (waveform.ndim - 1)])
     return np.ascontiguousarray(resampled[:length], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Single files at a local path or a URL that fsspec knows: their bytes, and putting them in place whole."""
+"""Single files at a local path or a URL that fsspec knows: reading, and writing them whole."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ __all__ = ["absolute", "beside", "is_url", "read_file", "write_if_changed"]
 
 
 def read_file(path: str | Path) -> bytes:
-    """All bytes of a file. OSError when it cannot be read; ValueError when its server does not answer."""
+    """All bytes of a file. OSError if it cannot be read; ValueError if its server does not answer."""
     storage, name = split(path)
     return storage.read(name)
 
 
 def write_if_changed(path: str | Path, data: bytes) -> bool:
-    """Put `data` at `path` in one step, unless it is there already; returns whether it was written."""
+    """Write `data` to `path` in one step, unless it has these bytes already; returns whether it did."""
     storage, name = split(path)
     try:
         if storage.read(name) == data:
@@ -26,11 +26,11 @@ def write_if_changed(path: str | Path, data: bytes) -> bool:
 
 
 def beside(path: str | Path, name: str) -> str:
-    """The file called `name` in the folder, or under the URL, that `path` lies in."""
+    """The file called `name` in the folder, or under the URL, of `path`."""
     folder, slash, _ = str(path).rpartition("/")
     return f"{folder}{slash}{name}"
 
 
 def absolute(path: str | Path) -> str:
-    """The path as other processes, with working folders of their own, find it; a URL as it is."""
+    """The absolute path, for processes with other working directories; a URL as it is."""
     return str(path) if is_url(path) else str(Path(path).absolute())

@@ -1,6 +1,6 @@
-"""Backbones: items in, frames out. Each kind is one module here, its config beside it.
+"""Backbones: items in, frames out. Each kind is one module here, with its config.
 
-`load_backbone` reads a config, `build_backbone` makes the backbone of it.
+`load_backbone` reads a config, `build_backbone` builds the backbone from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ __all__ = [
     "BACKBONES", "Backbone", "BackboneConfig", "Frames", "build_backbone", "load_backbone", "parse_backbone",
 ]  # fmt: skip
 
-# By kind; the module of one is imported when a config asks for it.
+# By kind; a module is imported when a config asks for it.
 BACKBONES = {
     "fbank": "stillwave.pipeline.backbones.fbank:Fbank",
     "wav2vec2": "stillwave.pipeline.backbones.wav2vec2:Wav2Vec2",
@@ -35,15 +35,15 @@ BACKBONES = {
 
 
 def load_backbone(path: str | Path, overrides: Sequence[str] = ()) -> BackboneConfig:
-    """The config in a YAML file of the user's own, with `-S` overrides; see `config.base.load_config`."""
+    """The config in a user's YAML file, with `-S` overrides; see `config.base.load_config`."""
     return parse_backbone(read_config(path, overrides), str(path), trusted=True)
 
 
 def parse_backbone(data: Mapping[str, Any], where: str, *, trusted: bool) -> BackboneConfig:
-    """The config of the class that its `kind` names, or with `kind: custom` its `class`.
+    """Parse a config with the class of its `kind`, or of its `class` with `kind: custom`.
 
-    where: what an error calls it. trusted: whether the user wrote it, or vouches for it. Other configs, such
-    as one that came with a run, may neither run code that is not ours nor download anything.
+    where: its name in errors. trusted: whether the user wrote it, or trusts it. Other configs, such as one
+    that came with a run, may neither run code from outside Stillwave nor download anything.
     Raises ConfigError.
     """
     kind = data.get("kind")
@@ -62,7 +62,7 @@ def parse_backbone(data: Mapping[str, Any], where: str, *, trusted: bool) -> Bac
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone of `config`: frozen, in eval mode, on the CPU. ValueError where it has no weights."""
+    """The backbone of `config`: frozen, in eval mode, on the CPU. ValueError if there are no weights."""
     path = config.class_path if isinstance(config, CustomConfig) else BACKBONES[config.kind]
     backbone: Backbone = imported(path, "class")(config)
     return backbone.eval().requires_grad_(False)
@@ -89,4 +89,4 @@ def _class_of(data: Mapping[str, Any], where: str) -> type[Backbone]:
 
 
 def _refused(where: str, reason: str) -> ConfigError:
-    return ConfigError(f"{where}: {reason}. Otherwise name a folder of your own configs with --backbones")
+    return ConfigError(f"{where}: {reason}. Otherwise give a folder with your own configs, with --backbones")

@@ -17,9 +17,9 @@ from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_t
 from stillwave.pipeline.backbones.weights import read_json
 
 GPU_WINDOWS_AT_ONCE = 32
-WINDOWS_AT_ONCE = 8  # a short clip fills a window too, so frames per batch alone would not bound memory
+WINDOWS_AT_ONCE = 8  # a short clip fills a window, too, so limiting frames per batch would not bound memory
 
-# True geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
+# The real geometry at every size: 1024 mel frames of 128 bands in 101 x 12 patches.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192,
@@ -27,15 +27,15 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {},
 }  # fmt: skip
 
-# As transformers' ASTFeatureExtractor where no preprocessor_config.json says otherwise: AudioSet's moments.
+# The defaults of transformers' ASTFeatureExtractor, without a preprocessor_config.json: AudioSet's moments.
 MEAN, STD = -4.2677393, 4.5689974
 
 
 class AstConfig(PretrainedConfig):
-    """Audio Spectrogram Transformer; longer audio in windows of the model's own length.
+    """Audio Spectrogram Transformer; longer audio is cut into windows of the model's length.
 
-    frequency: a frame is one step in time of 12 patches, one above the other: their `mean` (768 numbers in
-        the base size), or `concat`, low frequencies first (9216 numbers).
+    frequency: a frame is a time step with 12 patches along frequency: their `mean` (768 numbers in the base
+        size), or `concat`, low frequencies first (9216 numbers).
     """
 
     kind: Literal["ast"]
@@ -45,7 +45,7 @@ class AstConfig(PretrainedConfig):
 
 
 class AstFbank(Fbank):
-    """What AST was trained on: Kaldi's filter bank, but samples in [-1, 1], and a hann window as it is."""
+    """What AST was trained on: Kaldi's filter bank, but samples in [-1, 1], and a plain Hann window."""
 
     scale = 1.0
     hann_power = 1.0
@@ -53,12 +53,12 @@ class AstFbank(Fbank):
 
 
 class Ast(TransformerBackbone):
-    """Hidden states of an Audio Spectrogram Transformer, one frame per step in time of its patches.
+    """Hidden states of an Audio Spectrogram Transformer, one frame per time step of its patches.
 
     The model takes 1024 mel frames (10.24 s) and makes 101 steps of 12 patches, each 16 mel frames wide, one
     every 10. Windows start 1010 mel frames apart, so that step k of window w is step 101 * w + k of the clip:
-    one every 100 ms throughout, none missing, none double. Windows share 14 mel frames and nothing else.
-    The last one is padded as transformers pads a short clip, with a mel energy of 0 before normalisation
+    one every 100 ms, none missing, none repeated. Windows share only 14 mel frames.
+    The last window is padded as transformers pads a short clip, with a mel energy of 0 before normalisation
     (0.467 after), which the model attends to. A step counts when its patches lie within the clip; a clip
     shorter than a patch (2800 samples) gives one step. The two special tokens are left out.
     """
@@ -103,14 +103,14 @@ class Ast(TransformerBackbone):
         if torch.compiler.is_exporting():
             return self._forward_one(batch, lengths)
         counts = [self.num_frames(length) for length in lengths.tolist()]
-        most = -(-max(counts) // self.num_steps)  # windows of an item
+        most = -(-max(counts) // self.num_steps)  # the most windows of an item
         used = [most * row + i for row, n in enumerate(counts) for i in range(-(-n // self.num_steps))]
         places = send(torch.tensor(used), batch.device)
         with compute_in("fp32", batch.device):
             mels, num_mels = self.mel(batch, self.checked(lengths, batch.device))
             windows = self._windows(zero_padding(mels, num_mels), most).flatten(0, 1)[places]
         with compute_in(self.config.precision, batch.device):
-            # Items meet in one list of windows, and each window is encoded as if it were alone.
+            # All items' windows form one list, and each window is encoded independently.
             at_once = WINDOWS_AT_ONCE if on_host(batch) else GPU_WINDOWS_AT_ONCE
             encoded = torch.cat([self._encode(part) for part in windows.split(at_once)])
         frames = encoded.new_zeros(len(counts) * most, *encoded.shape[1:]).index_copy(0, places, encoded)
@@ -118,7 +118,7 @@ class Ast(TransformerBackbone):
         return Frames(frames, send(torch.tensor(counts), batch.device))
 
     def _forward_one(self, batch: Tensor, lengths: Tensor) -> Frames:
-        """`forward` of one item, all of it valid, without a loop: what an exported graph does."""
+        """`forward` of one item without padding, without a loop: for exported graphs."""
         count = self.num_frames(batch.shape[1])
         windows = self._windows(self.mel(batch, lengths).values, (count - 1) // self.num_steps + 1)
         encoded = self._encode(windows[0])
@@ -146,7 +146,7 @@ class Ast(TransformerBackbone):
         return select_layers(states, self.layers)
 
     def _pool(self, tokens: Tensor) -> Tensor:
-        """(windows, 2 + bands * steps, size) -> (windows, steps, dim): bands averaged or side by side."""
+        """(windows, 2 + bands * steps, size) -> (windows, steps, dim): bands averaged or concatenated."""
         patches = tokens[:, 2:].float().unflatten(1, (self.num_bands, self.num_steps))
         pooled: Tensor = patches.mean(1) if self.mean_over_bands else patches.transpose(1, 2).flatten(2)
         return pooled

@@ -1,4 +1,4 @@
-"""The contract every backbone keeps: items in, frames out, the same frames whatever the batch."""
+"""The contract of every backbone: items in, frames out, independent of the batch."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Frames(NamedTuple):
     """Frame-level embeddings of a batch.
 
     values: (batch, frames, dim), or (batch, frames, layers, dim) when several layers are kept.
-    lengths: (batch,) int64 on the same device, valid frames per item. What lies beyond is unspecified.
+    lengths: (batch,) int64 on the same device, valid frames per item. Values beyond are unspecified.
     """
 
     values: Tensor
@@ -32,32 +32,32 @@ class Backbone(nn.Module):
     is in its batch (worst relative error 1e-5 in fp32).
     """
 
-    config_type: ClassVar[type[BackboneConfig]]  # of the fields that its YAML has
-    config: BackboneConfig  # what it was built from: an object of `config_type`, its only argument
+    config_type: ClassVar[type[BackboneConfig]]  # with the fields of its YAML
+    config: BackboneConfig  # an object of `config_type`, the only argument of the constructor
     modality: ClassVar[Literal["audio", "text"]]
     libraries: tuple[str, ...] = ("torch",)  # installed packages whose versions the numbers depend on
-    version: ClassVar[int]  # raise it when a code change alters the numbers: it is in the fingerprint
-    concurrent: ClassVar[bool] = True  # whether several threads may be in it at once
+    version: ClassVar[int]  # increase it if a code change alters the numbers: it is in the fingerprint
+    concurrent: ClassVar[bool] = True  # whether several threads may use it at once
     dim: int
     num_layers: int = 1  # layers stored per frame; 1 means frames are (frames, dim)
     sample_rate: int | None = None  # Hz; None for text
-    channels: int = 1  # of audio: 1, or 2 for waveforms of (samples, 2)
+    channels: int = 1  # for audio: 1, or 2 for waveforms (samples, 2)
     hop_length: float  # samples between the centres of two frames; audio only
     first_centre: float  # the sample at the centre of frame 0; audio only
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Of one frame: (dim,), or (layers, dim) when several layers are kept."""
+        """Shape of one frame: (dim,), or (layers, dim) if several layers are kept."""
         return (self.num_layers, self.dim) if self.num_layers > 1 else (self.dim,)
 
     def num_frames(self, length: int) -> int:
-        """Frames made of `length` samples (audio) or tokens (text); 0 when it is too short for one."""
+        """Number of frames for `length` samples (audio) or tokens (text); 0 if that is too short for one."""
         raise NotImplementedError
 
     def shortest(self, num_frames: int = 1) -> int:
-        """The least samples or tokens that give `num_frames` frames.
+        """The fewest samples or tokens that give `num_frames` frames.
 
-        Of a backbone that makes one clip of every item, and fewer frames than that: what gives all of them.
+        For a backbone that makes a fixed clip of every item, with fewer frames: what gives all of them.
         """
         length = 1
         while (found := self.num_frames(length)) < num_frames and length < 2**24:
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of one text, special tokens included. Text backbones only.
 
-        ValueError, worded as a reason, for a text that the config says not to encode.
+        ValueError, worded as a reason, for a text that the config excludes.
         """
         raise NotImplementedError
 
@@ -83,22 +83,22 @@ class Backbone(nn.Module):
 
         batch: (batch, samples) float32 in [-1, 1] at `sample_rate`, with `channels` 2 (batch, samples, 2);
             or (batch, tokens) int64.
-        lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame. On
-            the host, even where the batch is on a GPU: then the backbone plans by them without waiting for
-            the GPU. On the GPU they work as well.
+        lengths: (batch,) int64, valid samples (per channel) or tokens per item, each enough for a frame. They
+            are on the host, even if the batch is on a GPU, so that the backbone can use them for planning
+            without waiting for the GPU. On the GPU they work as well.
         """
         raise NotImplementedError
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """Modules from input to frames: the front end first, then one stage per layer, the last one on top.
 
-        What fine-tuning counts layers by. Every parameter that the frames depend on is in exactly one stage;
-        those of layers above the last one kept are in none.
+        Fine-tuning counts layers by these. Every parameter that the frames depend on is in exactly one stage;
+        parameters of layers above the last one kept are in none.
         """
         return [[*self.children()]]
 
     def checked(self, lengths: Tensor, device: torch.device) -> Tensor:
-        """The lengths on `device`. ValueError where the host sees that an item is too short for a frame."""
+        """The lengths on `device`. ValueError if the host can see that an item is too short for a frame."""
         if on_host(lengths) and self.num_frames(least := int(lengths.min())) < 1:
             raise ValueError(
                 f"an item of {least} samples is too short for one frame: leave out items "
@@ -107,14 +107,14 @@ class Backbone(nn.Module):
         return send(lengths, device)
 
     def hold_weights(self, precision: str) -> None:
-        """Make the weights ready for many frozen batches; the frames stay: see numerics.hold_weights."""
+        """Prepare the weights for many frozen batches; frames do not change: see numerics.hold_weights."""
         hold_weights(self, precision)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the numbers depend on, JSON-ready and the same in every process.
 
         kind, version, config (fields that change numbers) and weights (sha256 of what is loaded, or None);
-        a subclass adds what else there is, such as `preprocessing`. Hashes the weights at each call.
+        a subclass adds more, such as `preprocessing`. Hashes the weights at each call.
         """
         return {
             "kind": self.config.kind,

@@ -13,7 +13,7 @@ from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, WaveformB
 from stillwave.pipeline.backbones.weights import random_weights
 
 LOWEST_HZ = 60.0
-HIGHEST = 0.95  # of the half of the sample rate, where the highest band ends
+HIGHEST = 0.95  # upper end of the highest band, as a fraction of half the sample rate
 
 
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -22,14 +22,14 @@ Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class Cnn1dConfig(BackboneConfig):
     """Convolutions of the raw waveform, each with batch norm, ReLU, max pooling and dropout.
 
-    precision: of the forward pass. sample_rate: Hz.
+    precision: for the forward pass. sample_rate: Hz.
     channels, kernel_sizes, strides, pools: one per layer. A pool of n keeps the largest of every n frames.
-    dropout: of whole channels, after each layer, while training.
+    dropout: drops whole channels after each layer, in training.
     clip_s: seconds that every item is cut to, from its start, or padded to with silence, so that all have the
-        same number of frames; null: each has the frames of its own length.
-    filters: how the first layer starts: as `random` weights, or as band-pass filters along the `mel` scale,
-        which on speech saves it most of what there is to learn.
-    seed: of the weights; there are no others, until `finetune` has trained them.
+        same number of frames; null: the number of frames follows the item's length.
+    filters: initial weights of the first layer: `random`, or band-pass filters along the `mel` scale, which
+        on speech saves it most of what there is to learn.
+    seed: for the initial weights, which only `finetune` changes.
     """
 
     kind: Literal["cnn1d"]
@@ -57,7 +57,7 @@ class Cnn1dConfig(BackboneConfig):
 class Cnn1d(WaveformBackbone):
     """Layers of convolution -> batch norm -> ReLU -> max pooling -> channel dropout, over samples.
 
-    Weights start as He et al. (arXiv 1502.01852) draw them: the scale of a waveform lasts through all layers,
+    Weights start as in He et al. (arXiv 1502.01852), so a waveform keeps its scale through all layers,
     trained or not.
     """
 
@@ -115,12 +115,12 @@ class Layer(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
 
     def num_frames(self, length: int) -> int:
-        """Frames out of so many in; the last ones that do not fill a pool are left out."""
+        """Frames out for frames in; the last ones that do not fill a pool are dropped."""
         return convolved(length, self.kernel_size, self.stride, self.padding) // self.pool
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(batch, inputs, time), lengths (batch,) or None for all of it -> (batch, outputs, frames), its."""
-        # A lone item is padded with zeros by the convolution; so are those that are shorter than their batch.
+        # The convolution pads a single item with zeros; do the same for items shorter than their batch.
         x = self.conv(zero_time(x, lengths))
         if lengths is not None:
             spans = lengths + 2 * self.padding - self.kernel_size
@@ -137,16 +137,16 @@ def _layers(config: Cnn1dConfig) -> nn.ModuleList:
     layers = [Layer(n, *size, config.dropout) for n, size in zip(inputs, sizes, strict=False)]
     if config.filters == "mel":
         filters = band_filters(config.channels[0], config.kernel_sizes[0], config.sample_rate)
-        # As strong as those that He et al. draw.
+        # The same scale as in He et al.
         layers[0].conv.weight.data = math.sqrt(2) * filters[:, None]
     return nn.ModuleList(layers)
 
 
 def band_filters(count: int, kernel_size: int, sample_rate: int) -> Tensor:
-    """(count, kernel_size): windowed cosines, one per band, of random phase and unit energy.
+    """(count, kernel_size): windowed cosines, one per band, with random phase and unit energy.
 
-    Centres are equally far apart on the mel scale (2595 log10(1 + f / 700)); a band is as wide as its
-    neighbours are far, but no narrower than the kernel allows. The windows are Gaussian, the filters those of
+    Centres are equally spaced on the mel scale (2595 log10(1 + f / 700)); a band is as wide as the distance
+    to its neighbours, but no narrower than the kernel allows. The windows are Gaussian, the filters those of
     Gabor, as learnable front ends start (Zeghidour et al., "LEAF", ICLR 2021). Phases are torch's draws.
     """
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST * sample_rate / 2))

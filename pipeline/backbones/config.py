@@ -1,4 +1,4 @@
-"""Fields that backbones have in common; each kind's own are in its module."""
+"""Fields common to backbones; each kind's own are in its module."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,11 +14,11 @@ Layers = Literal["last", "all"] | Annotated[tuple[int, ...], Field(min_length=1)
 class BackboneConfig(Config):
     """Fields of every backbone.
 
-    storage_dtype: of the frames on disk.
-    max_batch_frames: frames per batch, padding included; bounds memory. `auto` suits the device. Numbers
-        change only as far as the same item differs between batches: 1e-5 in fp32, more in half precision.
-    max_bad_fraction: extraction fails when more than this part of the rows cannot be encoded.
-    views: augmented versions to store beside the clean one; of speech only.
+    storage_dtype: type of the frames on disk.
+    max_batch_frames: frames per batch, including padding; limits memory. `auto` suits the device. Numbers
+        change only as much as an item differs between batches: 1e-5 in fp32, more in half precision.
+    max_bad_fraction: extraction fails if more than this fraction of the rows cannot be encoded.
+    views: augmented versions to store in addition to the clean one; for speech only.
     """
 
     storage_dtype: Literal["float16", "float32"] = "float16"
@@ -29,8 +29,8 @@ class BackboneConfig(Config):
         kind: str  # each class declares these itself: stores have their fields in this order
         precision: Precision
 
-    # Fields that leave the frames as they are, or that the sha256 of the weights stands for; and views, which
-    # enter the key of each view's row instead, so that adding them to a store leaves its clean rows.
+    # Fields that do not change the frames, or that the sha256 of the weights covers; and views, which enter
+    # the key of each view's row instead, so that adding views to a store keeps its clean rows.
     not_in_fingerprint: ClassVar[frozenset[str]] = frozenset(
         {"max_batch_frames", "max_bad_fraction", "views"}
     )
@@ -40,15 +40,15 @@ class BackboneConfig(Config):
         return self.model_dump(mode="json", exclude=set(self.not_in_fingerprint))
 
     def imports(self) -> str:
-        """What the backbone does that runs code which its config names; empty for nothing."""
+        """How the backbone runs code that its config names, in words; empty if it does not."""
         return ""
 
 
 class CustomConfig(BackboneConfig):
-    """Fields of a backbone of your own; its class adds more. See `Use your own backbone`.
+    """Fields of your own backbone; its class adds more. See `Use your own backbone`.
 
-    class: of the backbone, as package.module:Name, from where Python finds it. Importing it runs its code.
-    precision: of the forward pass; fp32, unless the class declares more.
+    class: class of the backbone, as package.module:Name, importable by Python. Importing it runs its code.
+    precision: for the forward pass; fp32, unless the class declares more.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -59,18 +59,18 @@ class CustomConfig(BackboneConfig):
 
 
 class PretrainedConfig(BackboneConfig):
-    """Fields of a backbone that has weights.
+    """Fields of a backbone with weights.
 
-    precision: what the forward pass computes in; frames come out fp32 either way.
-    weights: a hub id, a local folder written by `save_pretrained`, `package:name/folder` for one in an
+    precision: for the forward pass; frames are fp32 either way.
+    weights: a hub id, a local folder written by `save_pretrained`, `package:name/folder` for a folder in an
         installed package, or `random` (seeded, for offline use).
-    sha256: of the file of weights in a folder; another file of that name is then refused.
+    sha256: of the weights file in a folder; any other file of that name is refused.
     revision: branch, tag or commit of the hub id.
-    download: whether the network may be used when the hub id is not in the local cache.
+    download: whether the network may be used if the hub id is not in the local cache.
     layers: `last`, `all`, or indexes; 0 is the input of the first transformer layer, negatives count
-        from the end. Several give (frames, layers, dim).
-    compile: whether torch.compile makes kernels for the model: minutes at first, and last bits may differ.
-    seed, size: of `random` weights only.
+        from the end. Several layers give (frames, layers, dim).
+    compile: whether to use torch.compile: takes minutes at first, and last bits may differ.
+    seed, size: for `random` weights only.
     """
 
     precision: Precision = "fp32"

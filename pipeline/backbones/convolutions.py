@@ -1,4 +1,4 @@
-"""What the convolutional encoders of raw waveforms share: their lengths, clips, and norms over a batch."""
+"""Shared parts of the convolutional encoders of raw waveforms: lengths, clips, and norms over a batch."""
 
 from typing import Any
 
@@ -11,10 +11,11 @@ from stillwave.pipeline.backbones.numerics import compute_in
 
 
 class WaveformBackbone(Backbone):
-    """An encoder of waveforms of any length or, with `clip_s`, of clips that all have that length.
+    """An encoder of waveforms of any length or, with `clip_s`, of clips of that length.
 
-    With it every item that is not empty is a clip, silence included, and gives the same number of frames.
-    Without, items keep their lengths: batch norm's statistics, averages and attention are of valid frames.
+    With `clip_s`, every item that is not empty becomes a clip, even silence, and gives the same number of
+    frames.
+    Without, items keep their lengths: batch norm's statistics, averages and attention use valid frames only.
     """
 
     config: Any
@@ -33,7 +34,7 @@ class WaveformBackbone(Backbone):
         raise NotImplementedError
 
     def frames_of(self, length: int) -> int:
-        """Frames that are made of so many samples."""
+        """Frames for so many samples."""
         raise NotImplementedError
 
     def num_frames(self, length: int) -> int:
@@ -53,33 +54,33 @@ class WaveformBackbone(Backbone):
 
 
 def convolved(length: int, kernel_size: int, stride: int, padding: int) -> int:
-    """Frames that a convolution, or a pooling, makes of `length`; 0 where its kernel does not fit in."""
+    """Output frames of a convolution, or a pooling, for `length`; 0 if its kernel does not fit in."""
     return max(0, (length + 2 * padding - kernel_size) // stride + 1)
 
 
 def fit_clip(batch: Tensor, size: int) -> Tensor:
-    """Cut off what is behind `size` samples of a zero-padded (batch, samples), or pad up to it."""
-    if torch.compiler.is_exporting():  # a graph either pads or cuts, whatever it was exported with
+    """Cut a zero-padded (batch, samples) to `size` samples, or pad it to them."""
+    if torch.compiler.is_exporting():  # otherwise a graph would only pad or only cut, as the example did
         return nn.functional.pad(batch, (0, size))[:, :size]
     return nn.functional.pad(batch, (0, size - batch.shape[1]))
 
 
 def zero_time(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Zero (batch, channels, time) behind the lengths (batch,); None means that all of it is valid."""
+    """Zero (batch, channels, time) beyond the lengths (batch,); None means that all of it is valid."""
     return x if lengths is None else torch.where(valid_mask(lengths, x.shape[2])[:, None], x, 0)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose statistics, while training, are those of the valid frames alone.
+    """Batch normalisation whose statistics, in training, use only valid frames.
 
-    With those of padding, a clip would be normalised by how much longer its neighbours are. As torch's in all
-    else: population variance for the batch, n - 1 for the running one.
+    If padding counted, a clip would be normalised by how much longer its neighbours are. Otherwise as in
+    torch: population variance for the batch, n - 1 for the running one.
     """
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """(batch, channels, time), lengths (batch,) -> the same shape; None means that all of it is valid.
 
-        What comes back beyond a length is finite where it was, and means nothing.
+        Values beyond a length stay finite if they were, but are meaningless.
         """
         if lengths is None or not self.training:
             normed: Tensor = super().forward(x)

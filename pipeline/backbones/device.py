@@ -1,4 +1,4 @@
-"""Which device the tensors live on, and how they get there."""
+"""Choosing a device, and moving tensors to it."""
 
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU, else Apple's (mps), else the CPU. ValueError for one that is missing."""
+    """`auto` is the first CUDA GPU, else Apple's (mps), else the CPU. ValueError if the device is missing."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -43,8 +43,8 @@ def place(module: Module, device: torch.device) -> Module:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`: to a CUDA GPU through pinned memory, without waiting for the copy.
+    """Copy a host tensor to `device`: to a CUDA GPU through pinned memory, without waiting for the copy.
 
-    torch keeps pinned blocks that are no longer used for the next ones.
+    torch reuses pinned blocks that are no longer needed.
     """
     return send(tensor.pin_memory() if device.type == "cuda" else tensor, device)

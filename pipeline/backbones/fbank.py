@@ -10,7 +10,7 @@ from stillwave.heads.devices import send
 from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import BackboneConfig
 
-LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence meets it
+LOG_FLOOR = 1e-10  # below the quantisation noise of 16-bit audio, so only digital silence reaches it
 KALDI_LOG_FLOOR = torch.finfo(torch.float32).eps
 PREEMPHASIS = 0.97
 DELTA_REACH = 2  # frames on either side of the regression
@@ -19,12 +19,12 @@ DELTA_REACH = 2  # frames on either side of the regression
 class FbankConfig(BackboneConfig):
     """Log-mel filter bank energies with deltas.
 
-    precision: always fp32. sample_rate: Hz. num_mels: filters.
-    window_s, hop_s: seconds that a frame covers, and from one frame to the next.
-    kaldi: as Kaldi's compute-fbank-feats with no dither: 16-bit scale, dc removal, pre-emphasis 0.97,
-        povey window, triangles drawn on the mel scale. Otherwise a plain hann window on [-1, 1].
-    low_hz, high_hz: band limits; no high_hz means half the sample rate.
-    deltas: orders of time derivative appended, each `num_mels` wide.
+    precision: always fp32. sample_rate: Hz. num_mels: number of filters.
+    window_s: seconds per frame. hop_s: seconds from one frame to the next.
+    kaldi: like Kaldi's compute-fbank-feats without dither: 16-bit scale, DC removal, pre-emphasis 0.97,
+        Povey window, triangles drawn on the mel scale. Otherwise a plain Hann window on [-1, 1].
+    low_hz, high_hz: band limits; null high_hz means half the sample rate.
+    deltas: how many orders of time derivatives to append, each `num_mels` wide.
     """
 
     kind: Literal["fbank"]
@@ -55,7 +55,7 @@ class FbankConfig(BackboneConfig):
 
     @property
     def top_hz(self) -> float:
-        """high_hz, or what it is where there is none."""
+        """high_hz, or half the sample rate if it is null."""
         return self.high_hz or self.sample_rate / 2
 
 
@@ -64,16 +64,16 @@ class Fbank(Backbone):
 
     Frame t covers samples [t * hop_length, t * hop_length + window_length): only whole windows count
     (Kaldi's snip_edges), so frames never see padding. The Kaldi option follows Kaldi's feature-fbank.cc
-    and mel-computations.cc; the plain one is the HTK mel scale on the power spectrum of a hann window.
+    and mel-computations.cc; the plain one is the HTK mel scale on the power spectrum with a Hann window.
     """
 
     config_type = FbankConfig
     config: FbankConfig
     modality = "audio"
     version = 1
-    # Of the Kaldi option: a model trained on its own variant of it has a subclass that says so.
+    # For the Kaldi option; a model trained on a variant of it overrides these in a subclass.
     scale: ClassVar[float] = 32768.0  # Kaldi reads 16-bit samples as integers
-    hann_power: ClassVar[float] = 0.85  # the povey window
+    hann_power: ClassVar[float] = 0.85  # the Povey window
     empty_filters: ClassVar[bool] = False  # whether a filter may fall between two bins of the FFT
     hop_length: int
     window: Tensor
@@ -141,7 +141,7 @@ def deltas(frames: Tensor, lengths: Tensor) -> Tensor:
     last = (lengths[:, None] - 1).clamp(min=0)
 
     def shifted(offset: int) -> Tensor:
-        index = (steps + offset).clamp(min=0).minimum(last)  # an item's own edge, not the batch's
+        index = (steps + offset).clamp(min=0).minimum(last)  # the item's own edge, not the batch's
         return frames.gather(1, index[..., None].expand_as(frames))
 
     reach = range(1, DELTA_REACH + 1)
@@ -150,7 +150,7 @@ def deltas(frames: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _window(length: int, kaldi: bool, hann_power: float) -> Tensor:
-    """(length,) float32: a symmetric hann to a power (0.85 is Kaldi's povey window), or a periodic hann."""
+    """(length,) float32: symmetric Hann window to a power (0.85: Kaldi's Povey window), or periodic."""
     window = torch.hann_window(length, periodic=not kaldi, dtype=torch.float64)
     return (window**hann_power if kaldi else window).float()
 
@@ -160,7 +160,7 @@ def _mel_filters(config: FbankConfig, fft_length: int) -> Tensor:
     hz = torch.linspace(0, config.sample_rate / 2, fft_length // 2 + 1, dtype=torch.float64)
     low, high = (_mel(torch.tensor(f, dtype=torch.float64)) for f in (config.low_hz, config.top_hz))
     corners = torch.linspace(float(low), float(high), config.num_mels + 2, dtype=torch.float64)
-    # Kaldi draws the triangles straight on the mel axis and leaves the Nyquist bin out; others in Hz.
+    # Kaldi draws the triangles on the mel axis and leaves out the Nyquist bin; others draw them in Hz.
     axis, corners = (_mel(hz), corners) if config.kaldi else (hz, 700 * torch.expm1(corners / 1127))
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     rising = (axis[:, None] - left) / (centre - left)

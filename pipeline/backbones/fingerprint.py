@@ -1,4 +1,4 @@
-"""What stored frames depend on, beyond the backbone itself."""
+"""What stored frames depend on, in addition to the backbone."""
 
 import json
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from stillwave.pipeline.backbones import Backbone
 
 
 def fingerprint(backbone: Backbone) -> dict[str, Any]:
-    """Everything that a backbone's stored numbers depend on, versions of the libraries included.
+    """Everything that a backbone's stored numbers depend on, including library versions.
 
-    Versions count by major.minor: patch releases do not change numbers on purpose.
+    Only major.minor of a version counts: patch releases do not change numbers on purpose.
     """
     fields = backbone.fingerprint()
     libraries = {name: version(name) for name in backbone.libraries}
@@ -22,11 +22,11 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
         libraries |= {"soxr": version("soxr"), "libsndfile": soundfile.__libsndfile_version__}
         fields["audio_version"] = AUDIO_VERSION
     fields |= {"libraries": {name: ".".join(text.split(".")[:2]) for name, text in libraries.items()}}
-    # As it is read back from a store or a run: a tuple would differ from the list that it is stored as.
+    # As read back from a store or a run: a tuple would differ from the list that JSON makes of it.
     found: dict[str, Any] = json.loads(json.dumps(fields))
     return found
 
 
 def is_of_text(found: Mapping[str, Any]) -> bool:
-    """Whether the frames with this fingerprint are of text: how audio is decoded does not matter to them."""
+    """Whether the fingerprint is of text frames, which do not depend on how audio is decoded."""
     return "audio_version" not in found

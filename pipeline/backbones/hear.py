@@ -1,4 +1,4 @@
-"""Any module that speaks the HEAR API (arXiv 2203.03022) as a backbone."""
+"""Any module with the HEAR API (arXiv 2203.03022) as a backbone."""
 
 import hashlib
 import importlib
@@ -19,21 +19,21 @@ from stillwave.pipeline.backbones.config import BackboneConfig
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import random_weights, weights_sha256
 
-PROBE_S = 4  # seconds of silence that a module's frames are learnt from
+PROBE_S = 4  # seconds of silence for finding a module's frame counts
 
 
 class HearConfig(BackboneConfig):
     """A PyTorch module with `load_model` and `get_timestamp_embeddings` (arXiv 2203.03022).
 
-    precision: always fp32, for the module sees to its own arithmetic.
-    module: its dotted name, such as hearbaseline.wav2vec2. Importing it runs its code.
-    model_file: what is passed to its `load_model`; empty means its own default.
-    max_batch: items of equal length that it may be given at once. More than 1 is for modules known not to
-        mix the items of a batch; the fingerprint has it, for nothing here can tell.
+    precision: always fp32, because the module controls its own arithmetic.
+    module: dotted name, such as hearbaseline.wav2vec2. Importing it runs its code.
+    model_file: passed to its `load_model`; empty means the module's default.
+    max_batch: items of equal length to pass to it at once. Use more than 1 only for modules known not to mix
+        the items of a batch; it is in the fingerprint, because this cannot be checked here.
     """
 
     kind: Literal["hear"]
-    precision: Literal["fp32"] = "fp32"  # a foreign module sees to its own arithmetic
+    precision: Literal["fp32"] = "fp32"  # a third-party module controls its own arithmetic
     module: str = Field(min_length=1)
     model_file: str = ""
     max_batch: int = Field(1, ge=1)
@@ -41,25 +41,25 @@ class HearConfig(BackboneConfig):
     def imports(self) -> str:
         return f"kind hear imports {self.module}"
 
-    # The fingerprint has the file's content in its place.
+    # The fingerprint has the file's content instead.
     not_in_fingerprint = BackboneConfig.not_in_fingerprint | {"model_file"}
 
 
 class Hear(Backbone):
-    """Timestamp embeddings of a HEAR module, its frames as they come.
+    """Timestamp embeddings of a HEAR module, unchanged.
 
-    Items go through it one by one and without padding, so whatever it does with a batch does not show. It
-    does not say how many frames it gives for a length, so that is learnt when it is loaded, from silence of
-    up to 4 s: the lengths at which the 1st to 4th frame appear. Where these are evenly spaced, all further
-    ones are taken to be, and every forward checks it; where they are not, each new length costs a run on
-    silence of that length. Weights that the module draws itself are drawn under a fixed seed.
+    Items are passed one by one and without padding, so its handling of batches does not matter. The API does
+    not say how many frames a length gives, so that is measured at loading, on silence of up to 4 s: the
+    lengths at which the 1st to 4th frame appear. If these are evenly spaced, all further ones are assumed to
+    be, and every forward checks it; if not, each new length costs a run on silence of that length. Weights
+    that the module draws at random are drawn under a fixed seed.
     """
 
     config_type = HearConfig
     config: HearConfig
     modality = "audio"
     version = 1
-    concurrent = False  # nothing says that a foreign module bears it
+    concurrent = False  # a third-party module may not be thread-safe
 
     def __init__(self, config: HearConfig) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class Hear(Backbone):
         arguments = (config.model_file,) if config.model_file else ()
         self.model: Any = random_weights(0, lambda: self.module.load_model(*arguments))
         if isinstance(self.model, nn.Module):
-            self.model.eval()  # before it is probed: a batch norm that trains would take silence in
+            self.model.eval()  # before it is probed: batch norm in training mode would learn from silence
         self.sample_rate: int = int(self.model.sample_rate)
         self.dim = int(self.model.timestamp_embedding_size)
-        self.counts: dict[int, int] = {0: 0}  # samples -> frames, as far as tried
+        self.counts: dict[int, int] = {0: 0}  # samples -> frames, for the lengths tried
         with torch.no_grad():
             embeddings, times = self._run(self._silence(PROBE_S * self.sample_rate))
         self.counts[PROBE_S * self.sample_rate] = count = embeddings.shape[1]
@@ -83,7 +83,7 @@ class Hear(Backbone):
         first_ms, last_ms = float(times[0, 0]), float(times[0, -1])
         self.first_centre = first_ms * self.sample_rate / 1000
         self.hop_length = (last_ms - first_ms) * self.sample_rate / 1000 / (count - 1)
-        # The least samples that give 1, 2, 3 and 4 frames.
+        # The fewest samples that give 1, 2, 3 and 4 frames.
         self.steps = [
             bisect_left(range(PROBE_S * self.sample_rate), k, key=self._count) for k in (1, 2, 3, 4)
         ]
@@ -109,7 +109,7 @@ class Hear(Backbone):
                 if embeddings.shape[1] != self.num_frames(length):
                     raise ValueError(
                         f"HEAR module {self.config.module}: {embeddings.shape[1]} timestamps for an item of "
-                        f"{length} samples; planned were {self.num_frames(length)}, from its counts for "
+                        f"{length} samples; {self.num_frames(length)} were planned, from its counts for "
                         "silence: they must depend on the length alone"
                     )
                 frames.update(zip(part, embeddings, strict=True))
@@ -135,28 +135,28 @@ class Hear(Backbone):
         return embeddings.float(), times
 
     def _count(self, length: int) -> int:
-        """Frames for `length` samples of silence; 0 where the module fails on what is shorter than 4 s."""
+        """Frames for `length` samples of silence; 0 if the module fails on less than 4 s."""
         if length not in self.counts:
             try:
                 with torch.no_grad():
                     embeddings, _ = self._run(self._silence(length))
                 self.counts[length] = embeddings.shape[1]
-            except Exception:  # each module has its own way to say that there is too little for a frame
+            except Exception:  # modules raise different errors for too little audio
                 if length > PROBE_S * self.sample_rate:
                     raise
                 self.counts[length] = 0
         return self.counts[length]
 
     def _silence(self, length: int) -> Tensor:
-        """(1, length) zeros where the model is."""
+        """(1, length) zeros on the model's device."""
         tensors = self.model.state_dict().values() if isinstance(self.model, nn.Module) else ()
         return torch.zeros(1, length, device=next((tensor.device for tensor in tensors), None))
 
     def hold_weights(self, precision: str) -> None:
-        """Nothing: a foreign module sees to its own arithmetic."""
+        """Do nothing: a third-party module controls its own arithmetic."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """The model, the module's file, and its package's version, which stands for what else it imports."""
+        """The model, the module's file, and its package's version, which stands in for its other imports."""
         return {
             "kind": self.config.kind,
             "version": self.version,
@@ -172,7 +172,7 @@ class Hear(Backbone):
 
 
 def _import(name: str) -> ModuleType:
-    """The module `name`; ValueError where there is none, or where it is not a HEAR module."""
+    """The module `name`; ValueError if there is none, or it is not a HEAR module."""
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -182,17 +182,17 @@ def _import(name: str) -> ModuleType:
         ) from error
     missing = [part for part in ("load_model", "get_timestamp_embeddings") if not hasattr(module, part)]
     if missing:
-        raise ValueError(f"`module` {name}: it has no {' and no '.join(missing)}, so it is not a HEAR module")
+        raise ValueError(f"`module` {name}: has no {' and no '.join(missing)}, so it is not a HEAR module")
     return module
 
 
 @cache
 def _packages(top: str) -> dict[str, str]:
-    """Installed packages that have the module `top`, and their versions; looking takes half a second."""
+    """Installed packages that have the module `top`, and their versions; the search takes half a second."""
     return {name: version(name) for name in sorted(set(packages_distributions().get(top, [])))}
 
 
 def _content(path: str) -> str:
-    """sha256 of the file at `path`; where there is none (a folder, a hub's id, nothing) `path` itself."""
+    """sha256 of the file at `path`; if there is none (a folder, a hub id, nothing), `path` itself."""
     file = Path(path)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else path

@@ -29,10 +29,10 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class MbertConfig(PretrainedConfig):
-    """BERT of any language.
+    """Multilingual BERT.
 
-    long_text: what becomes of a text of more tokens than the model has positions (512): `truncate` keeps
-        [CLS], the first tokens and [SEP], and logs it; `quarantine` makes the row an error with a reason.
+    long_text: what to do with a text of more tokens than the model has positions (512): `truncate` keeps
+        [CLS], the first tokens and [SEP], and logs it; `quarantine` lists the row with a reason.
     """
 
     kind: Literal["mbert"]
@@ -43,10 +43,10 @@ class MbertConfig(PretrainedConfig):
 
 
 class WordHashTokenizer:
-    """A stand-in for a vocabulary that cannot be had: words and punctuation marks, hashed into the id range.
+    """A stand-in for a missing vocabulary: words and punctuation marks, hashed into the id range.
 
-    A word's id is its sha256 modulo the ids above the special ones: the same in every process, case kept.
-    Distinct words may collide; with random weights there is nothing to look up anyway.
+    A word's id is its sha256 modulo the ids above the special ones: the same in every process,
+    case-sensitive. Distinct words may collide; with random weights there is nothing to look up anyway.
     """
 
     cls_id, sep_id, first_id = 1, 2, 3  # 0 pads
@@ -63,7 +63,7 @@ class WordHashTokenizer:
 
 
 class HubTokenizer:
-    """The fast tokenizer saved beside the weights; its name is the sha256 of its whole state."""
+    """The fast tokenizer saved with the weights; its name is the sha256 of its whole state."""
 
     def __init__(self, folder: Path, num_embeddings: int) -> None:
         from transformers import AutoTokenizer
@@ -76,7 +76,7 @@ class HubTokenizer:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not self.tokenizer.is_fast:
             raise ValueError(
-                f"`weights` {folder}: no fast tokenizer there; save tokenizer.json beside the weights"
+                f"`weights` {folder}: no fast tokenizer there; save tokenizer.json next to the weights"
             )
         if len(self.tokenizer) > num_embeddings:
             raise ValueError(
@@ -126,7 +126,7 @@ class Mbert(TransformerBackbone):
                 "shorten it, or set `long_text: truncate`"
             )
         self.num_truncated += 1
-        if str(self.num_truncated).strip("0") == "1":  # the 1st, 10th, 100th, ...
+        if str(self.num_truncated).strip("0") == "1":  # log the 1st, 10th, 100th, ...
             log.warning(
                 "%d text(s) cut so far; this one of %d tokens keeps its first %d and [SEP]",
                 self.num_truncated, len(ids), self.max_tokens - 1,
@@ -143,7 +143,8 @@ class Mbert(TransformerBackbone):
         lengths = send(lengths, batch.device)
         mask = valid_mask(lengths, batch.shape[1])
         if not on_host(mask):
-            # As attention takes it: of a plain mask, transformers asks whether all of it is True.
+            # In the form attention takes: for a plain mask, transformers would check whether all of it is
+            # True.
             mask = mask[:, None, None]
         with compute_in(self.config.precision, batch.device):
             output = self.model(input_ids=batch, attention_mask=mask, output_hidden_states=True)

@@ -13,11 +13,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def item_moments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance over each item's own length, in fp32: padding has no say.
+    """Mean and population variance over each item's own length, in fp32, ignoring padding.
 
-    values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Item by item, for
-    that is one pass over the memory, and the very sums that an item alone would get. On a GPU and in an
-    exported graph in one expression, which asks for no length.
+    values: (batch, [channels,] time). Returns two tensors of the same shape with time 1. Computed item by
+    item, because that is one pass over the memory, with exactly the sums that a single item would get. On a
+    GPU and in an exported graph it is one expression, which needs no lengths on the host.
     """
     if not on_host(values):
         return _masked_moments(values.float(), lengths)
@@ -42,7 +42,8 @@ def compute_in(precision: str, device: torch.device) -> Iterator[None]:
     """Run the block in `precision`: fp32 | bf16 | fp16, whatever an outer autocast says.
 
     Half precisions use autocast, so weights stay fp32. On CUDA, fp32 turns off TF32 convolutions (torch has
-    them on): with a 10-bit mantissa and algorithms picked by batch shape, batches would differ.
+    them on): with its 10-bit mantissa and algorithms chosen by batch shape, results would depend on the
+    batch.
     """
     dtype = _DTYPES[precision]
     with ExitStack() as stack:
@@ -55,7 +56,7 @@ def compute_in(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums in the block have one order: their last bits do not depend on the number of threads."""
+    """Sums in the block have a fixed order: their last bits do not depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,11 +66,11 @@ def one_thread() -> Iterator[None]:
 
 
 def hold_weights(module: nn.Module, precision: str, keep: Sequence[nn.Module] = ()) -> None:
-    """Keep the weights of a frozen module's matrix products and convolutions in `precision`, for good.
+    """Keep the weights of a frozen module's matrix products and convolutions in `precision`, permanently.
 
-    Autocast gives the same frames, but casts every weight anew for every batch: a tenth of the time of
+    Autocast gives the same frames, but casts every weight again for every batch: a tenth of the time of
     wav2vec2-base on a CPU. Weight norms are folded for the same reason. Norms and embeddings stay fp32. Take
-    the fingerprint first: it is that of the weights as loaded. keep: parts to leave as they are.
+    the fingerprint first: it covers the weights as loaded. keep: parts to leave unchanged.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d) and part not in keep:

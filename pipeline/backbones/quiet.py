@@ -1,4 +1,4 @@
-"""Other people's libraries, without what they say of their own workings."""
+"""Silencing third-party libraries' logs and warnings."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, no notes below ERROR, and no progress bars of transformers, in the block."""
+    """In the block, no warnings, no log messages below ERROR, and no progress bars from transformers."""
     before = logging.root.manager.disable
     bars = sys.modules.get("transformers.utils.logging")  # not imported for this
     shown = bars is not None and bars.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""What backbones of transformers' models share: where the model is from, and which hidden states are kept."""
+"""Shared parts of backbones on transformers' models: loading the model, and choosing hidden states."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
 
 class TransformerBackbone(Backbone):
-    """Hidden states of a model of `transformers`, those that `layers` of its config names."""
+    """Hidden states of a `transformers` model, those in `layers` of its config."""
 
     config: Any
     libraries = ("torch", "transformers")
-    # The fields of the model's own config that alter numbers without showing in the weights' shapes.
+    # The fields of the model's own config that change numbers but not the weights' shapes.
     architecture_fields: ClassVar[Sequence[str]]
 
     def __init__(self, config: PretrainedConfig, architecture: Any) -> None:
@@ -29,7 +29,7 @@ class TransformerBackbone(Backbone):
         self.dim = architecture.hidden_size
 
     def preprocessing(self) -> dict[str, Any]:
-        """What the fingerprint says of what comes before the model."""
+        """The preprocessing before the model, for the fingerprint."""
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
@@ -46,13 +46,14 @@ def load_transformer(
     unused: tuple[str, ...] = (),
     **options: Any,
 ) -> tuple[Any, Path | None]:
-    """A `transformers` model and the folder it came from, or one of random weights, whose `size` has these.
+    """A `transformers` model and the folder it came from; or one with random weights, with the sizes of its
+    `size`.
 
-    unused: as for `load_pretrained`. options: of `model_class`, where the weights are random.
+    unused: as for `load_pretrained`. options: for `model_class`, if the weights are random.
     """
     if config.weights != "random":
         return load_pretrained(config, model_class, unused)
-    # sdpa is what takes a boolean mask.
+    # sdpa takes a boolean mask.
     architecture = model_class.config_class(**sizes[config.size], attn_implementation="sdpa")
     return random_weights(config.seed, lambda: model_class(architecture, **options)), None
 
@@ -80,7 +81,7 @@ def resolve_layers(layers: Layers, num_layers: int) -> list[int]:
 
 
 def select_layers(states: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
-    """(batch, frames, dim) of the one chosen state, or (batch, frames, layers, dim) of several; fp32."""
+    """(batch, frames, dim) for one chosen state, or (batch, frames, layers, dim) for several; fp32."""
     if len(chosen) == 1:
         return states[chosen[0]].float()
     return torch.stack([states[index].float() for index in chosen], dim=2)

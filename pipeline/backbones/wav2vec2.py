@@ -15,9 +15,9 @@ from stillwave.pipeline.backbones.numerics import compute_in, hold_weights, item
 from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
 from stillwave.pipeline.backbones.weights import read_json
 
-WAVEFORM_EPSILON = 1e-7  # as transformers' Wav2Vec2FeatureExtractor
+WAVEFORM_EPSILON = 1e-7  # as in transformers' Wav2Vec2FeatureExtractor
 
-# True kernels and strides, so 20 ms frames at every size. 'large' is the layer-norm model, as XLS-R is.
+# The real kernels and strides, so 20 ms frames at every size. 'large' is the layer-norm model, like XLS-R.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "conv_dim": (32, 32, 32, 32, 64, 64, 64), "hidden_size": 96, "num_hidden_layers": 3,
@@ -43,9 +43,9 @@ class Wav2Vec2Config(PretrainedConfig):
 class Wav2Vec2(TransformerBackbone):
     """Hidden states of a wav2vec 2.0 encoder, one frame per 320 samples at 16 kHz.
 
-    The convolutions and the encoder are transformers' modules; the loop over them is ours, for theirs lets
+    The convolutions and the encoder are transformers' modules, called by our own loop, because theirs lets
     the first layer's group norm average over padding (relative error 0.4 on the base model). Dropout acts in
-    train mode as published; layer drop and SpecAugment do not exist here.
+    train mode as published; layer drop and SpecAugment are not implemented.
     """
 
     config_type = Wav2Vec2Config
@@ -66,7 +66,7 @@ class Wav2Vec2(TransformerBackbone):
         preprocessor = read_json(folder / "preprocessor_config.json") if folder else {}
         self.do_normalize = bool(preprocessor.get("do_normalize", True))
         self.sample_rate = int(preprocessor.get("sampling_rate", 16000))
-        # Parts, not the whole: heads, adapter and mask embedding stay out of the hash and of the optimiser.
+        # Parts, not the whole: heads, adapter and mask embedding are in neither the hash nor the optimiser.
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder
@@ -92,7 +92,7 @@ class Wav2Vec2(TransformerBackbone):
     def _convolve(self, batch: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, samples) -> (batch, frames, channels) and valid frames per item.
 
-        A valid output frame sees valid inputs only, so nothing but the group norm needs to know lengths.
+        A valid output frame sees valid inputs only, so only the group norm needs lengths.
         """
         hidden = batch[:, None]
         for layer, (kernel, stride) in zip(self.feature_extractor.conv_layers, self.strides, strict=True):
@@ -110,7 +110,7 @@ class Wav2Vec2(TransformerBackbone):
         """(batch, frames, dim) -> the states 0.. up to the last one wanted, each of the same shape."""
         encoder = self.encoder
         stable = self.architecture.do_stable_layer_norm
-        hidden = hidden.masked_fill(~mask[..., None], 0)  # what the positional convolution sees past the end
+        hidden = hidden.masked_fill(~mask[..., None], 0)  # the positional convolution sees beyond the end
         embed = encoder.pos_conv_embed
         hidden = hidden + (_as_matmul(embed, hidden) if frozen_on_a_gpu(hidden) else embed(hidden))
         if not stable:
@@ -133,7 +133,7 @@ class Wav2Vec2(TransformerBackbone):
         return [[self.feature_extractor], before, *layers]
 
     def hold_weights(self, precision: str) -> None:
-        """As the base class; but weights that a norm still scales are rounded after it."""
+        """As in the base class; but weights that a weight norm still scales are rounded after it."""
         first = self.feature_extractor.conv_layers[0]
         normed = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
         hold_weights(self, precision, keep=[first.conv] if normed else [])
@@ -148,9 +148,9 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     waveforms: (batch, samples). lengths: (batch,) valid frames. Returns (batch, channels, frames).
     A channel is a weighted sum of a window's samples, so its mean and variance over time follow from the mean
     and covariance of the windows, 10 and 10 x 10 numbers per item (in fp64: a filter may cancel nearly all
-    of the power). They go into weights of each item's own, and the largest tensor of the model is written
-    once instead of four times: a third of the time of convolving, averaging and scaling in turn. That is what
-    is done on Apple's GPUs, which have no fp64.
+    of the power). They go into per-item weights, and the largest tensor of the model is written once instead
+    of four times: a third of the time of convolving, averaging and scaling separately, as is done on Apple's
+    GPUs, which have no fp64.
     """
     if widest(waveforms.device) != torch.float64:
         return _normed_in_turn(conv, norm, waveforms, lengths)
@@ -160,12 +160,12 @@ def _normed_convolution(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, 
     mean, variance = moments(windows, lengths, weight.double())
     scale = norm.weight * torch.rsqrt(variance.float() + norm.eps)
     shift = norm.bias - mean.float() * scale
-    # A bias of the convolution would be a constant, which the norm takes away again.
+    # A bias of the convolution would be a constant, which the norm removes again.
     return torch.baddbmm(shift[..., None], weight * scale[..., None], windows.transpose(1, 2))
 
 
 def _normed_in_turn(conv: nn.Conv1d, norm: nn.GroupNorm, waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """`_normed_convolution` in fp32, as torch's modules do it, but for padding."""
+    """`_normed_convolution` in fp32, as torch's modules do it, but ignoring padding."""
     hidden = nn.functional.conv1d(waveforms[:, None], conv.weight.float(), stride=conv.stride)
     mean, variance = item_moments(hidden, lengths)
     scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
@@ -195,15 +195,15 @@ def _masked_moments(windows: Tensor, lengths: Tensor, weight: Tensor) -> tuple[T
 
 
 def frozen_on_a_gpu(hidden: Tensor) -> bool:
-    """Whether cuDNN would convolve these, without a gradient: what it is slow in, is then done otherwise."""
+    """Whether cuDNN would run these without a gradient; if so, faster code replaces it."""
     return hidden.is_cuda and not torch.is_grad_enabled()
 
 
 def _channels_last(layer: Any, hidden: Tensor) -> Tensor:
-    """What `layer`, one of the convolutions, makes of (batch, channels, frames), of half precision.
+    """Apply `layer`, one of the convolutions, to (batch, channels, frames) in half precision.
 
-    Tensor cores want channels side by side; cuDNN moves them there and back in each layer, at half the speed
-    (on an H100 1.1 ms against 2.6). So they stay there, from one layer to the next.
+    Tensor cores want channels last; cuDNN converts to that and back in each layer, at half the speed (on an
+    H100 1.1 ms against 2.6). So channels stay last from one layer to the next.
     """
     weight = layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
     hidden = hidden[:, :, None].contiguous(memory_format=torch.channels_last)
@@ -216,9 +216,9 @@ def _channels_last(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def _as_matmul(embed: Any, hidden: Tensor) -> Tensor:
-    """What `embed`, the positional convolution, makes of (batch, frames, dim), by one product for each group.
+    """Apply `embed`, the positional convolution, to (batch, frames, dim), by one matrix product per group.
 
-    cuDNN goes through its 16 groups one after the other, without tensor cores: three quarters of the time of
+    cuDNN computes its 16 groups one after the other, without tensor cores: three quarters of the time of
     wav2vec2-base on an H100.
     """
     conv = embed.conv
@@ -235,7 +235,7 @@ def _as_matmul(embed: Any, hidden: Tensor) -> Tensor:
 
 
 def _geometry(strides: list[tuple[int, int]]) -> tuple[int, float]:
-    """Samples between two frames, and the sample at the centre of the first one's convolutions."""
+    """Samples between two frames, and the sample at the centre of the first frame."""
     hop, seen = 1, 1
     for kernel, stride in strides:
         seen += (kernel - 1) * hop

@@ -1,4 +1,4 @@
-"""Where weights come from: a local folder or the hub's local cache first, the network last, or a seed."""
+"""Where weights come from: a local folder or the hub's local cache first, then the network; or a seed."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.quiet import quiet
 
 SAFE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-# Only where there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
+# Only if there are no safetensors (some old repositories); read by torch's `weights_only` unpickler.
 LEGACY_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-NEMO_WEIGHTS = ("*.nemo",)  # its own config inside
-CTRANSLATE2_WEIGHTS = ("model.bin",)  # as faster-whisper has them
+NEMO_WEIGHTS = ("*.nemo",)  # contains its config
+CTRANSLATE2_WEIGHTS = ("model.bin",)  # the format of faster-whisper
 TRANSFORMERS_WEIGHTS = (SAFE_WEIGHTS, LEGACY_WEIGHTS)
 SIDE_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "special_tokens_map.json")
 
@@ -32,13 +32,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class NotCached(ValueError):
-    """Weights that are not on this machine, where they may not be downloaded."""
+    """The weights are not on this machine, and may not be downloaded."""
 
 
 def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TRANSFORMERS_WEIGHTS) -> Path:
-    """The folder with config.json and weights for `config.source`; the network is asked last.
+    """The folder with config.json and weights for `config.source`; the network is tried last.
 
-    wanted: patterns of weight files, the weights themselves before their index, best kind first.
+    wanted: patterns of weight files, weights before their index, best kind first.
     Raises ValueError naming what was looked for and the remedies.
     """
     name = config.source
@@ -82,25 +82,25 @@ def local_path(name: str, field: str) -> Path:
 
 
 def at_hand(config: PretrainedConfig) -> bool:
-    """Whether the weights can be had without a download; also True where there are none at all."""
+    """Whether the weights are available without a download; also True if there are none at all."""
     if config.weights == "random" or config.source.startswith(PACKAGE):
         return True
     if Path(config.source).expanduser().exists():
         return True
-    if "://" in config.source:  # which torch keeps under its last part
+    if "://" in config.source:  # torch caches it under the last part of the URL
         return (Path(torch.hub.get_dir()) / "checkpoints" / config.source.rpartition("/")[2]).is_file()
     try:
         offline = config.model_copy(update={"download": False})
         find_folder(offline, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
     except NotCached:
         return False
-    except ValueError:  # a folder that is not there, or not a model: building it says so
+    except ValueError:  # the folder is missing or not a model: building it raises the error
         return True
     return True
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`, or an empty one where there is no such file."""
+    """The JSON object at `path`, or an empty one if there is no such file."""
     loaded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return loaded
 
@@ -110,9 +110,9 @@ def load_pretrained(
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
-    unused: prefixes of parameters that may be absent because the backbone never uses them; any other absent
-    parameter is an error, for transformers would make it up. attention: transformers' name of the kernels; a
-    model that has no attention takes `eager` only.
+    unused: prefixes of parameters that may be absent because the backbone never uses them; any other missing
+    parameter is an error, because transformers would initialise it at random. attention: transformers' name
+    of the kernels; a model without attention takes only `eager`.
     """
     folder = find_folder(config)
     found = read_json(folder / "config.json").get("model_type")
@@ -137,13 +137,13 @@ def load_pretrained(
     absent = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
     if absent:
         raise ValueError(
-            f"`weights` {config.source}: {len(absent)} parameters are not in the file, {absent[0]} for one: "
+            f"`weights` {config.source}: {len(absent)} parameters are not in the file, such as {absent[0]}: "
             "it is damaged, or was saved from another architecture"
         )
     return model, folder
 
 
-_DRAWING = threading.RLock()  # the generator is the process's; reentrant, for one model may build another
+_DRAWING = threading.RLock()  # the generator is global; reentrant, because one model may build another
 
 
 def random_weights(seed: int, build: Callable[[], M]) -> M:
@@ -154,7 +154,7 @@ def random_weights(seed: int, build: Callable[[], M]) -> M:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """sha256 over names, dtypes, shapes and bytes of the state dict, in name order: of what was loaded."""
+    """sha256 over names, dtypes, shapes and bytes of the state dict, in name order: as loaded."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -206,21 +206,21 @@ def check_sha256(file: Path, wanted: str | None, where: str) -> None:
 
 
 def hub_is_offline() -> bool:
-    """Whether the environment says to stay off the network."""
+    """Whether the environment forbids the network."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
 
 def no_model(name: str, reason: str, fetch: str, folder: str, what: str = "model") -> str:
-    """The message about weights that are not found, with the remedies."""
+    """The error message for missing weights, with the remedies."""
     return (
         f"`weights` {name}: no {what} found: {reason}. Do one of: "
-        f"(1) where there is a network, {fetch} and copy it over; (2) set `weights` to {folder}; "
+        f"(1) on a machine with network access, {fetch} and copy it here; (2) set `weights` to {folder}; "
         "(3) set `weights: random` to try the pipeline without a trained model"
     )
 
 
 def _missing(config: PretrainedConfig, reason: str) -> str:
     revision = f" --revision {config.revision}" if config.revision else ""
-    fetch = f"fill the cache by `hf download {config.source}{revision}` (older: huggingface-cli download)"
+    fetch = f"fill the cache with `hf download {config.source}{revision}` (older: huggingface-cli download)"
     return no_model(config.source, reason, fetch, config.local_weights)

@@ -1,4 +1,4 @@
-"""The commands that look at what is there: analyze, explore, report."""
+"""The commands that show results: analyze, explore, report."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,14 +17,14 @@ def analyze(
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Its manifest; default: that of RUN, else manifest.parquet above the stores' folder."
+            help="Its manifest; default: RUN's, else manifest.parquet in the folder above the stores."
         ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="A run whose predictions, out of fold, are shown as well.")
+        Path | None, typer.Option(help="A run whose out-of-fold predictions are shown too.")
     ] = None,
     embeddings: Annotated[
-        str | None, typer.Option(help="The folder of the run's stores, if it was moved since.")
+        str | None, typer.Option(help="The folder of the run's stores, if it has moved.")
     ] = None,
     config: AnalysisName = "default",
     device: Device = "auto",
@@ -57,10 +57,10 @@ def explore(
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("reports/explorer.html"),
     audio: Annotated[
         Literal["link", "embed", "none"],
-        typer.Option(help="Play recordings where they lie, from within the page, or not at all."),
+        typer.Option(help="Play recordings from their place, embed them in the page, or leave them out."),
     ] = "link",
 ) -> None:
-    """One page to look around in embeddings, that works offline: points, filters, neighbours, sound."""
+    """Write an offline page to explore embeddings: points, filters, neighbours, sound."""
     with needed("explore", "bokeh"):
         from stillwave.analysis.explorer import write_explorer
 
@@ -77,7 +77,7 @@ def report(
         typer.Option(help="Folder of their evaluations, by run's name; default: OUT's, then RUN/report."),
     ] = None,
 ) -> None:
-    """One page about runs: scores with intervals, paired tests, pictures, tables, curves, settings."""
+    """Write one page about runs: scores with intervals, paired tests, pictures, tables, curves, settings."""
     with needed("report", "jinja2"):
         from stillwave.analysis.report import write_page
 

@@ -1,4 +1,4 @@
-"""What the command line draws: progress on stderr, results on stdout."""
+"""The output of the command line: progress on stderr, results on stdout."""
 
 import json
 from dataclasses import asdict
@@ -75,7 +75,7 @@ class Watch(Watcher):
 
     def extracted(self, name: str, result: ExtractResult) -> None:
         for difference in result.rebuilt:
-            err.print(f"extract {name}: started anew: {difference}", style="yellow")
+            err.print(f"extract {name}: rebuilt: {difference}", style="yellow")
         err.print(
             f"extract {name}: {result.rows} rows, {result.forwards} computed in {result.batches} batches, "
             f"padding {100 * result.padding:.0f} %, {result.units} units written{_took(result)}"
@@ -95,7 +95,7 @@ class Watch(Watcher):
 
 
 def _rate(progress: Progress) -> str:
-    """Audio-hours, times real time, and quarantined rows, as far as there are any."""
+    """Audio-hours, speed relative to real time, and quarantined rows, if any."""
     done, seconds = progress.done, max(progress.seconds, 1e-9)
     parts = [f"{done.audio_s / 3600:.2f} h  {done.audio_s / seconds:.0f}x real time"] if done.audio_s else []
     if progress.quarantined:
@@ -104,7 +104,7 @@ def _rate(progress: Progress) -> str:
 
 
 def _took(result: ExtractResult) -> str:
-    """What a run took, and what its threads did with the time."""
+    """How long a run took, and how its threads spent the time."""
     if not result.forwards:
         return ""
     seconds = result.seconds
@@ -115,7 +115,7 @@ def _took(result: ExtractResult) -> str:
 
 
 def show_metrics(metrics: dict[str, Any], report: Path) -> None:
-    """The headline of a report, and where the rest of it is."""
+    """The headline scores of a report, and its path."""
     folds = metrics["folds"]
     table = Table("metric", "all rows", "95 % interval", f"mean of {len(folds['each'])} folds", "deviation")
     for name in ("accuracy", "uar", "weighted_f1", "macro_f1"):
@@ -138,7 +138,7 @@ def show_metrics(metrics: dict[str, Any], report: Path) -> None:
 
 
 def _show_open_set(report: dict[str, Any]) -> None:
-    """Every score's power to tell unknown classes, the recipe's own score first."""
+    """How well each score detects unknown classes, the recipe's own score first."""
     table = Table("score", "AUROC", "FPR at 95 % TPR", "AUPR", "OSCR", title_justify="left")
     table.title = f"unknown: {', '.join(report['unknown'])}"
     for name in sorted(report["scores"], key=lambda name: name != report["score"]):
@@ -148,7 +148,7 @@ def _show_open_set(report: dict[str, Any]) -> None:
 
 
 def show_analysis(facts: dict[str, Any], out: Path) -> None:
-    """What a store knows of labels and of speakers, and what was left out of the analysis."""
+    """What a store's frames reveal about labels and speakers, and what was left out of the analysis."""
     label = f"label: {facts['label']}" if facts["label"] else "label"
     table = Table("measure", label, "chance", "speaker", "chance")
     names = ("label", "chance_label", "speaker", "chance_speaker")
@@ -179,7 +179,7 @@ def show_comparison(result: dict[str, Any], as_json: bool) -> None:
         f"McNemar's exact test of accuracy, by rows: p {_p(result['mcnemar'])}"
     )
     if result["group"] is not None and (least := 2.0 ** (1 - result["groups"])) > 0.01:
-        console.print(f"p of {result['groups']} groups is never below {least:.3f}; look at the interval")
+        console.print(f"p for {result['groups']} groups is never below {least:.3f}; look at the interval")
     if any(left := result["left_out"].values()):
         console.print("left out: {} rows of A, {} of B".format(*left))
 

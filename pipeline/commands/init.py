@@ -1,4 +1,4 @@
-"""The command for a first look at recordings: init."""
+"""The command that drafts configs for new recordings: init."""
 
 import shlex
 from pathlib import Path
@@ -17,17 +17,17 @@ def init(
         str | None, typer.Option(help="Column of TABLE to predict; default: the one that looks like labels.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for corpus.yaml and recipe.yaml.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite them where they are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Draft a corpus and a recipe from a folder of recordings; print what was seen and the command to run.
+    """Draft a corpus and a recipe from a folder of recordings; print what was found and the command to run.
 
-    Columns, speakers and the split are guessed, and the YAML says what was: read it before you trust a score.
+    Columns, speakers and the split are guessed; comments in the YAML mark the guesses: check them.
     """
     from stillwave.pipeline.corpora.draft import draft
 
     corpus, recipe = out / "corpus.yaml", out / "recipe.yaml"
     if there := [str(file) for file in (corpus, recipe) if file.exists() and not force]:
-        raise ValueError(f"{', '.join(there)}: already there; write elsewhere with --out, or --force")
+        raise ValueError(f"{', '.join(there)}: already exist; write elsewhere with --out, or use --force")
     found = draft(folder, table, label)
     out.mkdir(parents=True, exist_ok=True)
     corpus.write_text(found.corpus, encoding="utf-8")
@@ -38,6 +38,6 @@ def init(
     rows, source = sum(found.classes.values()), found.table or "the folders"
     typer.echo(f"from {source}: {rows} rows, {found.label}: {classes}")
     typer.echo(f"{found.speakers or 'unknown'} speakers; split: {found.split}")
-    typer.echo(f"wrote {corpus} and {recipe}; read them, then run:")
+    typer.echo(f"wrote {corpus} and {recipe}; check them, then run:")
     command = ["stillwave", "run", "--corpus", str(corpus), "--recipe", str(recipe)]
     typer.echo(shlex.join([*command, "--out", f"runs/{folder.absolute().name}"]))

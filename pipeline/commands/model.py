@@ -8,36 +8,36 @@ import typer
 
 from stillwave.pipeline.commands.options import Device, TrustRun
 
-RunFolder = Annotated[Path, typer.Option(help="Run folder that `train` or `finetune` wrote.")]
+RunFolder = Annotated[Path, typer.Option(help="Run folder written by `train` or `finetune`.")]
 Backbones = Annotated[
     Path | None,
-    typer.Option(help="Folder of backbone configs, for a run that does not say what made its frames."),
+    typer.Option(help="Folder of backbone configs, for a run that does not record how its frames were made."),
 ]
 
 
 def predict(
     run: RunFolder,
     sources: Annotated[
-        list[str], typer.Argument(metavar="[FILE|DIR|MANIFEST]...", help="Audio, folders of it, manifests.")
-    ] = [],  # noqa: B006 - typer reads the default and makes a list of its own
+        list[str], typer.Argument(metavar="[FILE|DIR|MANIFEST]...", help="Audio files, folders, manifests.")
+    ] = [],  # noqa: B006 - typer reads the default and makes its own list
     text: Annotated[
         str | None,
-        typer.Option(help="What is said in the one FILE, or all there is; a manifest has its own."),
+        typer.Option(help="Transcript of the one FILE, or the only input; manifests have their own."),
     ] = None,
     speaker: Annotated[
         str | None,
         typer.Option(
-            help="Who speaks: enrolled (the name, or the file that `enroll --out` wrote), or of the training "
-            "rows of a personalised run."
+            help="Who speaks: an enrolled speaker (the name, or the file that `enroll --out` wrote), or a "
+            "training speaker of a personalised run."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a row per clip and per segment.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="File to write instead: .csv is CSV, all else JSON lines.")
+        Path | None, typer.Option(help="File to write instead: .csv for CSV, anything else for JSON lines.")
     ] = None,
     fold: Annotated[
-        int | None, typer.Option(help="Ask the model of this fold alone, not all of them together.")
+        int | None, typer.Option(help="Use only this fold's model, instead of the mean of all.")
     ] = None,
     device: Device = "auto",
     backbones: Backbones = None,
@@ -54,10 +54,10 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that go through the model together.")] = 16,
     trust_run: TrustRun = False,
 ) -> None:
-    """Label new audio, text, or both: probabilities, their entropy, and whether it is of a known class.
+    """Label new audio, text, or both: probabilities, their entropy, and whether the class is known.
 
-    Results are printed as they come. Clips that cannot be used are listed with the reason, and exit with 1
-    when the others are done.
+    Results are printed as they come. Clips that cannot be used are listed with the reason, and the command
+    then exits with 1 at the end.
     """
     from stillwave.pipeline.predict.clips import check_output, clips_of, files_of
     from stillwave.pipeline.predict.output import Format, shower
@@ -66,7 +66,7 @@ def predict(
     from stillwave.pipeline.runs.run import Run
 
     if as_json and as_csv:
-        raise ValueError("--json and --csv are two formats of the same output; give one of them")
+        raise ValueError("--json and --csv are two formats of the same output; give only one")
     clips = clips_of(sources, text=text, speaker=speaker)
     if out is not None:
         check_output(out, files_of(sources))
@@ -98,15 +98,15 @@ def predict(
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
-    kind: Annotated[Literal["onnx"], typer.Option("--format", help="The one format that there is.")] = "onnx",
+    kind: Annotated[Literal["onnx"], typer.Option("--format", help="Only onnx is supported.")] = "onnx",
     quantize: Annotated[
         Literal["int8"] | None, typer.Option(help="Store the weights of matrix products as 8-bit integers.")
     ] = None,
     fold: Annotated[
-        int | None, typer.Option(help="Export the model of this fold alone, not the mean of them all.")
+        int | None, typer.Option(help="Export only this fold's model, instead of the mean of all.")
     ] = None,
     part: Annotated[
-        Literal["model", "head"], typer.Option(help="From the waveform on, or from the backbone's frames.")
+        Literal["model", "head"], typer.Option(help="Start from the waveform, or from the backbone's frames.")
     ] = "model",
     backbones: Backbones = None,
     trust_run: TrustRun = False,
@@ -119,13 +119,13 @@ def export(
     file, difference = export(opened, out, part=part, fold=fold, quantize=quantize, backbones=backbones)
     typer.echo(
         f"{file}: {file.stat().st_size / 2**20:.1f} MiB; probabilities of noise differ from the run's by "
-        f"{difference:.1e} at most"
+        f"at most {difference:.1e}"
     )
 
 
 def enroll(
     run: RunFolder,
-    speaker: Annotated[str, typer.Option(help="Name of the new speaker; `predict --speaker` asks for it.")],
+    speaker: Annotated[str, typer.Option(help="Name of the new speaker, for `predict --speaker`.")],
     clips: Annotated[
         Path,
         typer.Option(help="CSV of the speaker's clips: file_path, the label that the run predicts, text."),
@@ -140,7 +140,7 @@ def enroll(
     backbones: Backbones = None,
     trust_run: TrustRun = False,
 ) -> None:
-    """Personalise a run to a new speaker from a handful of labelled clips; the run itself stays as it is."""
+    """Adapt a run to a new speaker from a handful of labelled clips; the run is not changed."""
     from stillwave.pipeline.predict.enroll import enroll, read_clips
     from stillwave.pipeline.runs.run import Run
 
@@ -148,14 +148,14 @@ def enroll(
     labelled = read_clips(clips, opened.recipe.label)
     result = enroll(opened, speaker, labelled, out, backbones=backbones, device=device)
     before, after = result.accuracy_before, result.accuracy_after
-    verdict = "give two clips of a label or more, to see whether it helps"
+    verdict = "give two or more clips of a label, to see whether it helps"
     if result.num_seen:
-        verdict = f"the run was trained on {result.num_seen} of them, which cannot say whether it helps"
+        verdict = f"the run was trained on {result.num_seen} of them, so they cannot show whether it helps"
     if before is not None and after is not None:
         advice = "" if after > before else ". It does not help: predict without --speaker, or give more clips"
         verdict = (
             f"accuracy {before:.3f} without, {after:.3f} on each of {result.num_tested} clips by a model "
-            f"enrolled with the others{advice}"
+            f"enrolled with the other clips{advice}"
         )
     typer.echo(f"{result.file}: {result.num_clips} clips; {verdict}")
 
@@ -167,12 +167,12 @@ def rapid(
         Path | None, typer.Option(help="Folder that the paths are relative to; default: the table's.")
     ] = None,
     speaker_independent: Annotated[
-        bool, typer.Option("--speaker-independent", help="Test whole speakers that were not trained on.")
+        bool, typer.Option("--speaker-independent", help="Test on whole speakers that were not in training.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the weights and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the training.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Words from raw waveforms: train a basic model and one that knows the speakers, and compare them."""
+    """Train word models on raw waveforms, with and without speaker identity, and compare them."""
     from stillwave.models.rapid_trainer import RapidTrainer
     from stillwave.pipeline.commands import console
 

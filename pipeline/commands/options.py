@@ -11,7 +11,7 @@ from stillwave.pipeline.config.named import Kind, config_names
 def _config(kind: Kind, text: str) -> Any:
     """An option that find_config takes, and a shell completes."""
     return typer.Option(
-        help=f"{text}, by its name or its file.",
+        help=f"{text}, by name or path.",
         metavar="NAME|FILE",
         autocompletion=lambda: config_names(kind),
     )
@@ -23,35 +23,35 @@ CorpusName = Annotated[str, _config("corpora", "Corpus config, for example emodb
 RecipeName = Annotated[str, _config("recipes", "Recipe, for example fbank_segment")]
 Overrides = Annotated[
     list[str],
-    typer.Option("-S", metavar="KEY=VALUE", help="Override a field of the config; may be given many times."),
+    typer.Option("-S", metavar="KEY=VALUE", help="Override a field of the config; repeatable."),
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the corpus; overrides the config's root.")]
 Manifest = Annotated[str, typer.Option(help="The manifest that `prepare` wrote.")]
 Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Start a store made with other settings anew instead of stopping.")
+    bool, typer.Option("--rebuild", help="Rebuild a store made with other settings, instead of stopping.")
 ]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Processes to use on this machine, one per GPU; 0: this one alone.")
+    int, typer.Option(min=0, help="Worker processes on this machine, one per GPU; 0 uses this process only.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work, tcp://HOST:8786.")
+    str | None, typer.Option(help="Address of a Dask scheduler whose workers to use, tcp://HOST:8786.")
 ]
 Start = Annotated[
     Path | None,
-    typer.Option(help="A run on the same rows and folds, with whose weights each fold begins."),
+    typer.Option(help="A run on the same rows and folds to start from, fold by fold."),
 ]
 Backbones = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the recipe's backbones; default: ../backbones beside the recipe's file, else by name."
+        help="Folder of the recipe's backbones; default: ../backbones next to the recipe, else by name."
     ),
 ]
 TrustRun = Annotated[
     bool,
     typer.Option(
         "--trust-run",
-        help="Import the code and fetch the files that the run's config.json names: for runs of your own, or "
-        "of people whom you trust.",
+        help="Import the code and fetch the files that the run's config.json names: only for your own "
+        "runs, or those of people you trust.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto (CUDA, else mps, else cpu), cpu, mps, cuda, cuda:1, ...")]

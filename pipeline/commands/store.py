@@ -1,4 +1,4 @@
-"""The commands that look after a store: info, verify, compact."""
+"""The commands that maintain a store: info, verify, compact."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ def info(
     store: Store,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What a store holds, and what made it."""
+    """Show what a store holds and how it was made."""
     from stillwave.pipeline.commands import console
 
     console.show_store(store, as_json)
@@ -20,7 +20,7 @@ def info(
 def verify(
     store: Store,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Give up damaged units, so that the next `extract` redoes them.")
+        bool, typer.Option("--repair", help="Discard damaged units, so that the next `extract` redoes them.")
     ] = False,
 ) -> None:
     """Check every shard's checksum and every row's place; exit 1 on damage."""
@@ -38,7 +38,7 @@ def verify(
 
 
 def compact(store: Store) -> None:
-    """Give back the space of removed rows and half-filled shards."""
+    """Free the space of removed rows and half-filled shards."""
     from stillwave.cache.compact import compact
 
     typer.echo(f"{store}: {compact(store) / 2**20:.1f} MiB freed")

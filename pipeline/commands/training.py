@@ -1,4 +1,4 @@
-"""The commands of stage two: train, finetune, evaluate, compare; and run, which is all stages."""
+"""The commands of stage two: train, finetune, evaluate, compare; and run, which runs all stages."""
 
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from stillwave.pipeline.commands.options import (
 from stillwave.pipeline.config.base import load_config, overrides_of
 from stillwave.pipeline.config.named import find_config, is_path
 
-GROUPS = ("corpus", "recipe", "backbones")  # of `run`: configs that overrides name
+GROUPS = ("corpus", "recipe", "backbones")  # the configs that overrides of `run` name
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     start: Start = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Run that teaches this one; of recipes with losses.distill.")
+        Path | None, typer.Option(help="Teacher run, for recipes with losses.distill.")
     ] = None,
     device: Device = "auto",
     trust_run: TrustRun = False,
@@ -79,7 +79,7 @@ def finetune(
 ) -> None:
     """Train backbone and head together, from waveforms; a killed run resumes where it stopped.
 
-    `accelerate launch --multi_gpu --num_processes N -m stillwave finetune ...`: several processes.
+    `accelerate launch --multi_gpu --num_processes N -m stillwave finetune ...`trains with several processes.
     """
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.config.recipe import Recipe
@@ -105,18 +105,18 @@ def finetune(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Option(help="Run folder that `train` wrote.")],
+    run: Annotated[Path, typer.Option(help="Run folder written by `train` or `finetune`.")],
     out: Annotated[Path | None, typer.Option(help="Report folder; default: RUN/report.")] = None,
-    manifest: Annotated[str | None, typer.Option(help="The manifest, if it was moved since.")] = None,
-    embeddings: Annotated[str | None, typer.Option(help="The stores' folder, if it was moved since.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="The manifest, if it has moved.")] = None,
+    embeddings: Annotated[str | None, typer.Option(help="The stores' folder, if it has moved.")] = None,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Predict another MANIFEST by the models of all folds together.")
+        bool, typer.Option("--ensemble", help="Predict another MANIFEST with the mean of all folds' models.")
     ] = False,
     backbones: Backbones = None,
     device: Device = "auto",
     trust_run: TrustRun = False,
 ) -> None:
-    """Predict every test row out of fold; write metrics, predictions and plots."""
+    """Predict every test row with a model that has not seen it; write metrics, predictions and plots."""
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.evaluate.stage import evaluate, report_folder
     from stillwave.pipeline.runs.run import Run
@@ -135,19 +135,19 @@ def evaluate(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run or report folder that `evaluate` wrote.")],
-    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are B - A.")],
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run, or report folder written by `evaluate`.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other; differences are B - A.")],
     common: Annotated[
         bool, typer.Option("--common", help="Compare the rows that both have, instead of stopping.")
     ] = False,
     group: Annotated[
-        str | None, typer.Option(help="Draw all rows of a group together: a column, for example speaker.")
+        str | None, typer.Option(help="Resample whole groups: a column, for example speaker.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Draws of each interval and test.")] = 5000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples for each interval and test.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Two runs on the same rows: scores, differences with 95 % intervals, and paired tests."""
+    """Compare two runs on the same rows: scores, differences with 95 % intervals, and paired tests."""
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.evaluate.compare import compare
 
@@ -166,9 +166,9 @@ def run(
     workers: Workers = 0,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """All of it without DVC: prepare, extract, train, evaluate.
+    """Prepare, extract, train and evaluate in one command, without DVC.
 
-    Overrides name their config: -S recipe.train.seed=1, -S corpus.max_duration_s=10,
+    Overrides start with the name of their config: -S recipe.train.seed=1, -S corpus.max_duration_s=10,
     -S backbones.fbank.deltas=0.
     """
     from stillwave.pipeline.commands import console
@@ -199,9 +199,9 @@ def run(
 def _backbone_configs(
     recipe: str, config: Any, folder: Path | None, overrides: list[str] | None = None
 ) -> dict[str, Any]:
-    """The configs of the recipe's backbones, by name. overrides: with the names in front.
+    """The configs of the recipe's backbones, by name. overrides: start with the names.
 
-    They are looked up in `folder`; where none is given, beside the recipe's file, then as find_config does.
+    They are looked up in `folder`; by default next to the recipe's file, then as find_config does.
     """
     from stillwave.pipeline.backbones import load_backbone
 

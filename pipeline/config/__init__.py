@@ -1,1 +1,1 @@
-"""Typed configs: one YAML file becomes one frozen object, at the edge of a stage."""
+"""Typed configs: a stage reads each YAML file into one frozen object."""

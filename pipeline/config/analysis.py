@@ -1,4 +1,4 @@
-"""Config of an analysis: how a store's frames become one vector per row, and what is looked at in them."""
+"""Config of an analysis: how a store's frames become one vector per row, and what is measured and drawn."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Metric = Literal["euclidean", "cosine"]
 class Pca(Config):
     """Principal components.
 
-    components: how many are kept for t-SNE to read; the first two are the picture.
+    components: how many t-SNE gets; the first two are drawn.
     """
 
     components: int = Field(50, ge=2)
@@ -21,8 +21,8 @@ class Pca(Config):
 class Tsne(Config):
     """The fields of scikit-learn's TSNE.
 
-    perplexity: about how many neighbours a row is kept near to. iterations: of the optimiser, at most.
-    early_exaggeration: how far apart clusters begin. metric: of the distances between rows.
+    perplexity: about how many neighbours a row stays close to. iterations: the most optimiser iterations.
+    early_exaggeration: how far apart clusters start. metric: distance between rows.
     """
 
     perplexity: float = Field(30.0, gt=0)
@@ -34,8 +34,8 @@ class Tsne(Config):
 class Umap(Config):
     """The fields of umap-learn's UMAP.
 
-    neighbours: how many make a row's surroundings; more of them show the large, fewer the small.
-    min_dist: how close two rows may come in the picture. metric: of the distances between rows.
+    neighbours: size of a row's neighbourhood; larger shows global structure, smaller shows local structure.
+    min_dist: how close two points may be. metric: distance between rows.
     """
 
     neighbours: int = Field(15, ge=2)
@@ -46,7 +46,7 @@ class Umap(Config):
 class Kmeans(Config):
     """K-means.
 
-    clusters: null for as many as there are classes.
+    clusters: how many; null means the number of classes.
     """
 
     clusters: int | None = Field(None, ge=2)
@@ -55,7 +55,7 @@ class Kmeans(Config):
 class Hdbscan(Config):
     """HDBSCAN.
 
-    min_cluster_size: null for the larger of 5 and a hundredth of the rows.
+    min_cluster_size: in rows; null means 5 or a hundredth of the rows, whichever is larger.
     """
 
     min_cluster_size: int | None = Field(None, ge=2)
@@ -64,7 +64,7 @@ class Hdbscan(Config):
 class Dbscan(Config):
     """DBSCAN.
 
-    eps: how far a neighbour may be, in standardised units. min_samples: neighbours of a core row.
+    eps: the largest distance of a neighbour, standardised. min_samples: neighbours that make a core row.
     """
 
     eps: float = Field(gt=0)
@@ -74,7 +74,7 @@ class Dbscan(Config):
 class Neighbours(Config):
     """Nearest neighbours.
 
-    k: nearest rows that are kept of each row. precision_at: how many of them each figure is over.
+    k: number of nearest rows kept per row. precision_at: the numbers of neighbours to compute precision for.
     """
 
     k: int = Field(10, ge=1)
@@ -88,9 +88,9 @@ class Neighbours(Config):
 
 
 class Probe(Config):
-    """A logistic regression that is cross-validated.
+    """A cross-validated logistic regression.
 
-    folds: of the cross-validation. c: the inverse of its L2 penalty. max_iterations: of the optimiser.
+    folds: how many. c: the inverse of the L2 penalty. max_iterations: the most solver iterations.
     """
 
     folds: int = Field(5, ge=2)
@@ -99,14 +99,14 @@ class Probe(Config):
 
 
 class Analysis(Config):
-    """What `stillwave analyze` makes of a store.
+    """Settings of `stillwave analyze`.
 
-    pooling: one vector per row from its frames; multi_scale is mean, maximum and deviation side by side.
-    layer: of stores with several layers, the one that is looked at (-1: the last), or the mean of all.
-    label: a column of the manifest; null for that of the run, else for the manifest's only one.
-    standardise: dimensions get mean 0 and variance 1 over the rows before anything is measured or drawn.
-    max_rows: look at a seeded sample of this many rows. seed: of the sample and of all that is drawn.
-    tsne, umap, kmeans, hdbscan, dbscan, probe: null to leave it out.
+    pooling: how a row's frames become one vector; multi_scale concatenates mean, maximum and deviation.
+    layer: for stores with several layers, which one to use (-1: the last), or the mean of all.
+    label: a column of the manifest; null means that of the run, else the manifest's only label.
+    standardise: whether dimensions get mean 0 and variance 1 over the rows before all analyses.
+    max_rows: analyze a seeded sample of this many rows. seed: of the sample and of every method.
+    tsne, umap, kmeans, hdbscan, dbscan, probe: null leaves it out.
     """
 
     pooling: Literal["mean", "max", "std", "attention", "multi_scale"] = "mean"

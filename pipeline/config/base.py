@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 
 class Config(BaseModel):
-    """Base of every config: immutable, and a field it does not know is an error."""
+    """Base of every config: immutable, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,9 +46,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
 
 
 def parse_config(raw: Mapping[str, Any], kind: Any, source: str, *, trusted: bool = False) -> Any:
-    """Validate `raw` as `kind` (see load_config); `source` is what an error calls it.
+    """Validate `raw` as `kind` (see load_config); `source` is its name in errors.
 
-    trusted: whether the user wrote it, or vouches for it. Other configs, such as those that came with a run,
+    trusted: whether the user wrote it, or trusts it. Other configs, such as those that came with a run,
     may name no classes outside the package: importing one runs its code.
     """
     try:
@@ -59,7 +59,7 @@ def parse_config(raw: Mapping[str, Any], kind: Any, source: str, *, trusted: boo
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `raw` with each "a.b=value" set; intermediate mappings are made where missing."""
+    """A copy of `raw` with each "a.b=value" set; missing mappings are created."""
     result = deepcopy(dict(raw))
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -81,7 +81,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def overrides_of(overrides: Sequence[str], group: str, groups: Sequence[str]) -> list[str]:
-    """Of "group.a.b=value" overrides, those of `group` as "a.b=value"; one of no known group is an error."""
+    """The "group.a.b=value" overrides of `group`, as "a.b=value"; an unknown group is an error."""
     for override in overrides:
         if not any(override.startswith(f"{name}.") for name in groups):
             raise ConfigError(
@@ -99,7 +99,7 @@ def _describe(problem: Any, raw: Any) -> str:
 
 
 def _path(location: Sequence[Any], raw: Any) -> list[str]:
-    """The field as a person writes it, without the kinds that pydantic names on the way."""
+    """The field as written in YAML, without the kinds that pydantic adds to its path."""
     path = []
     for part in location:
         if isinstance(raw, Mapping) and part not in raw and raw.get("kind") == part:

@@ -1,4 +1,4 @@
-"""Classes that a config asks for: by `kind`, or, of users' own, as `package.module:Name`."""
+"""Classes that a config names: by `kind`, or, for users' own classes, as `package.module:Name`."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-UNTRUSTED = (  # of what a run asks for
+UNTRUSTED = (  # about what a run's config names
     "which runs code that the run's author chose. If you trust where the run comes from, give --trust-run "
     "(from Python: Run.open(folder, trusted=True))"
 )
 
 
 def imported(path: str, field: str) -> Any:
-    """What `package.module:Name` names. ValueError naming the field and its value where there is none."""
+    """The object named by `package.module:Name`. ValueError naming field and value if there is none."""
     module, separator, name = path.partition(":")
     if not (module and separator and name):
         raise ValueError(f"`{field}` {path}: write package.module:Name")
@@ -31,13 +31,13 @@ def imported(path: str, field: str) -> Any:
 
 
 def of_kind(paths: Mapping[str, str], kind: Any, *others: str) -> Any:
-    """What `paths` names for a config's `kind`. ValidationError that lists the kinds, `others` among them."""
+    """The object that `paths` names for a `kind`. ValidationError listing all kinds, including `others`."""
     if (path := paths.get(str(kind))) is None:
         raise wrong("kind", kind, f"must be one of {', '.join(map(repr, (*paths, *others)))}")
     return imported(path, "kind")
 
 
 def wrong(field: str, value: Any, message: str) -> ValidationError:
-    """An error of one field, as pydantic has them."""
+    """A pydantic error for one field."""
     problem = PydanticCustomError("class", "{message}", {"message": message})
     return ValidationError.from_exception_data("class", [{"type": problem, "loc": (field,), "input": value}])

@@ -1,4 +1,4 @@
-"""Config of a corpus's split: which rows are trained, validated and tested."""
+"""Config of a corpus's split: which rows are for training, validation and testing."""
 
 from typing import Annotated, Literal
 
@@ -10,8 +10,8 @@ from stillwave.pipeline.config.base import Config
 class SplitBase(Config):
     """Fields that every split has.
 
-    group: rows that share this column's value stay on one side; null splits row by row, on request.
-    allow_leak: accept a group (or two files with the same bytes) on both sides of the split.
+    group: rows with the same value in this column stay on one side; null splits row by row.
+    allow_leak: whether to accept a group (or two files with the same bytes) on both sides of the split.
     """
 
     group: str | None = "speaker"
@@ -19,10 +19,10 @@ class SplitBase(Config):
 
 
 class Predefined(SplitBase):
-    """The split is a column that the corpus brings.
+    """The split is a column of the corpus.
 
-    column: its name. names: translates its values to train, valid, test.
-    folds: the column holds the number of the fold in which a row is tested, counted from 0.
+    column: its name. names: maps its values to train, valid, test.
+    folds: whether the column holds the number of the fold that tests the row, counted from 0.
     """
 
     kind: Literal["predefined"]
@@ -34,8 +34,8 @@ class Predefined(SplitBase):
 class Holdout(SplitBase):
     """One seeded train/valid/test split.
 
-    valid, test: shares of the rows, met as nearly as groups allow. seed: of the draw.
-    stratify: keep the share of each label alike on all sides.
+    valid, test: shares of the rows, met as closely as groups allow. seed: of the random assignment.
+    stratify: whether each label has the same share on all sides.
     """
 
     kind: Literal["holdout"]
@@ -55,7 +55,7 @@ class Holdout(SplitBase):
 class KFold(SplitBase):
     """Seeded folds of about equal size; each is tested once.
 
-    folds: how many. seed: of the draw. stratify: keep the share of each label alike in all of them.
+    folds: how many. seed: of the random assignment. stratify: whether to balance labels over the folds.
     """
 
     kind: Literal["kfold"]

@@ -1,4 +1,4 @@
-"""Config of the heads: which module stands between stored frames and logits.
+"""Config of the heads: which module turns stored frames into logits.
 
 The fields of a head are the keyword arguments of its constructor.
 """
@@ -21,9 +21,9 @@ HEADS = {
 
 
 class HeadConfig(Keywords):
-    """Of each kind, its fields; of `kind: custom`, the keyword arguments of `class: package.module:Name`.
+    """The fields of each kind; for `kind: custom`, the keyword arguments of `class: package.module:Name`.
 
-    kind: segment, pooled, fusion_openmax, or custom, for a class of your own. Importing it runs its code.
+    kind: segment, pooled, fusion_openmax, or custom, for your own class. Importing it runs its code.
     """
 
     if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _parsed(data: Any, info: ValidationInfo) -> HeadConfig:
     if isinstance(data, HeadConfig):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError("give the fields of a head, its `kind` among them")
+        raise ValueError("give the fields of a head, including its `kind`")
     kind = data.get("kind")
     head = _own(data.get("class"), info) if kind == "custom" else of_kind(HEADS, kind, "custom")
     config: HeadConfig = config_of(HeadConfig, head, kind).model_validate(data)

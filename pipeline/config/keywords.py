@@ -9,7 +9,7 @@ from pydantic import ModelWrapValidatorHandler, create_model, model_validator
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.classes import imported
 
-GIVEN = ("num_layers",)  # keyword arguments that follow from the stores
+GIVEN = ("num_layers",)  # keyword arguments that the stores determine
 
 K = TypeVar("K", bound="Keywords")
 
@@ -20,7 +20,7 @@ class Keywords(Config):
     A field of this type is a `SerializeAsAny`.
     """
 
-    path: ClassVar[str]  # of that class, unless a `kind` says it: module:Name
+    path: ClassVar[str]  # module:Name of that class, unless a `kind` gives it
     module: ClassVar[Any] = None
 
     @model_validator(mode="wrap")
@@ -45,7 +45,7 @@ class Keywords(Config):
 
 @cache
 def config_of(base: type[K], module: Any, kind: str | None) -> type[K]:
-    """`base` with the fields of a class; and with the `kind` that the class is, where there are several."""
+    """`base` with the fields of a class; also with its `kind`, if there are several kinds."""
     types = get_type_hints(module.__init__, include_extras=True)
     fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], ...)}
     if kind == "custom":

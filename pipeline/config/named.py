@@ -1,4 +1,4 @@
-"""Configs by name: a project's own in the working folder, else those that ship with Stillwave."""
+"""Configs by name: a project's own, in the working directory, or those shipped with Stillwave."""
 
 from difflib import get_close_matches
 from importlib.resources import files
@@ -9,14 +9,14 @@ from stillwave.pipeline.config.base import ConfigError
 
 Kind = Literal["analysis", "backbones", "corpora", "recipes"]
 SHIPPED = Path(str(files("stillwave"))) / "configs"
-OWN = Path("configs")  # of the working folder
+OWN = Path("configs")  # in the working directory
 
 
 def find_config(kind: Kind, name: str) -> Path:
-    """The file that `name` means, for load_config: a path as it is, else a config of `kind` by its name.
+    """The file for `name`: a path is returned as it is; otherwise a config of `kind` by its name.
 
-    What has a slash or ends in .yaml or .yml is a path. A name is looked up in `configs/<kind>/` of the
-    working folder, then among those that ship with Stillwave. Raises ConfigError listing the names there are.
+    A name that has a slash or ends in .yaml or .yml is a path. Others are looked up in `configs/<kind>/` in
+    the working directory, then in Stillwave. Raises ConfigError listing the known names.
     """
     if is_path(name):
         return Path(name)
@@ -25,9 +25,9 @@ def find_config(kind: Kind, name: str) -> Path:
         names = config_names(kind)
         close = get_close_matches(name, names)
         raise ConfigError(
-            f"{name}: no config of this name in {OWN / kind}/ or shipped with Stillwave; there are "
+            f"{name}: no config of this name in {OWN / kind}/ or shipped with Stillwave; the names are "
             f"{', '.join([*close, *(other for other in names if other not in close)])}; "
-            f"a file is named with its ending: {name}.yaml"
+            f"for a file, add the ending: {name}.yaml"
         )
     return file
 
@@ -38,10 +38,10 @@ def config_names(kind: Kind) -> list[str]:
 
 
 def is_path(name: str) -> bool:
-    """Whether `name` is a path, and not a config's name."""
+    """Whether `name` is a path, not a config's name."""
     return "/" in name or name.endswith((".yaml", ".yml"))
 
 
 def _named(kind: Kind) -> dict[str, Path]:
-    folders = (SHIPPED / kind, OWN / kind)  # the later one counts
+    folders = (SHIPPED / kind, OWN / kind)  # the later one wins
     return {file.stem: file for folder in folders for file in folder.glob("*.yaml")}

@@ -1,4 +1,4 @@
-"""Packages that only some work needs: imported where they are used, and named where they are missing."""
+"""Optional packages: imported where they are used, with a clear error if they are missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def needed(what: str, package: str) -> Iterator[None]:
-    """Around the import that `what`, a field or a command, asks for.
+    """Wrap an import that `what`, a field or a command, needs.
 
-    Raises ValueError with the remedy where `package` cannot be imported.
+    Raises ValueError with the remedy if `package` cannot be imported.
     """
     try:
         yield

@@ -10,20 +10,20 @@ from stillwave.pipeline.config.train import Augment, Finetune, Losses, Personali
 
 Modality = Literal["audio", "text"]
 Score = Literal["msp", "mls", "energy", "openmax", "knn", "vim", "cac", "learned_uncertainty"]
-UNKNOWN_NAME = "unknown"  # what rows of unknown classes are called in decisions
+UNKNOWN_NAME = "unknown"  # the decision for rows of unknown classes
 NAME = r"^\w[\w.-]*$"  # of a store and of a config: no path, for a run may be somebody else\'s
 PROBABILITY_SCORES = ("msp", "openmax", "learned_uncertainty")  # 0 to 1: a fixed threshold means something
 
 
 class OpenSet(Config):
-    """How a classifier tells what it does not know.
+    """How to detect unknown classes.
 
-    unknown: labels that no row is trained with; test rows that have them should be detected.
-    score: what decides, higher = more outlying; every other score that the head allows is reported beside it.
-    threshold: rows above it are called unknown. `tuned`: from the known validation rows. null: 0.3 for
+    unknown: labels excluded from training; test rows that have them should be detected.
+    score: the score that decides; higher is more outlying. Others that the head allows are reported, too.
+    threshold: rows above it are called unknown. `tuned`: set from the known validation rows. null: 0.3 for
         scores that are probabilities (msp, openmax, learned_uncertainty), else tuned.
-    keep: the share of the known validation rows that a tuned threshold keeps below it.
-    tail_size, alpha, distance: of OpenMax. neighbours: the k of knn.
+    keep: the share of the known validation rows below a tuned threshold.
+    tail_size, alpha, distance: settings of OpenMax. neighbours: the k of knn.
     """
 
     unknown: list[str] = Field(default_factory=list)
@@ -40,18 +40,18 @@ class Recipe(Config):
     """One system: stored frames -> head -> logits.
 
     backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`:
-        one for a segment or pooled head; for a fusion head the one of audio and then the one of text.
-    modalities: what a fusion head is given of them: [audio, text], or one alone, whose backbone may then be
-        the only one; of other heads none. A row without frames of one modality is trained and predicted on
-        the other.
-    head, losses, train: what is trained, for what, and how.
-    augment: random changes of the training rows' frames; of those of audio, where the head fuses.
-    views: what becomes of augmented versions of the recordings that the store holds.
-    label: the manifest's column to predict. classes: keep only these labels; null keeps all that are not
+        one for a segment or pooled head; for a fusion head the audio one, then the text one.
+    modalities: for a fusion head, what it reads: [audio, text], or only one of them, whose backbone may then
+        be the only one; for other heads empty. A row without frames of one modality is trained and predicted
+        on the other.
+    head, losses, train: the model, its losses, and the training settings.
+    augment: random changes of the training rows' frames; in a fusion head, only of the audio frames.
+    views: how to use augmented versions of the recordings in the store.
+    label: the manifest's column to predict. classes: use only these labels; null uses all that are not
         unknown.
-    finetune: how the backbones are trained too; null where their frames are stored once, by `extract`.
+    finetune: how to train the backbones, too; null: they are frozen, and `extract` stores frames.
     personalise: whether, and how, the head knows the speaker.
-    open_set: which labels are unknown, and how they are told.
+    open_set: which labels are unknown, and how to detect them.
     """
 
     backbones: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
@@ -91,7 +91,7 @@ class Recipe(Config):
         own = {name: getattr(self.losses, name) for name in ("anchor", "uncertainty", "prototype")}
         if self.head.kind not in ("fusion_openmax", "custom") and any(own.values()):
             raise ValueError(
-                f"losses {own} are of the fusion_openmax head; a {self.head.kind} head has none of them"
+                f"losses {own} need the fusion_openmax head; a {self.head.kind} head has none of them"
             )
         if self.open_set.score == "learned_uncertainty" and not self.losses.uncertainty:
             raise ValueError(
@@ -103,13 +103,13 @@ class Recipe(Config):
     def _live_frames_have_no_views(self) -> "Recipe":
         if self.finetune and self.views != RecipeViews():
             raise ValueError(
-                "`views` are rows of a store, and `finetune` reads none; `finetune.augment` draws such "
-                "changes anew in every epoch"
+                "`views` come from a store, which `finetune` does not read; use `finetune.augment`, which "
+                "draws augmentations in every epoch"
             )
         if self.finetune and "encoders" in self.train.groups:
             raise ValueError(
                 "train.groups.encoders: with `finetune` the backbone's rate is finetune.learning_rate; "
-                "take the group out"
+                "remove the group"
             )
         return self
 

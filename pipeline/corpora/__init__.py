@@ -1,4 +1,4 @@
-"""Corpora, as published, to rows of the manifest. Each kind is one module here: a config that reads."""
+"""Published corpora to rows of the manifest. Each kind is one module here: a config that reads its corpus."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import PlainValidator
 from stillwave.pipeline.config.classes import of_kind
 from stillwave.pipeline.corpora.base import CorpusBase
 
-# By kind; the module of one is imported when a config asks for it.
+# By kind; a module is imported when a config asks for it.
 CORPORA = {
     "table": "stillwave.pipeline.corpora.table:Table",
     "folder": "stillwave.pipeline.corpora.folder:Folder",
@@ -23,7 +23,7 @@ def _parsed(data: Any) -> CorpusBase:
     if isinstance(data, CorpusBase):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError("give the fields of a corpus, its `kind` among them")
+        raise ValueError("give the fields of a corpus, including its `kind`")
     if (kind := data.get("kind")) in _RENAMED:
         raise ValueError(
             f"kind: {kind} is now configs/corpora/{kind}.yaml, of `kind: named`; copy that file, and set "

@@ -1,4 +1,4 @@
-"""What every corpus has and returns, and the walk over a folder that most of them start from."""
+"""The fields and results of every corpus, and the walk over a folder that most of them use."""
 
 import os
 import re
@@ -35,10 +35,10 @@ class Rejected:
 
 @dataclass
 class Imported:
-    """Rows in a stable order, what was rejected, and counts of what the config or its nature leaves out.
+    """Rows in a stable order, rejected rows and files, and counts of what is left out.
 
-    excluded: rows that the config does not ask for, by what they are ("song").
-    ignored: files without an audio suffix, by suffix; they are no part of the corpus.
+    excluded: rows that the config leaves out, by category ("song").
+    ignored: files without an audio suffix, by suffix; they are not part of the corpus.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -48,14 +48,14 @@ class Imported:
 
 
 class CorpusBase(Config):
-    """Fields that every corpus has.
+    """Fields of every corpus.
 
-    root: folder of the corpus; a relative one is taken from the working directory. `--root` overrides it.
-    label: the column that `classes` filters and that splits stratify by.
+    root: folder of the corpus; a relative one is relative to the working directory. `--root` overrides it.
+    label: the column for `classes` and for stratified splits.
     classes: keep only rows with these labels; the others are counted and reported. null keeps all.
     min_duration_s, max_duration_s: shorter and longer files are quarantined; null sets no upper bound.
-    max_bad_fraction: `prepare` fails when a larger share of the files is unusable.
-    split: which rows are trained, validated and tested.
+    max_bad_fraction: `prepare` fails if a larger share of the files is unusable.
+    split: which rows are for training, validation and testing.
     """
 
     root: str | None = None
@@ -74,14 +74,14 @@ class CorpusBase(Config):
 
 
 def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
-    """Audio files under `root`, sorted; others are counted in `ignored`. ValueError when there are none."""
+    """Audio files under `root`, sorted; others are counted in `ignored`. ValueError if there are none."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; give the corpus's with --root, or `root:` in its config")
     found = 0
     # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
-        # A link to a folder that it lies in would come round forever.
+        # A link to a parent folder would recurse forever.
         subfolders[:] = sorted(
             name
             for name in subfolders

@@ -1,4 +1,4 @@
-"""A corpus that the user's own code imports: `kind: custom`."""
+"""A corpus imported by the user's own code: `kind: custom`."""
 
 from inspect import signature
 from pathlib import Path
@@ -11,12 +11,12 @@ from stillwave.pipeline.corpora.base import CorpusBase, Imported
 
 
 class Custom(CorpusBase):
-    """A corpus that your own code imports. `prepare` runs that code; a manifest, store or run never does.
+    """A corpus imported by your own code. `prepare` runs that code; a manifest, store or run never does.
 
     class: `package.module:Name` of a function or class. It is called with the root (a `Path`) and the
         config's further fields as keyword arguments, and returns an `Imported`
-        (`stillwave.pipeline.corpora.base`), whose rows have `id`, `path` and the same columns each, as text
-        or None.
+            (`stillwave.pipeline.corpora.base`), whose rows all have `id`, `path` and the same further
+            columns, as text or None.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -25,20 +25,20 @@ class Custom(CorpusBase):
     class_path: str = Field(alias="class")
 
     def read(self, root: Path) -> Imported:
-        """What the config's class gives for `root` and the further fields, checked. Raises ValueError."""
+        """The result of the config's class for `root` and the further fields, checked. Raises ValueError."""
         target, fields = imported(self.class_path, "class"), self.model_extra or {}
         where = f"`class` {self.class_path}"
         try:
             signature(target).bind(root, **fields)
-        except (TypeError, ValueError) as error:  # ValueError: written in C, without a signature
+        except (TypeError, ValueError) as error:  # ValueError: functions written in C have no signature
             raise ValueError(
-                f"{where}: cannot be called with the root and {fields}: {error}; name a function that takes "
+                f"{where}: cannot be called with the root and {fields}: {error}; give a function that takes "
                 "the root and these fields of the config"
             ) from None
         result = target(root, **fields)
         if not isinstance(result, Imported):
             raise ValueError(
-                f"{where}: gave {type(result).__name__}; it should give an Imported "
+                f"{where}: returned {type(result).__name__}; it should return an Imported "
                 "(stillwave.pipeline.corpora.base)"
             )
         for number, row in enumerate(result.rows, start=1):

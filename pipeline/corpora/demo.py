@@ -1,8 +1,8 @@
 """The built-in demo corpus: synthetic speech in four languages, four emotions and six speakers.
 
-A stand-in for a real corpus where none can be downloaded: espeak-ng speaks our own sentences. Emotion is in
-the prosody (rate, pitch, pitch range, loudness, vocal effort) and in the words, and neither settles it:
-speakers differ from each other, every utterance strays from its emotion's mean, and noise is added.
+A stand-in for a real corpus, if none can be downloaded: espeak-ng speaks our own sentences. Emotion is in the
+prosody (rate, pitch, pitch range, loudness, vocal effort) and in the words, and neither alone determines it:
+speakers differ from each other, every utterance deviates from its emotion's mean, and noise is added.
 """
 
 import io
@@ -28,9 +28,9 @@ from stillwave.pipeline.corpora.table import read_table
 
 
 class Demo(CorpusBase):
-    """The built-in synthetic corpus; made under `root` when it is not there yet.
+    """The built-in synthetic corpus; made under `root` if it does not exist.
 
-    seed: of who says what, and how.
+    seed: for who says what, and how.
     """
 
     kind: Literal["demo"]
@@ -38,15 +38,15 @@ class Demo(CorpusBase):
     seed: int = Field(0, ge=0)
 
     def read(self, root: Path) -> Imported:
-        """The demo corpus below `root`, made first where it is absent."""
+        """The demo corpus below `root`, made first if it is missing."""
         make_demo(root, self.seed)
         return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
 
 
-VERSION = 1  # raise it when a change alters the audio: a corpus of another version is made anew
+VERSION = 1  # increase it if a change alters the audio: a corpus of another version is made again
 SAMPLE_RATE = 16_000  # Hz
 PER_CELL = 5  # utterances per language, emotion and speaker
-_LEVEL_DB = -31  # of a neutral voice; leaves the loudest speaker's anger room for its peaks
+_LEVEL_DB = -31  # for a neutral voice; leaves headroom for the loudest speaker's anger
 BORROWED = 0.25  # share of the emotional utterances whose words are neutral
 
 _COLUMNS = ("id", "path", "emotion", "speaker", "gender", "language", "text")
@@ -59,7 +59,7 @@ class Speaker:
     name: str
     gender: str
     variant: str
-    size: float  # factor on all frequencies, as of a shorter vocal tract
+    size: float  # factor on all frequencies, as for a shorter vocal tract
     pitch: int  # espeak units, added
     rate: float  # factor
     level_db: float
@@ -77,13 +77,13 @@ SPEAKERS = (
 
 @dataclass(frozen=True)
 class Prosody:
-    """Where an emotion lies on average, relative to the speaker."""
+    """An emotion's average prosody, relative to the speaker."""
 
     rate: float  # factor
     pitch: float  # espeak units, added
     range: float  # espeak units
     level_db: float
-    effort: float  # of a first difference that tilts the spectrum: above 0 brighter, below 0 duller
+    effort: float  # weight of a first difference that tilts the spectrum: above 0 brighter, below 0 duller
 
 
 PROSODY = {
@@ -92,7 +92,7 @@ PROSODY = {
     "sad": Prosody(0.86, -8, 26, -3.5, -0.30),
     "angry": Prosody(1.12, 2, 50, 4.0, 0.45),
 }
-# One standard deviation of an utterance around that mean.
+# Standard deviations of an utterance around that mean.
 _SPREAD = Prosody(0.05, 4, 9, 1.5, 0.09)
 
 
@@ -111,11 +111,11 @@ class DemoClip:
 def make_demo(root: Path, seed: int = 0) -> None:
     """Write the corpus below `root`: wav/<language>/<id>.wav, 16-bit at 16 kHz, and metadata.csv.
 
-    Does nothing when it is complete already; what was begun and killed is completed. The same seed gives the
-    same bytes. Raises ValueError when `root` holds something else.
+    Does nothing if it is complete; completes a corpus whose making was killed. The same seed gives the
+    same bytes. Raises ValueError if `root` holds something else.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Two runs that start together would otherwise both make it; the lock lies beside what is tracked.
+    # Two runs that start together would otherwise both make it; the lock is next to the tracked folder.
     with FileLock(root.with_name(f".{root.name}.lock")):
         recipe, metadata = root / "demo.json", root / "metadata.csv"
         wanted = json.dumps({"version": VERSION, "seed": seed}).encode() + b"\n"
@@ -175,7 +175,7 @@ def _sentences(language: str, emotion: str, count: int, rng: np.random.Generator
 
 
 def _utterance(clip: DemoClip) -> Utterance:
-    """What espeak-ng is told: the emotion's prosody around the speaker's own, strayed from at random."""
+    """The settings for espeak-ng: the emotion's prosody around the speaker's own, with random deviations."""
     rng = np.random.default_rng([*clip.seed, 0])
     mean, speaker = PROSODY[clip.emotion], clip.speaker
     rate = 165 * mean.rate * speaker.rate * np.exp(_SPREAD.rate * rng.standard_normal())
@@ -191,7 +191,7 @@ def _utterance(clip: DemoClip) -> Utterance:
 
 
 def _record(clip: DemoClip, spoken: bytes, rate: int) -> npt.NDArray[np.float32]:
-    """The clip as a microphone would have it, (samples,) at SAMPLE_RATE: tilt, level, margins and noise."""
+    """The clip as a microphone would record it, (samples,) at SAMPLE_RATE: tilt, level, margins and noise."""
     rng = np.random.default_rng([*clip.seed, 1])
     mean, speaker = PROSODY[clip.emotion], clip.speaker
     raw = np.frombuffer(spoken, "<i2").astype(np.float32) / np.float32(32768)
@@ -204,7 +204,7 @@ def _record(clip: DemoClip, spoken: bytes, rate: int) -> npt.NDArray[np.float32]
     before, after = (rng.uniform(0.05, 0.25, size=2) * SAMPLE_RATE).astype(int)
     voice = np.pad(voice, (before, after))
     noise = rng.standard_normal(len(voice))
-    # Half white, half the running mean of it: a hiss on a rumble.
+    # Half white, half its running mean: a hiss on a rumble.
     noise = noise + 2 * np.convolve(noise, np.full(16, 1 / 16), mode="same")
     snr_db = rng.uniform(8, 28)
     noise *= 10 ** ((level_db - snr_db) / 20) / _rms(noise)

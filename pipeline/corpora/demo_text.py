@@ -1,8 +1,8 @@
 """The sentences of the demo corpus: an opening that carries an emotion, and a topic that does not.
 
 Every opening goes with every topic of its language, so sentences rarely repeat while their words do, and a
-bag of words learns something that holds for sentences it has not seen. The plain openings are all that the
-neutral class says, and each emotion borrows them occasionally, so words alone do not settle the question.
+bag of words learns something that holds for unseen sentences. The neutral class uses only the plain openings,
+and each emotion borrows them occasionally, so words alone do not determine the emotion.
 """
 
 LANGUAGES = ("en", "de", "es", "fr")

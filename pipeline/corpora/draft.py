@@ -1,4 +1,4 @@
-"""A corpus and a recipe drafted from what lies in a folder: what `stillwave init` writes."""
+"""Drafting a corpus and a recipe from the contents of a folder, for `stillwave init`."""
 
 import os
 from collections import Counter
@@ -28,18 +28,18 @@ from stillwave.pipeline.corpora.headers import look_at
 from stillwave.pipeline.corpora.prepare import usable_rows
 from stillwave.pipeline.corpora.table import READERS, read_cells
 
-FEW_ROWS, FEW_SPEAKERS = 10, 3  # of a class
+FEW_ROWS, FEW_SPEAKERS = 10, 3  # per class
 
-# Of the corpus's YAML, but for the split: fields, what is said beside one, and what a split's values mean.
+# The corpus's YAML without the split: fields, comments on them, and the meanings of a split's values.
 Source = tuple[dict[str, Any], dict[str, str], dict[str, str]]
-Opened = tuple[list[Row], Path, str, Path]  # rows, their table, its column of paths, the folder of those
+Opened = tuple[list[Row], Path, str, Path]  # rows, their table, its column of paths, the paths' folder
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Two YAML texts that load, and what was seen: the rows and classes used, speakers, what to look at.
+    """Two valid YAML texts, and what was found: the rows and classes used, speakers, warnings.
 
-    table: relative to the folder; None where the folders are the classes. split: its kind.
+    table: relative to the folder; None if the folders are the classes. split: its kind.
     """
 
     corpus: str
@@ -55,11 +55,12 @@ class Draft:
 def draft(folder: Path, table: Path | None = None, label: str | None = None) -> Draft:
     """Look at the audio below `folder` and at `table`, or at the one in `folder`, and draft its configs.
 
-    label: the column to predict; None guesses it. A sample of the files' headers is read, no samples. Raises
-    ValueError where there is no audio, no column of paths or of labels, or fewer than two classes are left.
+    label: the column to predict; None guesses it. The headers of a sample of the files are read, but no
+    audio. Raises ValueError if there is no audio, no column of paths or of labels, or fewer than two classes
+    are left.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give the one that the recordings lie in")
+        raise ValueError(f"{folder}: no such folder; give the folder of the recordings")
     files = list(audio_files(folder, Counter()))
     warnings: list[str] = []
     opened = _open(table, folder, files) if table else _find_table(folder, files, warnings)
@@ -82,7 +83,7 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
 
 
 def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Opened | None:
-    """The longest table in `folder` that names files; not a manifest or a quarantine of ours."""
+    """The longest table in `folder` that names files; not a manifest or a quarantine file."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in READERS and not path.name.startswith(".") and path.name != "quarantine.csv":
@@ -95,12 +96,12 @@ def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Ope
                 found.append(opened)
     best = max(found, key=lambda opened: len(opened[0]), default=None)
     if others := [opened[1].name for opened in found if opened is not best]:
-        warnings.append(f"other tables in the folder name files, too: {', '.join(others)}")
+        warnings.append(f"other tables in the folder also name files: {', '.join(others)}")
     return best
 
 
 def _open(table: Path, folder: Path, files: Sequence[Path]) -> Opened:
-    """The table's rows, itself, its column of paths and the folder that they are relative to."""
+    """The table's rows, the table, its column of paths, and the folder that they are relative to."""
     if not table.is_file() and (folder / table).is_file():
         table = folder / table
     rows = read_cells(table)
@@ -124,19 +125,19 @@ def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | 
 
 
 def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings: list[str]) -> Source:
-    root = Path(os.path.commonpath([file.parent for file in files]))  # `folder`, or one below that holds all
+    root = Path(os.path.commonpath([file.parent for file in files]))  # `folder`, or one below it
     inside = [file.relative_to(root).as_posix() for file in files if file.parent != root]
     labels = [path.partition("/")[0] for path in inside]
     if len(set(labels)) < 2:
         raise ValueError(
             f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
-            f"takes a folder for each of two classes, or a table ({', '.join(READERS)}): "
-            "stillwave init FOLDER TABLE. Files whose names say it are `kind: named` (docs/howto/corpus.md)"
+            f"needs one folder for each of at least two classes, or a table ({', '.join(READERS)}): "
+            "stillwave init FOLDER TABLE. For labels in file names, use `kind: named` (docs/howto/corpus.md)"
         )
     if all(SPEAKER.search(name.lower()) for name in labels):
-        warnings.append("the folders are called after speakers, not classes: name the classes in a table")
+        warnings.append("the folders seem to be speakers, not classes: give the classes in a table")
     fields = {"kind": "folder", "root": root.as_posix(), "label": our_name(label or "label")}
-    comments = {"kind": "a folder for each class"}
+    comments = {"kind": "one folder per class"}
     if speaker := speaker_pattern(inside, labels):
         fields["speaker"] = speaker[0]
         comments["speaker"] = f"guessed: {', '.join(sorted(set(speaker[1]))[:3])}, ..."
@@ -144,7 +145,7 @@ def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings
 
 
 def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) -> tuple[pd.DataFrame, float]:
-    """The rows that have a label and a file, as `prepare` will have them, and the share of the others.
+    """The rows that have a label and a file, as in `prepare`, and the share of the others.
 
     `sha256` is the path: no file is read.
     """
@@ -160,7 +161,7 @@ def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) ->
     paths = [*(row["path"] for row in imported), *(line.path for line in rejected)]
     named = {Path(str(path)).resolve() for path in paths}
     if extra := [file for file in files if file.resolve() not in named]:
-        warnings.append(f"{len(extra)} audio files are in no row, first {extra[0]}")
+        warnings.append(f"{len(extra)} audio files have no row, first {extra[0]}")
     if not there:
         raise ValueError(f"no row has both a file and a {config.label}")
     rows = pd.DataFrame(there).assign(sha256=[str(row["path"]) for row in there])
@@ -174,7 +175,7 @@ def _thin(rows: pd.DataFrame, label: str, kept: dict[str, int]) -> list[str]:
         warnings.append(f"classes with fewer than {FEW_ROWS} rows: {', '.join(few)}")
     voices = rows.groupby(label)["speaker"].nunique().to_dict() if "speaker" in rows else {}
     if single := [name for name in kept if voices.get(name) == 1]:
-        warnings.append(f"classes of one speaker only: {', '.join(single)}")
+        warnings.append(f"classes with only one speaker: {', '.join(single)}")
     if few := [f"{name} {voices[name]}" for name in kept if 1 < voices.get(name, 0) < FEW_SPEAKERS]:
         warnings.append(f"classes with fewer than {FEW_SPEAKERS} speakers: {', '.join(few)}")
     return warnings

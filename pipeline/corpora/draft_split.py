@@ -1,4 +1,4 @@
-"""A split for a drafted corpus, and the classes that all parts of it can train."""
+"""A split for a drafted corpus, and the classes that all its parts can train."""
 
 from typing import Any
 
@@ -9,29 +9,29 @@ from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.prepare import split_rows
 
 FOLDS = 5
-MANY_ROWS = 20_000  # from here on one split, not one training for each of several folds
+MANY_ROWS = 20_000  # with more rows, one split instead of several folds, each of which trains
 
 
 def propose_split(
     rows: pd.DataFrame, label: str, sides: dict[str, str], warnings: list[str]
 ) -> tuple[dict[str, Any], list[str] | None]:
-    """The fields of a split, and the classes to keep (None for all); adds to `warnings`.
+    """The fields of a split, and the classes to keep (None keeps all); adds to `warnings`.
 
-    The table's own (columns `split`, whose values mean `sides`, or `fold`); else by speaker, where every row
-    has one; else row by row. ValueError where fewer than two classes have training rows in all of its parts.
+    The table's own (columns `split`, whose values mean `sides`, or `fold`); else by speaker, if every row has
+    one; else row by row. ValueError if fewer than two classes have training rows in all of its parts.
     """
     split = _split(rows, sides, warnings)
     kept, classes = rows, sorted(set(rows[label]))
     while len(classes) > 1 and (absent := _untrained(kept, label, split)):
         warnings.append(
-            f"left out, since a part of the split would test them untrained: {', '.join(sorted(absent))}"
+            f"left out, as part of the split would have no training rows of them: {', '.join(sorted(absent))}"
         )
         classes = [name for name in classes if name not in absent]
         kept = rows[rows[label].isin(classes)]
     if len(classes) < 2:
         raise ValueError(
             f"{len(classes)} classes of {label!r} have rows to train and to test in every part of the split "
-            f"({split['kind']}, group {split['group'] or 'none'}); it takes two: collect more rows, or more "
+            f"({split['kind']}, group {split['group'] or 'none'}); it needs two: collect more rows, or more "
             "speakers of each class, or write the corpus's YAML by hand (docs/howto/corpus.md)"
         )
     return split, None if len(kept) == len(rows) else classes
@@ -42,7 +42,7 @@ def _split(rows: pd.DataFrame, sides: dict[str, str], warnings: list[str]) -> di
     speakers = named.nunique()
     group = "speaker" if speakers > 1 and bool(named.notna().all()) else None
     if group is None:
-        why = "there is one speaker" if speakers else "speakers are not known"
+        why = "there is only one speaker" if speakers else "speakers are not known"
         if speakers > 1:
             why = f"{int(named.isna().sum())} rows have no speaker"
         warnings.append(f"{why}: voices may be on both sides of the split, and scores look too good")
@@ -62,7 +62,7 @@ def _predefined(
     if column == "fold":
         split["folds"] = True
     elif "test" not in sides.values():
-        warnings.append("the table has no test rows: its validation rows are tested")
+        warnings.append("the table has no test rows: its validation rows are used for testing")
         sides = {value: side.replace("valid", "test") for value, side in sides.items()}
     if names := {value: side for value, side in sides.items() if value != side}:
         split["names"] = names
@@ -73,7 +73,7 @@ def _predefined(
 
 
 def _untrained(rows: pd.DataFrame, label: str, split: dict[str, Any]) -> set[str]:
-    """Classes that lack training rows in some fold."""
+    """Classes without training rows in some fold."""
     fields = {"kind": "folder", "label": label, "split": split}
     done = split_rows(rows, parse_config(fields, CorpusConfig, "the drafted split"))
     classes = set(rows[label])

@@ -35,13 +35,13 @@ train:
 
 
 def recipe_yaml(label: str, rows: int, group: str | None) -> str:
-    """A recipe for so many rows: fewer epochs for more of them. group: what a split keeps together."""
+    """A recipe for so many rows: fewer epochs for more rows. group: the column that splits keep together."""
     epochs = max(10, min(60, 120_000 // rows))
     return RECIPE.format(label=_flow(label), epochs=epochs, group=_flow(group))
 
 
 def corpus_yaml(fields: dict[str, Any], comments: dict[str, str]) -> str:
-    """`fields` in their order, one a line; `classes: null` is left out."""
+    """`fields` in their order, one per line; `classes: null` is left out."""
     lines = [
         f"{name}: {_flow(value)}" + (f"  # {comments[name]}" if name in comments else "")
         for name, value in fields.items()
@@ -52,7 +52,7 @@ def corpus_yaml(fields: dict[str, Any], comments: dict[str, str]) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value of YAML on one line."""
+    """A YAML value on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
 """espeak-ng as a function: utterances in, samples out, the same bytes every time.
 
-espeak-ng keeps state from one utterance to the next (its voice flutter among others), and Initialize does not
-reset it. So each call runs this file as a fresh child process that speaks all its utterances in order.
+espeak-ng keeps state from one utterance to the next (such as its voice flutter), and Initialize does not
+reset it. Therefore each call runs this file as a fresh child process that speaks all its utterances in order.
 """
 
 import ctypes
@@ -31,19 +31,19 @@ class Utterance:
     text: str
     voice: str
     rate: int  # words per minute, 80 to 450
-    pitch: int  # 0 to 100; 50 is the voice's own
-    range: int  # of the pitch, 0 (monotone) to 100; 50 is the voice's own
+    pitch: int  # 0 to 100; 50 is the voice's default
+    range: int  # of the pitch, 0 (monotone) to 100; 50 is the voice's default
 
 
 def synthesize(utterances: Sequence[Utterance]) -> tuple[list[bytes], int]:
     """Speak `utterances`: 16-bit little-endian mono samples of each, and the sample rate in Hz.
 
-    Raises RuntimeError with espeak-ng's words when it cannot, and ValueError where it is not installed.
+    Raises RuntimeError with espeak-ng's message if it fails, and ValueError if it is not installed.
     """
-    from stillwave.pipeline.config.packages import needed  # here, for the child may not find it
+    from stillwave.pipeline.config.packages import needed  # here, because the child may not find it
 
     with needed("the demo corpus", "espeakng-loader"):
-        import espeakng_loader  # noqa: F401 - by the child
+        import espeakng_loader  # noqa: F401 - the child uses it
     request = json.dumps([asdict(utterance) for utterance in utterances]).encode()
     # -P: this file's folder is not on the child's path, where its neighbours could shadow other modules.
     child = subprocess.run([sys.executable, "-P", __file__], input=request, capture_output=True)
@@ -77,7 +77,7 @@ def _child() -> None:
     callback = _Callback(keep)
     output = sys.stdout.buffer
     with tempfile.TemporaryDirectory() as folder:
-        # espeak-ng cuts paths at 160 bytes, and environments can lie deep: give it a short one.
+        # espeak-ng cuts paths at 160 bytes, and environments can have long paths: give it a short one.
         data = Path(folder, "espeak-ng-data")
         data.symlink_to(espeakng_loader.get_data_path())
         sample_rate = library.espeak_Initialize(
@@ -85,7 +85,7 @@ def _child() -> None:
         )
         if sample_rate <= 0:
             raise RuntimeError(f"espeak_Initialize returned {sample_rate}")
-        library.espeak_ng_SetRandSeed(1)  # Initialize takes the time; breathy voices would hear it
+        library.espeak_ng_SetRandSeed(1)  # Initialize seeds with the time, which is audible in breathy voices
         library.espeak_SetSynthCallback(callback)
         output.write(struct.pack("<I", sample_rate))
         for utterance in utterances:

@@ -1,4 +1,4 @@
-"""A folder per class: `root/<label>/**/<file>`, with the speaker from a regular expression on the path."""
+"""One folder per class: `root/<label>/**/<file>`, with the speaker from a regular expression on the path."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ class Folder(CorpusBase):
     """One folder per class: `root/<label>/**/<file>`.
 
     speaker: a regular expression searched in the path relative to `root`; its group named `speaker`
-        (or else its first group) is the speaker. A file that does not match is quarantined.
+        (or else its first group) is the speaker. Files that do not match are quarantined.
     constants: as for a table.
     """
 

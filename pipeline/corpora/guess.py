@@ -16,14 +16,14 @@ TEXTS = ("text", "transcript", "transcription", "sentence", "utterance", "words"
 LANGUAGES = ("language", "lang")
 SPLITS = ("split", "subset", "partition", "set", "fold")
 SPEAKER = re.compile(r"(?<![a-z])(speaker|spkr?|actor|subject|talker|singer|client|participant)")
-# What few values do not make a class: said of the speaker or of the recording.
+# Columns that are not labels even with few values: they describe the speaker or the recording.
 ASIDE = re.compile(
     r"gender|sex$|^age|accent|locale|session|channel|device|rate|duration|length|votes|^id$|_id$"
 )
 SIDES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test", "eval": "test"}
 MOST_CLASSES = 100
-SAMPLE = 200  # rows in which the column of paths is looked for
-# The speaker in a path relative to the corpus: the second folder, or what a file's name begins with.
+SAMPLE = 200  # rows searched for the column of paths
+# The speaker in a path relative to the corpus: the second folder, or the start of a file's name.
 PATTERNS = (r"^[^/]+/(?P<speaker>[^/]+)/", r"/(?P<speaker>[^/_-]+)[_-][^/]*$")
 
 
@@ -32,7 +32,7 @@ def path_column(
 ) -> tuple[str, Path] | None:
     """The column whose values are files, and the folder that they are relative to; None for no column.
 
-    That folder is `folder`, the table's own, or one below `folder` in which files of these names lie.
+    That folder is `folder`, the table's own, or one below `folder` that holds files with these names.
     """
     some = rows[:: max(1, len(rows) // SAMPLE)]
     names = {path.name: path for path in files}
@@ -55,10 +55,11 @@ def path_column(
 def guess_columns(
     rows: Sequence[Row], path: str, label: str | None
 ) -> tuple[dict[str, str], str, dict[str, str]]:
-    """Our name -> theirs of every column that means something, and our name of the one of labels.
+    """Our name -> theirs for every known column, and our name for the column of labels.
 
-    label: their name of it, where it is known. Third, what the values of `split` mean; empty without one, and
-    where it is the number of a `fold`. Raises ValueError, naming the columns, where none looks like labels.
+    label: their name for it, if it is known. Third, the meanings of the values of `split`; empty without such
+    a column, or if it is the number of a `fold`. Raises ValueError naming the columns if none looks like
+    labels.
     """
     values = {
         name: Counter(value for row in rows if (value := row[name]) is not None)
@@ -92,7 +93,7 @@ def guess_columns(
     chosen = label or next(iter([*by_name, *by_content]), None)
     if chosen is None:
         raise ValueError(
-            f"no column looks like labels, with 2 to {MOST_CLASSES} values that occur again; the columns are "
+            f"no column looks like labels, with 2 to {MOST_CLASSES} values that repeat; the columns are "
             f"{', '.join(rows[0])}: name the one to predict with --label"
         )
     ours = our_name(chosen)
@@ -105,26 +106,26 @@ def guess_columns(
 
 
 def our_name(column: str) -> str:
-    """Our name for the column of labels: theirs, unless that means something else to us."""
+    """Our name for the column of labels: theirs, unless we use that name for something else."""
     name = "_".join(column.lower().split())
     return "label" if name in {*RESERVED, "speaker", "text", "language"} else name
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file; a cell's text may be too long to be the name of one."""
+    """Whether there is such a file; a cell's text may be too long for a file name."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a text
 
 
 def side_of(value: str) -> str:
-    """train, valid or test, as a corpus calls them; empty for other words."""
+    """train, valid or test for a corpus's word for it; empty for other words."""
     return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
 
 
 def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:
     """The regular expression that finds a speaker in each path (`label/...`), and what it finds; or None.
 
-    Believed where all paths match, and at least half of those found occur in several classes: what occurs in
-    one is more likely a take, or the class again.
+    Accepted if all paths match, and at least half of the matches occur in several classes: one that occurs in
+    only one class is more likely a take, or the class itself.
     """
     for pattern in PATTERNS:
         matches = [re.search(pattern, path) for path in paths]

@@ -2,8 +2,8 @@
 
 Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the file's bytes, `sample_rate`
 (Hz) and `num_samples` (per channel) as decoded, `duration_s`, then the corpus's text columns (labels such as
-`emotion` or `word`, and `speaker`, `language`, `text` where it has them), and either `fold` (int, the fold in
-which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A row of text alone has
+`emotion` or `word`, and `speaker`, `language`, `text` if it has them), and either `fold` (int, the fold in
+which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A text-only row has
 an empty `path`, the sha256 of its text, and zeros.
 """
 
@@ -37,25 +37,25 @@ class ManifestError(ValueError):
 def read_manifest(path: str | Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """The manifest at `path` (or URL), checked; missing text values are None.
 
-    `columns` are further columns that the caller needs, such as its label. Raises ManifestError.
+    `columns` are additional columns that the caller needs, such as its label. Raises ManifestError.
     """
     try:
         table = pq.read_table(pa.BufferReader(read_file(path)))
     except FileNotFoundError:
-        raise ManifestError(f"{path}: no such manifest; `stillwave prepare` makes it") from None
+        raise ManifestError(f"{path}: no such manifest; `stillwave prepare` writes it") from None
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{path}: not a Parquet file: {error}") from None
     frame: pd.DataFrame = table.to_pandas()
     for field in table.schema:
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            # Plain Python strings and None, whichever pandas and its string type are installed.
+            # Plain Python strings and None, for every version of pandas and its string type.
             frame[field.name] = pd.Series(table.column(field.name).to_pylist(), dtype=object)
     check_manifest(frame, str(path), columns)
     return frame
 
 
 def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()) -> None:
-    """Raise ManifestError unless `frame` keeps the contract of this module; `source` is what it is called."""
+    """Raise ManifestError unless `frame` keeps the contract of this module; `source` names it in errors."""
     if missing := [name for name in (*REQUIRED, *columns) if name not in frame.columns]:
         there = ", ".join(map(str, frame.columns))
         raise ManifestError(f"{source}: no column {', '.join(map(repr, missing))}; the columns are {there}")

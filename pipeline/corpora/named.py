@@ -1,4 +1,4 @@
-"""A corpus whose file names say everything, by the rule in its config."""
+"""A corpus whose file names contain everything, by the rule in its config."""
 
 import re
 from pathlib import Path, PurePath, PurePosixPath
@@ -12,7 +12,7 @@ from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Reje
 
 def _text(value: Any) -> Any:
     if isinstance(value, bool | int | float):
-        raise ValueError(f"YAML reads this as {value!r}, not as text; put it in quotes")
+        raise ValueError(f"YAML reads this as {value!r}, not as text; quote it")
     return value
 
 
@@ -20,16 +20,17 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Named(CorpusBase):
-    """A corpus whose file names say everything: a regular expression, and what its named groups mean.
+    """A corpus whose file names contain everything: a regular expression, and the meaning of its named
+    groups.
 
-    pattern: a regular expression for the whole of a file's name without its suffix, or for the name and the
-        folders above it: `(?P<speaker>[A-Z]+)/(?P<emotion>[a-z]+)` reads `any/DC/sad.wav`. Each named group
-        is a column; where one part says two things, put a group within a group. `(?x)` at its start allows
-        spaces and lines. A file that does not match is quarantined. What matches is the row's id, unless
-        there is a group `id`.
-    example: a file of the corpus, with the folders that `pattern` reads; the config is checked by it.
-    names: what quarantine.csv calls such names.
-    values: column -> text in the file's name -> value; a column that is not here has the text itself.
+    pattern: a regular expression for the whole file name without its suffix, or for the name and the folders
+        above it: `(?P<speaker>[A-Z]+)/(?P<emotion>[a-z]+)` reads `any/DC/sad.wav`. Each named group is a
+        column; if one part holds two values, put a group within a group. `(?x)` at its start allows spaces
+        and lines. Files that do not match are quarantined. The matched text is the row's id, unless there is
+        a group `id`.
+    example: a file of the corpus, with the folders that `pattern` reads, to check the config.
+    names: how quarantine.csv refers to such names.
+    values: column -> text in the file's name -> value; columns not listed keep the text itself.
     constants: as for a table.
     columns: the manifest's columns, in this order; null takes all groups, then all constants.
     keep: column -> values to import; rows with other values are counted as left out.
@@ -50,7 +51,7 @@ class Named(CorpusBase):
         there = [*groups, *self.constants]
         reserved = {"id", "path", *MEASURED}
         if taken := sorted({name for name in there if there.count(name) > 1 or name in reserved}):
-            raise ValueError(f"{', '.join(taken)}: reserved, or in `pattern` and in `constants`; rename it")
+            raise ValueError(f"{', '.join(taken)}: reserved, or in both `pattern` and `constants`; rename it")
         columns = there if self.columns is None else self.columns
         split = self.split.column if isinstance(self.split, Predefined) else self.split.group
         for field, names, known in (
@@ -72,7 +73,7 @@ class Named(CorpusBase):
         return self
 
     def row(self, path: PurePath) -> dict[str, str | None] | None:
-        """The id and the columns of a file, of its path below the root; None when it does not match.
+        """The id and the columns for a file's path below the root; None if it does not match.
 
         Raises ValueError for a text that `values` lacks.
         """
@@ -85,8 +86,8 @@ class Named(CorpusBase):
         for name, values in self.values.items():
             if (text := row[name]) is not None and text not in values:
                 raise ValueError(
-                    f"values.{name}: no value for {text!r}, which {path} has; add it, or narrow "
-                    f"(?P<{name}>...) in `pattern`, and such files are quarantined"
+                    f"values.{name}: no value for {text!r}, found in {path}; add it, or narrow "
+                    f"(?P<{name}>...) in `pattern`, so that such files are quarantined"
                 )
             row[name] = None if text is None else values[text]
         return row if self.columns is None else {name: row[name] for name in ("id", *self.columns)}
@@ -94,7 +95,7 @@ class Named(CorpusBase):
     def read(self, root: Path) -> Imported:
         """All files below `root` that match `pattern`; the others are rejected as `unrecognised_name`.
 
-        Raises ValueError when none matches, and for a text that `values` lacks.
+        Raises ValueError if none matches, and for a text that `values` lacks.
         """
         imported = Imported()
         for path in audio_files(root, imported.ignored):
@@ -109,7 +110,7 @@ class Named(CorpusBase):
         if not imported.rows and not imported.excluded:
             raise ValueError(
                 f"pattern: none of the {len(imported.rejected)} audio files below {root} matches "
-                f"{self.pattern!r}; the first is {imported.rejected[0].path}, and names should be such as "
+                f"{self.pattern!r}; the first is {imported.rejected[0].path}, and names should look like "
                 f"{self.example}. Correct the pattern, or give the corpus's folder with --root"
             )
         return imported

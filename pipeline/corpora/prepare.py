@@ -1,4 +1,4 @@
-"""Stage `prepare`: a corpus to a manifest of checked, split utterances, and a quarantine of unusable ones."""
+"""Stage `prepare`: from a corpus to a manifest of checked, split utterances, and a quarantine."""
 
 import hashlib
 from collections import Counter
@@ -18,14 +18,14 @@ from stillwave.pipeline.corpora.base import Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 
-OnFile = Callable[[int, int], None]  # (files done, files in all)
+OnFile = Callable[[int, int], None]  # (files done, all files)
 
 _DECODERS = 2  # threads; libsndfile and hashing release the interpreter lock
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What `prepare` did, in counts. Nothing that was found under the root is missing from them."""
+    """Counts of what `prepare` did. Everything found under the root is counted."""
 
     manifest: str
     quarantine: str
@@ -35,8 +35,8 @@ class PrepareResult:
     labels: dict[str, int]  # rows per label
     quarantined: dict[str, int]  # files per reason
     excluded: dict[str, int]  # rows that the config leaves out, per label (or "song")
-    ignored: dict[str, int]  # files that are no audio, per suffix
-    changed: bool  # False when the manifest on disk already had these bytes
+    ignored: dict[str, int]  # files that are not audio, per suffix
+    changed: bool  # False if the manifest on disk already had these bytes
 
 
 def prepare(
@@ -44,16 +44,18 @@ def prepare(
 ) -> PrepareResult:
     """Import, decode, filter and split the corpus of `config`; write the manifest to `out`, a path or URL.
 
-    `root` overrides `config.root`. `quarantine.csv` is written beside `out`, always, and before any failure
+    `root` overrides `config.root`. `quarantine.csv` is always written next to `out`, before any failure
     that it explains. The same input gives byte-identical files. Raises ValueError for a folder, column, class
-    or split that cannot be used, and when more than `max_bad_fraction` of the files are unusable.
+    or split that cannot be used, and if more than `max_bad_fraction` of the files are unusable.
     """
     if (folder := root or config.root) is None:
-        raise ValueError(f"corpus {config.kind}: where is it? Give --root DIR, or `root:` in its config")
+        raise ValueError(
+            f"corpus {config.kind}: its folder is not known; give --root DIR, or `root:` in its config"
+        )
     imported = config.read(Path(folder))
     if not imported.rows and not imported.rejected:
         raise ValueError(
-            f"corpus {config.kind}: the config leaves out all it found: {dict(imported.excluded)}"
+            f"corpus {config.kind}: the config leaves out everything found: {dict(imported.excluded)}"
         )
     rows, quarantined = usable_rows(imported, config.label)
     rows, excluded = _keep_classes(rows, config.classes, config.label)
@@ -108,12 +110,12 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
         case _:
             assert_never(split)
     if not split.allow_leak:
-        remedy = "Use a split that keeps each on one side, or accept it with split.allow_leak: true."
+        remedy = "Use a split that keeps each of them on one side, or accept it with split.allow_leak: true."
         if split.group is not None:
             splits.check_leak(sides.tolist(), groups, f"{split.group} group(s)", remedy)
-        first: dict[str, str] = {}  # of the files with the same bytes, the id of the first
+        first: dict[str, str] = {}  # id of the first file with the same bytes
         twins = [
-            first.setdefault(sha256, name) if path else name  # the same words are no recording
+            first.setdefault(sha256, name) if path else name  # equal texts are not duplicate recordings
             for sha256, name, path in zip(frame["sha256"], frame["id"], frame["path"], strict=True)
         ]
         remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
@@ -122,7 +124,7 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
 
 
 def usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:
-    """Rows with a label and an id of their own, and the rest as quarantine lines."""
+    """Rows with a label and a unique id, and the rest as quarantine lines."""
     rejected = list(imported.rejected)
     if imported.rows and label not in imported.rows[0]:
         there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
@@ -157,9 +159,9 @@ def _keep_classes(rows: list[Row], classes: list[str] | None, label: str) -> tup
 def _decode_all(
     rows: list[Row], config: CorpusConfig, progress: OnFile | None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
-    """Rows with sha256, sample_rate, num_samples and duration_s, and those whose audio is bad.
+    """Rows with sha256, sample_rate, num_samples and duration_s, and rows with bad audio.
 
-    A row of text alone has the sha256 of its text, and the numbers are 0.
+    A text-only row has the sha256 of its text, and its numbers are 0.
     """
 
     def measure(row: Row) -> dict[str, object] | BadAudio:
@@ -191,13 +193,13 @@ def _decode_all(
             if progress is not None:
                 progress(done, len(rows))
     finally:
-        # After Ctrl-C, do not decode the rest of a large corpus first.
+        # After Ctrl-C, do not first decode the rest of a large corpus.
         pool.shutdown(cancel_futures=True)
     return good, bad
 
 
 def _groups(frame: pd.DataFrame, group: str | None) -> list[str]:
-    """What must stay together, per row: the value of column `group`, or else each row for itself."""
+    """The group of each row: the value of column `group`, or else the row itself."""
     if group is None:
         return frame["id"].tolist()
     if group not in frame.columns:

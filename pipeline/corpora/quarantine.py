@@ -1,4 +1,4 @@
-"""What a stage cannot use: listed with a reason, never dropped, and too much of it stops the stage."""
+"""Unusable rows and files: listed with a reason, never dropped, and too many of them stop the stage."""
 
 import csv
 import io
@@ -13,8 +13,8 @@ from stillwave.pipeline.audio.files import read_file
 class Quarantined(NamedTuple):
     """One line of a quarantine.csv.
 
-    stage: `import` (its name or row), `decode` (the audio itself) or `extract` (its frames).
-    reason: one word of a fixed list. detail: what a person needs to fix it.
+    stage: `import` (name or row), `decode` (audio) or `extract` (frames).
+    reason: a word from a fixed list. detail: what is needed to fix it.
     """
 
     id: str
@@ -25,7 +25,7 @@ class Quarantined(NamedTuple):
 
 
 def quarantine_csv(quarantined: Sequence[Quarantined]) -> bytes:
-    """The file's bytes; a header alone when there is nothing to list."""
+    """The file's bytes; only a header if there is nothing to list."""
     return csv_bytes(Quarantined._fields, quarantined)
 
 
@@ -37,12 +37,12 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def quarantine_path(store: str | Path) -> str:
-    """Where `extract` lists the rows that a store does not have: a file beside it."""
+    """The file next to a store in which `extract` lists the rows that it lacks."""
     return f"{store}.quarantine.csv"
 
 
 def quarantined_ids(path: str | Path) -> set[str]:
-    """The ids that a quarantine.csv lists; none when there is no such file."""
+    """The ids that a quarantine.csv lists; none if there is no such file."""
     try:
         text = read_file(path).decode()
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def quarantined_ids(path: str | Path) -> set[str]:
 def check_bad_fraction(
     quarantined: Sequence[Quarantined], usable: int, bound: float, path: str | Path
 ) -> None:
-    """Raise ValueError when more than `bound` of all, or all, are quarantined; `path` lists them."""
+    """Raise ValueError if more than `bound` of the rows, or all, are quarantined; `path` lists them."""
     bad, considered = len(quarantined), len(quarantined) + usable
     if usable and bad / considered <= bound:
         return

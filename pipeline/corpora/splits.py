@@ -1,7 +1,7 @@
-"""Who is tested when: predefined, holdout, k-fold and leave-one-group-out splits, and the leak check.
+"""Splits: predefined, holdout, k-fold and leave-one-group-out splits, and the leak check.
 
-Pure functions on sequences of equal length, one entry per row. `groups` are what must stay on one side
-(speakers; or row ids for a split row by row), `labels` are what is kept balanced (or None). The result does
+Pure functions on sequences of equal length, one entry per row. `groups` must stay on one side
+(speakers; or row ids for a split row by row), `labels` are kept balanced (or None). The result does
 not depend on the order of the rows: groups are sorted before a seeded generator shuffles them.
 """
 
@@ -19,12 +19,12 @@ def leave_one_group_out(groups: Sequence[str]) -> Folds:
     """The fold of each row, (rows,): one fold per group, numbered in sorted order of the groups."""
     names, folds = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"leave_one_group_out: {len(names)} group ({', '.join(names)}); it takes at least 2")
+        raise ValueError(f"leave_one_group_out: {len(names)} group ({', '.join(names)}); it needs at least 2")
     return folds.astype(np.int32)
 
 
 def kfold(groups: Sequence[str], folds: int, seed: int, labels: Sequence[str] | None = None) -> Folds:
-    """The fold of each row, (rows,), of `folds` folds that are alike in size and share of labels."""
+    """The fold of each row, (rows,), for `folds` folds of similar size and label shares."""
     return _deal(groups, labels, np.full(folds, 1 / folds), seed, f"kfold with {folds} folds")
 
 
@@ -33,7 +33,7 @@ def holdout(
 ) -> Sides:
     """The side of each row, (rows,): "train", "valid" or "test".
 
-    `valid` and `test` are shares of the rows; whole groups meet them as nearly as they can, and no side with
+    `valid` and `test` are shares of the rows; whole groups approximate them, and no side with
     a share above 0 is empty.
     """
     names = np.array(["train", "valid", "test"] if valid > 0 else ["train", "test"], dtype=object)
@@ -43,7 +43,7 @@ def holdout(
 
 
 def predefined(values: Sequence[str | None], names: Mapping[str, str]) -> Sides:
-    """The side of each row from the corpus's own `values`, translated by `names`. Raises ValueError."""
+    """The side of each row from the corpus's own `values`, mapped by `names`. Raises ValueError."""
     sides = np.array([None if value is None else names.get(value, value) for value in values], dtype=object)
     known = np.isin(sides.astype(str), ["train", "valid", "test"])
     if unknown := sorted({str(value) for value, good in zip(values, known, strict=True) if not good}):
@@ -64,7 +64,7 @@ def predefined_folds(values: Sequence[str | None]) -> Folds:
 
 
 def check_leak(sides: Sequence[Hashable], keys: Sequence[str | None], what: str, remedy: str) -> None:
-    """Raise ValueError when one value of `keys` (a speaker, a file's hash) is on more than one side.
+    """Raise ValueError if one value of `keys` (a speaker, a file's hash) is on more than one side.
 
     Rows whose key is None are not compared. The message names up to five keys and where each of them is.
     """
@@ -90,10 +90,10 @@ def _deal(
     seed: int,
     what: str,
 ) -> Folds:
-    """Give whole groups to sides, one by one, each to the side that lacks most of what the group has.
+    """Assign whole groups to sides one by one, each to the side that most lacks the group's labels.
 
-    Counted per label and relative to how frequent the label is, so that sides end up alike in labels as well
-    as in size, whatever their shares.
+    Counts are per label, relative to the label's frequency, so that sides end up similar in labels as well
+    as in size, for any shares.
     """
     names, members = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     if len(names) < len(shares):
@@ -106,8 +106,8 @@ def _deal(
     counts = np.zeros((len(names), int(classes.max()) + 1))  # (groups, labels)
     np.add.at(counts, (members, classes), 1)
 
-    # Roughly largest first balances best; the random factor lets another seed be another split even when
-    # no two groups are of a size.
+    # Roughly largest first balances best; the random factor makes another seed give another split even if
+    # all groups differ in size.
     weight = counts.sum(axis=1) * np.random.default_rng(seed).uniform(1, 2, size=len(names))
     order = np.argsort(-weight, kind="stable")
     wanted = shares[:, None] * counts.sum(axis=0)  # (sides, labels)
@@ -116,7 +116,7 @@ def _deal(
     side_of = np.empty(len(names), dtype=np.int32)
     empty = set(range(len(shares)))
     for position, group in enumerate(order):
-        # The last groups go to sides that have none yet, or a small share would stay empty.
+        # The last groups go to sides that have none yet; otherwise a small share could stay empty.
         open_sides = sorted(empty) if len(order) - position <= len(empty) else range(len(shares))
         room = [float(((wanted - given)[side] * counts[group] / scale**2).sum()) for side in open_sides]
         best = max(room)

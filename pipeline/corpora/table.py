@@ -1,4 +1,4 @@
-"""Rows of a CSV, Parquet or JSONL file, with a mapping from our column names to theirs."""
+"""Rows of a CSV, Parquet or JSONL file, with a mapping from our column names to the file's."""
 
 import csv
 import json
@@ -14,11 +14,11 @@ from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Reje
 class Table(CorpusBase):
     """Rows of a CSV, Parquet or JSONL file.
 
-    table: the file, relative to `root` (default: the working directory), as are the audio paths in it.
+    table: the file, relative to `root` (default: the working directory), like the audio paths in it.
     columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
     constants: our column name -> one value for every row, for example `language: de`.
-    text_rows: keep rows that have an id and a text but no path, for recipes that read text; others of them
-        are quarantined.
+    text_rows: keep rows that have an id and a text but no path, for recipes that read text; other rows
+        without a path are quarantined.
     """
 
     kind: Literal["table"]
@@ -35,7 +35,7 @@ class Table(CorpusBase):
         if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
             raise ValueError(f"{', '.join(taken)}: measured from the audio; leave it out of the mapping")
         if both := sorted(self.columns.keys() & self.constants.keys()):
-            raise ValueError(f"{', '.join(both)}: in `columns` and in `constants`; keep one")
+            raise ValueError(f"{', '.join(both)}: both in `columns` and in `constants`; keep one")
         return self
 
     def read(self, root: Path) -> Imported:
@@ -53,8 +53,8 @@ def read_table(
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
     An empty cell is a missing value. A row without a path is rejected as `no_path`, unless `text_rows` and it
-    has an id and a text: then its path is empty. Raises ValueError that names the table, the column and the
-    columns there are, when one is missing.
+    has an id and a text: then its path is empty. Raises ValueError naming the table, the column and the
+    existing columns, if one is missing.
     """
     records = _records(table)
     there = _names(records)
@@ -82,12 +82,12 @@ def read_table(
 
 
 def column_names(table: Path) -> list[str]:
-    """The columns of `table`. Raises ValueError naming it when it is no table, or has no rows."""
+    """The columns of `table`. Raises ValueError naming it if it is not a table, or has no rows."""
     return _names(_records(table))
 
 
 def read_cells(table: Path) -> list[Row]:
-    """Every row of `table` as text, column by column; None for an empty cell. Raises as `column_names`."""
+    """Every row of `table` as text, column by column; None for an empty cell. Raises like `column_names`."""
     records = _records(table)
     names = _names(records)
     return [{name: _text(record.get(name)) for name in names} for record in records]
@@ -103,8 +103,8 @@ def _identity(path: Path, root: Path) -> str:
 
 
 def _text(value: Any) -> str | None:
-    """A cell as text. Numbers read as they would in a CSV: 3, and 3 for the 3.0 of a column with gaps."""
-    if value is None or value == "" or value != value:  # only NaN is unlike itself
+    """A cell as text. Numbers look as in a CSV: 3, and also 3 for the 3.0 of a column with gaps."""
+    if value is None or value == "" or value != value:  # only NaN differs from itself
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -142,7 +142,7 @@ def _read_csv(table: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(table: Path) -> list[dict[str, Any]]:
     records = []
-    # split at newlines only: str.splitlines also splits at U+2028, which may stand inside a text
+    # split at newlines only: str.splitlines also splits at U+2028, which may occur inside a text
     for number, line in enumerate(table.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue

@@ -1,1 +1,1 @@
-"""A run to a report."""
+"""From a run to a report."""

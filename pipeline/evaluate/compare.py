@@ -1,4 +1,4 @@
-"""Two reports on the same rows, side by side: is the difference more than luck?"""
+"""Comparing two reports on the same rows: is the difference more than chance?"""
 
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,18 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The headline scores of two reports, their differences B - A with 95 % intervals and p, JSON-ready.
+    """The headline scores of two reports, and their differences B - A with 95 % intervals and p, JSON-ready.
 
-    a, b: report folders, or run folders whose report lies in `<run>/report`. Rows are matched by id.
+    a, b: report folders, or run folders with a report in `<run>/report`. Rows are matched by id.
     common: compare the rows that both have (and, with unknown classes, that are known to both), instead of
-        stopping when one has others; `left_out` says how many rows of each are not compared.
-    group: a column, such as `speaker`, whose rows are drawn together: the difference on new speakers, instead
-        of the one on new rows of the same speakers. n groups can change places in 2^n ways, so the p of a
-        headline score is never below 2 / 2^n, however large the difference (see `randomisation_test`).
+        stopping if they differ; `left_out` says how many rows of each are not compared.
+    group: a column, such as `speaker`, whose rows are resampled together: the difference for new speakers,
+        not for new rows of the same speakers. n groups can be swapped in 2^n ways, so the p of a headline
+        score is never below 2 / 2^n, however large the difference (see `randomisation_test`).
 
-    Intervals are `paired_bootstrap`'s, p is `randomisation_test`'s, `mcnemar` that test's p for accuracy, by
-    rows. Where a table has a column `known`, only rows known to both count in these. Where both have a
-    `score` (higher = more outlying) and there are unknown rows, `metrics` has their `auroc` too, with the p
+    Intervals come from `paired_bootstrap`, p from `randomisation_test`, and `mcnemar` is that test's p for
+    accuracy, by rows. If a table has a column `known`, only rows known to both count here. If both have a
+    `score` (higher is more outlying) and there are unknown rows, `metrics` also has their `auroc`, with the p
     of `paired_auroc`. Raises ValueError naming ids or labels that differ.
     """
     tables = [_read(Path(folder)) for folder in (a, b)]
@@ -49,7 +49,7 @@ def compare(
     guess_a, guess_b = (table["predicted"][known].tolist() for table in (first, second))
     groups = _groups(first, second, group)
     some = None if groups is None else groups[known].tolist()
-    # One stream each: none depends on how much another drew.
+    # One random stream each, so that none depends on how much another draws.
     drawn, swapped, weighed = np.random.default_rng(seed).spawn(3)
     intervals = paired_bootstrap(labels, guess_a, guess_b, drawn, groups=some, resamples=resamples)
     p = randomisation_test(labels, guess_a, guess_b, swapped, groups=some, resamples=resamples)
@@ -90,11 +90,9 @@ def _read(folder: Path) -> pd.DataFrame:
         )
     table = pd.read_parquet(file)
     if absent := [name for name in ("id", "label", "predicted") if name not in table]:
-        raise ValueError(f"{file} has no column {', '.join(absent)}; write it anew with `stillwave evaluate`")
+        raise ValueError(f"{file} has no column {', '.join(absent)}; rewrite it with `stillwave evaluate`")
     if twice := table["id"][table["id"].duplicated()].unique().tolist():
-        raise ValueError(
-            f"{file} has {len(twice)} ids more than once ({_some(twice)}); rows are matched by id"
-        )
+        raise ValueError(f"{file} has {len(twice)} repeated ids ({_some(twice)}); rows are matched by id")
     if "known" not in table:
         table["known"] = True
     return table.set_index("id").astype({"known": bool})
@@ -113,7 +111,7 @@ def _aligned(
             if ids
         )
         raise ValueError(
-            f"the reports are of different rows: {said}; --common compares the {len(both)} in both"
+            f"the reports have different rows: {said}; --common compares the {len(both)} in both"
         )
     first, second = (table.loc[both] for table in tables)
     if other := both[first["known"] != second["known"]].tolist():
@@ -127,8 +125,8 @@ def _aligned(
     if different.any():
         row = first.index[different][0]
         raise ValueError(
-            f"{int(different.sum())} rows have another label in {names[0]} than in {names[1]}: {row!r} is "
-            f"{first.loc[row, 'label']!r} and {second.loc[row, 'label']!r}; the runs are no match"
+            f"{int(different.sum())} rows have different labels in {names[0]} and {names[1]}: {row!r} is "
+            f"{first.loc[row, 'label']!r} and {second.loc[row, 'label']!r}; the runs cannot be compared"
         )
     if not first["known"].any():
         raise ValueError(f"{names[0]} and {names[1]} have no rows of known classes in common to compare")
@@ -136,21 +134,22 @@ def _aligned(
 
 
 def _groups(first: pd.DataFrame, second: pd.DataFrame, group: str | None) -> "pd.Series[str] | None":
-    """The column that both tables have, the same in both; None when rows are drawn one by one."""
+    """The column that both tables have, the same in both; None if rows are resampled individually."""
     if group is None:
         return None
     for table in (first, second):
         if group not in table or table[group].isna().any():
             raise ValueError(
-                f"not every row has a {group!r}, so groups cannot be drawn by it; "
+                f"not every row has a {group!r}, so it cannot group rows; "
                 f"the columns are {', '.join(map(str, table.columns))}"
             )
     ours, theirs = first[group].astype(str), second[group].astype(str)
     if (different := ours != theirs).any():
         row = int(different.to_numpy().argmax())
         raise ValueError(
-            f"{int(different.sum())} rows are of another {group!r} in the two reports: {first.index[row]!r} "
-            f"is of {ours.iloc[row]!r} and {theirs.iloc[row]!r}; draw by a column that is the same in both"
+            f"{int(different.sum())} rows have a different {group!r} in the two reports: "
+            f"{first.index[row]!r} has {ours.iloc[row]!r} and {theirs.iloc[row]!r}; group by a column "
+            "that is the same in both"
         )
     return ours
 

@@ -1,4 +1,4 @@
-"""Letters of all the world in figures: fonts that are installed, for what matplotlib's own lacks."""
+"""Letters of any script in figures: installed fonts for what matplotlib's own font lacks."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.font_manager import fontManager
 
 FONT = "DejaVu Sans"
-# What has the letters that FONT lacks, on Linux, macOS and Windows.
+# Fonts with letters that FONT lacks, on Linux, macOS and Windows.
 FALLBACKS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP",
     "Noto Sans KR", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback",
@@ -22,17 +22,17 @@ FALLBACKS = (
 
 @cache
 def fonts() -> tuple[str, ...]:
-    """FONT, then those of FALLBACKS that are installed."""
+    """FONT, then the installed ones of FALLBACKS."""
     installed = {font.name for font in fontManager.ttflist}
     return (FONT, *(name for name in FALLBACKS if name in installed))
 
 
 @contextmanager
 def lettered() -> Iterator[None]:
-    """For making figures and for saving them: letters come from the first of `fonts` that has them, and a `$`
-    begins no formula.
+    """For making and saving figures: letters come from the first of `fonts` that has them, and a `$` starts
+    no formula.
 
-    Those that none has are drawn as boxes, without a warning for each.
+    Letters that no font has are drawn as boxes, without a warning for each.
     """
     with mpl.rc_context({"font.family": list(fonts()), "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

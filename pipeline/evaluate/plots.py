@@ -1,6 +1,6 @@
 """The pictures of a report. Figures are made without pyplot, so nothing global is kept or shown.
 
-Names of classes and speakers are drawn as they are: a `$` in one begins no formula.
+Names of classes and speakers are drawn literally: a `$` in them starts no formula.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from stillwave.pipeline.evaluate.fonts import lettered
 
 BLUE, GREY = "#0072B2", "#666666"  # Okabe & Ito's colour-blind-safe palette
 PALETTE = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")  # seven colours and four dashes: 28 lines before a pair comes again
-INK = "#111111"  # on a shade of the data: not the colour of all other text, which may be turned light
-MOST_BARS = 60  # with a name each
-FEW_CLASSES = 12  # of a confusion matrix whose cells have room for any count
+DASHES = ("-", "--", "-.", ":")  # seven colours and four dashes: 28 lines before a pair repeats
+INK = "#111111"  # on a shade of the data: unlike other text, which may become light
+MOST_BARS = 60  # with names
+FEW_CLASSES = 12  # in a confusion matrix whose cells have room for any count
 MOST_CELLS = 60  # classes whose counts are written out
 
 
@@ -87,7 +87,7 @@ def reliability_figure(reports: dict[str, Any]) -> Figure:
     """Accuracy against confidence per bin, and below it the share of rows in each bin.
 
     `reports`: name -> what `calibration_report` returns, for example before and after temperature scaling.
-    Under the diagonal the classifier is surer than it is right. The area of a point grows with its rows.
+    Below the diagonal the classifier is overconfident. The area of a point grows with its rows.
     """
     figure = Figure(figsize=(5.0, 5.4 + 0.25 * len(reports)), dpi=150, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -113,17 +113,17 @@ def reliability_figure(reports: dict[str, Any]) -> Figure:
 
 @lettered()
 def open_set_figure(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure:
-    """Share of unknown rows detected against share of known rows rejected, a line per score.
+    """Share of unknown rows detected against share of known rows rejected, one line per score.
 
-    `curves`: name -> (known, unknown), the shares accepted that `scores.open_set.accepted` gives. The area
-    under a line is its AUROC, by which the legend is sorted.
+    `curves`: name -> (known, unknown), the accepted shares from `scores.open_set.accepted`. The area
+    under a line is its AUROC, which sorts the legend.
     """
     figure = Figure(figsize=(6.6, 4.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     areas = {name: float(np.trapezoid(known, unknown)) for name, (known, unknown) in curves.items()}
     for name in sorted(curves, key=lambda name: -areas[name]):
         known, unknown = curves[name]
-        number = list(curves).index(name)  # not the rank: a score keeps its colour from run to run
+        number = list(curves).index(name)  # not the rank, so that a score has the same colour in every run
         colour, dash = PALETTE[number % len(PALETTE)], DASHES[number % len(DASHES)]
         axes.plot(1 - known, 1 - unknown, color=colour, linestyle=dash, label=f"{name}: {areas[name]:.3f}")
     axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.6, label="chance: 0.500")
@@ -137,8 +137,8 @@ def open_set_figure(curves: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Fig
 def curves_figure(curves: pd.DataFrame) -> Figure:
     """Loss of training and validation over the epochs, and below it the UAR of the validation rows.
 
-    `curves`: fold, epoch (from 0), and a column per figure, as `stage.curves` reads it. A thin line is a
-    fold, a thick one the mean of all folds as long as all of them train.
+    `curves`: fold, epoch (from 0), and a column per figure, as from `stage.curves`. A thin line is a fold, a
+    thick one the mean of all folds as long as all of them train.
     """
     lines = {
         "train_loss": ("training: all losses", BLUE),
@@ -161,9 +161,9 @@ def curves_figure(curves: pd.DataFrame) -> Figure:
 
 @lettered()
 def losses_figure(curves: pd.DataFrame) -> Figure:
-    """Every loss that is added up, before its weight, over the epochs: a panel each, with its own scale.
+    """Every loss in the sum, unweighted, over the epochs: one panel each, with its own scale.
 
-    `curves`: as for `curves_figure`, with columns loss_<name>. Lines are as there.
+    `curves`: as for `curves_figure`, with columns loss_<name>. Lines mean the same.
     """
     names = [str(name) for name in curves if str(name).startswith("loss_")]
     wide = min(3, len(names))
@@ -184,7 +184,7 @@ def losses_figure(curves: pd.DataFrame) -> Figure:
 def _folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, label: str | None) -> None:
     table = curves.pivot(index="epoch", columns="fold", values=column)
     table.index += 1  # epochs done
-    marker = "o" if len(table) == 1 else None  # a line of one point is not seen
+    marker = "o" if len(table) == 1 else None  # a line of one point is invisible
     if table.shape[1] > 1:
         axes.plot(table, color=colour, linewidth=0.7, alpha=0.45, marker=marker, markersize=3)
     mean = table.dropna().mean(axis=1)

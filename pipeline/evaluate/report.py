@@ -1,4 +1,4 @@
-"""What a report says: figures from a table of predictions, and the files they are written to."""
+"""The contents of a report: figures from a table of predictions, and the files they are written to."""
 
 import json
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from stillwave.pipeline.scores.classification import HEADLINE, report, scores
 from stillwave.pipeline.scores.intervals import interval_report, open_set_intervals
 from stillwave.pipeline.scores.open_set import accepted, auroc, open_set_report
 
-METRICS = "metrics.json"  # what makes a folder a report
+METRICS = "metrics.json"  # its presence makes a folder a report
 
 
 def full_report(predictions: pd.DataFrame, classes: Sequence[str], score: str) -> dict[str, Any]:
     """Everything in metrics.json, from the table that `predict_folds` makes.
 
-    Headline scores, intervals and calibration are of the rows of known classes; `open_set` is there when the
+    Headline scores, intervals and calibration use the rows of known classes; `open_set` is there if the
     table has rows of unknown ones, with intervals of its AUROC.
     """
     known = predictions[predictions["known"]]
@@ -50,7 +50,7 @@ def full_report(predictions: pd.DataFrame, classes: Sequence[str], score: str) -
 
 
 def _calibration(known: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Before and after temperature scaling; the same twice where no temperature was fitted."""
+    """Before and after temperature scaling; the same twice if no temperature was fitted."""
     labels = known["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
     before, after = (
         calibration_report(known[[f"{prefix}_{name}" for name in classes]].to_numpy(), labels)
@@ -107,16 +107,16 @@ def _auroc(predictions: pd.DataFrame, score: str) -> float:
 
 
 def _two_sided(predictions: pd.DataFrame, column: str) -> list[pd.DataFrame]:
-    """The groups that have rows of known and of unknown classes."""
+    """The groups with rows of both known and unknown classes."""
     if column not in predictions:
         return []
     return [part for _, part in predictions.groupby(column) if part["known"].nunique() == 2]
 
 
 def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any], curves: pd.DataFrame) -> None:
-    """The files of a report; see `evaluate`. In plots/ lie `report_figures`, and no others.
+    """The files of a report; see `evaluate`. plots/ holds `report_figures`, and nothing else.
 
-    metrics.json is there when all others are: a report that was cut short has none.
+    metrics.json is written last: an interrupted report has none.
     """
     plots = out / "plots"
     plots.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def write_report(out: Path, predictions: pd.DataFrame, metrics: dict[str, Any], 
     pairs.to_csv(out / "confusion.csv", index=False)
     curves.to_csv(out / "curves.csv", index=False)
     for old in plots.glob("*.png"):
-        old.unlink()  # the rows before may have had unknown classes, or speakers
+        old.unlink()  # earlier rows may have had unknown classes, or speakers
     with lettered():
         for name, figure in report_figures(predictions, metrics, curves).items():
             figure.savefig(plots / f"{name}.png")
@@ -139,8 +139,8 @@ def report_figures(
 ) -> dict[str, Figure]:
     """The pictures of a report, by name.
 
-    confusion, reliability, curves; losses where several are added up; per_speaker where rows have speakers;
-    where rows of unknown classes are tested open_set, and decisions where they were decided upon.
+    confusion, reliability, curves; losses if several are added up; per_speaker if rows have speakers; if rows
+    of unknown classes are tested, open_set, and decisions if there is a threshold.
     """
     before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
     shown = {"as trained": before} if before == after else {"before": before, "after": after}

@@ -27,15 +27,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict every test row of a run out of fold and write the report to `out` (default: `<run>/report`).
 
-    manifest, embeddings: where they are now, if not where the run was trained with them. backbones: a folder
-    with the configs of a fine-tuned run's backbones, if they are no longer as they were then.
-    ensemble: instead, the rows of another `manifest`, on none of which any fold was trained, by the mean of
-        the models of all folds.
+    manifest, embeddings: where they are now, if they have moved since training. backbones: a folder with the
+    configs of a fine-tuned run's backbones, if they have changed since then.
+    ensemble: instead, predict the rows of another `manifest`, which no fold was trained on, with the mean of
+        all folds' models.
 
     Writes metrics.json (`run`: its folder and `training_digest`, whether an `ensemble` predicted, the
     `manifest`, and `rows_digest`), summary.json (its headline), predictions.parquet, the pictures in plots/
     (see `write_report`), and for `dvc plots` confusion.csv (actual, predicted) and curves.csv (fold, epoch,
-    figures). Returns the metrics. Raises ValueError when the run's manifest or frames are no longer what it
+    figures). Returns the metrics. Raises ValueError if the run's manifest or frames are no longer those it
     was trained on.
     """
     trained = Run.open(run)
@@ -44,11 +44,11 @@ def evaluate(
     if not trained.live:
         embeddings = embeddings or trained.place("embeddings")
     if ensemble and manifest is None:
-        raise ValueError("ensemble predicts rows of another corpus; name its manifest and its embeddings")
+        raise ValueError("ensemble predicts rows of another corpus; give its manifest and its embeddings")
     try:
         rows_of_table = read_manifest(table)
     except ManifestError as error:
-        moved = "" if manifest else f"; {run} was trained with it: if it was moved, name it with --manifest"
+        moved = "" if manifest else f"; {run} was trained with it: if it has moved, give it with --manifest"
         raise ManifestError(f"{error}{moved}") from None
     source = "recordings" if trained.live else f"frames in {embeddings}"
     classes = trained.classes if ensemble else None
@@ -80,9 +80,9 @@ def evaluate(
 
 
 def rows_digest(predictions: pd.DataFrame, manifest: pd.DataFrame) -> str:
-    """sha256 of the rows predicted: ids, contents, speakers, labels, and which labels are of known classes.
+    """sha256 of the rows predicted: ids, contents, speakers, labels, and which labels are known classes.
 
-    Whatever the backbones, two evaluations with the same digest are of the same rows.
+    Two evaluations with the same digest used the same rows, regardless of the backbones.
     """
     content = manifest[[name for name in ("id", "sha256", "text") if name in manifest]]
     table = predictions[[name for name in ("id", "speaker", "label", "known") if name in predictions]]
@@ -91,18 +91,18 @@ def rows_digest(predictions: pd.DataFrame, manifest: pd.DataFrame) -> str:
 
 
 def report_folder(run: Path, out: str | Path | None, ensemble: bool) -> Path:
-    """Where the report goes: `out`, or a folder of the run."""
+    """The folder of the report: `out`, or a folder in the run."""
     return Path(out) if out is not None else run / ("ensemble" if ensemble else "report")
 
 
 def _facts(run: Run, fold: int) -> dict[str, Any]:
-    """What was fitted after training: the temperature, and how OpenMax's tails went, by class."""
+    """The results fitted after training: the temperature, and the status of OpenMax's tails, by class."""
     calibration = run.calibration(fold)
     return {"temperature": calibration.temperature, "openmax": calibration.openmax_status()}
 
 
 def _unseen(run: Run, data: Data) -> RowNumbers:
-    """All rows. Raises ValueError when the run was trained on the content of some of them."""
+    """All rows. Raises ValueError if the run was trained on the content of some of them."""
     seen = run.seen()
     ids = [id_ for id_, key in zip(data.manifest["id"], data.recordings(), strict=True) if key in seen]
     if ids:

@@ -1,1 +1,1 @@
-"""Stage one: a manifest to a store of frames."""
+"""Stage one: from a manifest to a store of frames."""

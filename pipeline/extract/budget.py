@@ -1,4 +1,4 @@
-"""How many frames fit into a batch, and what running out of memory looks like."""
+"""How many frames fit into a batch, and how to recognise that memory has run out."""
 
 from typing import Literal
 
@@ -6,11 +6,11 @@ import torch
 
 from stillwave.pipeline.backbones import Backbone
 
-# Per thread; larger batches are no faster there (benchmarks/extract.py --batch-frames).
+# Per thread on a CPU; larger batches are no faster (benchmarks/extract.py --batch-frames).
 CPU_BATCH_FRAMES = 500
-SMALLEST, LARGEST = 1000, 16_384  # a unit of a store has no more
+SMALLEST, LARGEST = 1000, 16_384  # no unit of a store has more
 _TRIAL_ROWS, _TRIAL_FRAMES = 4, 128
-_SHARE = 0.7  # of the free memory: allocators fragment, and attention takes more for longer items
+_SHARE = 0.7  # of the free memory is used: allocators fragment, and attention takes more for longer items
 
 _OUT_OF_MEMORY = (
     "can't allocate memory", "not enough memory", "out of memory",
@@ -21,17 +21,17 @@ _OUT_OF_MEMORY = (
 def batch_frames(
     backbone: Backbone, wanted: int | Literal["auto"], device: torch.device, batches_at_once: int
 ) -> int:
-    """The frame budget of a batch: as wanted, or what suits the device.
+    """The frame budget of a batch: as configured, or what suits the device.
 
-    On a GPU two trial batches tell what a frame takes, and the free memory how many fit; the answer is a
-    power of two times SMALLEST, at most LARGEST, so that a little more or less free memory does not show.
+    On a GPU, two trial batches measure what a frame needs, and the free memory how many fit; the result is a
+    power of two times SMALLEST, at most LARGEST, so that slightly more or less free memory does not matter.
     """
     if wanted != "auto":
         return wanted
     if device.type != "cuda":
         return CPU_BATCH_FRAMES
     length = backbone.shortest(_TRIAL_FRAMES)
-    _peak_bytes(backbone, 1, length, device)  # what libraries allocate at their first call is no batch's
+    _peak_bytes(backbone, 1, length, device)  # libraries allocate at their first call, which no batch needs
     small, large = (_peak_bytes(backbone, rows, length, device) for rows in (_TRIAL_ROWS, 3 * _TRIAL_ROWS))
     per_frame = max(1.0, (large - small) / (2 * _TRIAL_ROWS * backbone.num_frames(length)))
     free, _ = torch.cuda.mem_get_info(device)
@@ -47,7 +47,7 @@ def fitting(free_bytes: float, bytes_per_frame: float) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, or Python, says that memory has run out; not every part of torch has a type for it."""
+    """Whether torch or Python reports that memory has run out; not every part of torch has a type for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -1,8 +1,8 @@
 """Running a backbone over units of a store at the speed of its bare forward pass: one engine per process.
 
-Decoding, the forward pass and writing overlap. On a CPU every batch is computed by one thread, and as many
-batches at once as there are threads: faster than one batch on all of them, and the frames, bit by bit, do not
-depend on how many threads or processes there are.
+Decoding, the forward pass and writing overlap. On a CPU every batch is computed by one thread, with as many
+batches at once as there are threads: this is faster than one batch on all of them, and the frames do not
+depend on the number of threads or processes, bit for bit.
 """
 
 import logging
@@ -33,18 +33,17 @@ from stillwave.pipeline.extract.transfer import Transfer
 log = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 256
-LOADED_AT_ONCE = 32  # items of a batch by one reader: the first batch of a run waits for no single one
+LOADED_AT_ONCE = 32  # items of a batch per reader: several readers share a run's first batch
 Loaded = tuple[Item, NDArray[Any]]  # samples or tokens of an item
-Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or why it has none
+Encoded = list[tuple[Item, NDArray[Any] | str]]  # frames of an item, or the reason for none
 
 
 @dataclass
 class Tally:
-    """What was done: distinct items, of them `forwards` through the backbone and `failed` without frames.
+    """Counts: distinct items, `forwards` of them through the backbone and `failed` of them without frames.
 
-    audio_s: duration of the audio that was encoded. frames: those of the items; padding: by how many more a
-    batch would have, were all of its items as long as its longest. seconds: by stage, of threads that work
-    side by side.
+    audio_s: duration of the encoded audio. frames: those of the items; padding: how many more a batch would
+    have if all of its items were as long as the longest. seconds: by stage, summed over parallel threads.
     """
 
     items: int = 0
@@ -71,15 +70,15 @@ class Tally:
 class Engine:
     """A frozen backbone on its device, and the threads that feed it; use as a context manager.
 
-    threads: batches computed at once; 0 means as many as torch would use threads on a CPU, and two on a GPU,
-    so that one's copies overlap with the other's work. The backbone is the engine's from here on: its
-    weights are held in the config's precision. One batch at once on an Apple GPU.
+    threads: batches computed at once; 0 means torch's number of threads on a CPU, and two on a GPU, so that
+    one's copies overlap with the other's work; one on an Apple GPU. The engine takes over the backbone: its
+    weights are kept in the config's precision.
     """
 
     def __init__(
         self, backbone: Backbone, config: BackboneConfig, device: torch.device, threads: int = 0
     ) -> None:
-        if device.type == "cuda":  # without it, matrix products may sum in another order from run to run
+        if device.type == "cuda":  # without it, matrix products may sum in a different order in each run
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.backbone = backbone.to(device)
         self.device = device
@@ -97,12 +96,12 @@ class Engine:
         enter, cuda = self._stack.enter_context, self.device.type == "cuda"
         enter(flat_memory())
         if cuda:
-            torch.cuda.synchronize(self.device)  # the weights are there before other streams want them
-            # The flag is the process's: set once here, not by one thread while another is computing.
+            torch.cuda.synchronize(self.device)  # the weights are there before other streams use them
+            # The flag is global: set it once here, not in one thread while another is computing.
             enter(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
         one_each = None if cuda or not self.backbone.concurrent else _one_thread
-        # One reader suffices for a CPU's forward pass; and tokenizers bear no second one.
+        # One reader suffices for a CPU's forward pass; and tokenizers are not thread-safe.
         readers = min(8, os.cpu_count() or 1) if cuda and self.backbone.modality == "audio" else 1
         # One writer keeps up with a CPU; a GPU makes frames faster than one thread can write them.
         self._writers = min(8, os.cpu_count() or 1) if cuda else 1
@@ -126,7 +125,7 @@ class Engine:
         report: Callable[[Tally], None] = lambda tally: None,
         plan: str | None = None,
     ) -> Tally:
-        """Encode and write units (of `plan`); `report` is told what each batch and each write added.
+        """Encode and write units (of `plan`); `report` gets what each batch and each write added.
 
         Units are written while the next ones are computed. May be called from several threads at once.
         """
@@ -148,7 +147,7 @@ class Engine:
     def _units(
         self, units: Sequence[Unit], sources: Mapping[Item, Source], count: Callable[[Tally], None]
     ) -> Iterator[tuple[Unit, Encoded]]:
-        """The frames of each unit, in order; while a caller holds one, later batches are computed."""
+        """The frames of each unit, in order; later batches are computed while the caller uses one."""
         flying: deque[tuple[Unit | None, Future[tuple[Encoded, Tally]]]] = deque()
         frames: Encoded = []
 
@@ -180,7 +179,7 @@ class Engine:
                 future.cancel()
 
     def batches(self, unit: Unit) -> list[list[Item]]:
-        """Batches depend on the unit alone, so that a resumed run repeats them bit by bit."""
+        """Batches depend only on the unit, so that a resumed run repeats them bit for bit."""
         lengths = np.array(unit.lengths, dtype=np.int64)
         batches = length_bucketed(lengths, max_rows=MAX_BATCH_ROWS, max_frames=self.max_frames)
         return [[unit.items[i] for i in batch] for batch in batches]
@@ -216,7 +215,7 @@ class Engine:
         return encoded, tally
 
     def _fitting(self, items: list[Loaded]) -> list[list[Loaded]]:
-        """Items as one batch; as several where memory has run out with smaller ones since it was planned."""
+        """Items as one batch, or as several if memory has run out with smaller ones since it was planned."""
         if not items:
             return []
         size = max(1, self.max_frames // self._longest(items))
@@ -226,7 +225,7 @@ class Engine:
         return self.backbone.num_frames(max(len(values) for _, values in items))
 
     def _forward(self, items: list[Loaded]) -> Encoded:
-        """Frames of items as one batch; as smaller ones where the memory does not suffice."""
+        """Frames of items as one batch; or as smaller ones if memory does not suffice."""
         if (encoded := self._run(items)) is not None:
             return encoded
         if len(items) > 1:
@@ -240,7 +239,7 @@ class Engine:
         return [(items[0][0], f"out_of_memory: {length} samples or tokens alone do not fit {self.device}")]
 
     def _run(self, items: list[Loaded]) -> Encoded | None:
-        """Frames of items as one batch, or None where the memory does not suffice."""
+        """Frames of items as one batch, or None if memory does not suffice."""
         try:
             with self._transfer.stream():
                 frames = self.backbone(*self._transfer.send([values for _, values in items]))
@@ -255,7 +254,7 @@ class Engine:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other thread is computing. The caller has a permit, and has it again afterwards."""
+        """Run the block while no other thread is computing. The caller's permit is released meanwhile."""
         self._permits.release()
         with self._exclusive:
             for _ in range(self.threads):
@@ -267,7 +266,7 @@ class Engine:
             self._permits.acquire()
 
     def _halve(self, items: list[Loaded]) -> None:
-        """From here on make smaller batches than the one that did not fit."""
+        """From now on make smaller batches than the one that did not fit."""
         frames = len(items) * self._longest(items)
         with self._limit:
             if frames <= self.max_frames:
@@ -291,7 +290,7 @@ def _write(out: str | Path, spec: Spec, unit: Unit, frames: Encoded, plan: str |
     started = time.perf_counter()
     record = write_unit(out, spec, unit, frames, plan)
     reasons = sum(isinstance(values, str) for _, values in frames)
-    tally = Tally(failed=len(record.failed) - reasons)  # not finite, or too large for the stored type
+    tally = Tally(failed=len(record.failed) - reasons)  # frames not finite, or too large for the stored type
     tally.seconds["write"] = time.perf_counter() - started
     return tally
 

@@ -12,14 +12,14 @@ _LARGE, _GLIBC_MAXIMUM = 2**20, 2**25  # bytes
 
 @contextmanager
 def flat_memory() -> Iterator[None]:
-    """Keep batches of ever-changing shapes from piling up memory on the CPU; for runs over many of them.
+    """Keep many batches of changing shapes from accumulating memory on the CPU.
 
-    glibc returns every freed block of 1 MiB or more to the operating system. By default it raises that
-    bound to 32 MiB as a program runs and keeps smaller blocks in its heap, which such batches fragment: the
-    peak of ten times the rows was twice as high. Afterwards the bound is 32 MiB: for the small batches of
-    training, asking the system costs too much. Elsewhere than on glibc nothing is changed.
+    glibc returns every freed block of 1 MiB or more to the operating system. By default it raises that bound
+    to 32 MiB as a program runs and keeps smaller blocks in its heap, which such batches fragment: with ten
+    times the rows, the peak was twice as high. Afterwards the bound is 32 MiB, because for training's small
+    batches asking the system costs too much. On systems without glibc nothing is changed.
 
-    oneDNN keeps 128 compiled kernels, and each thread that computes 32, not 1,024. The settings are read
+    oneDNN keeps 128 compiled kernels, and each computing thread keeps 32, not 1,024. The settings are read
     once, at their first use.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")

@@ -1,4 +1,4 @@
-"""What a store should hold: rows of a manifest and their views, their frame counts, and their sources."""
+"""The planned contents of a store: rows of a manifest and their views, frame counts, and sources."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from stillwave.pipeline.corpora.quarantine import Quarantined
 
 
 class Source(NamedTuple):
-    """Where one distinct item comes from, and the samples or tokens that it will have.
+    """The source of one distinct item, and the number of its samples or tokens.
 
-    text: of a text backbone; then there is no audio to read. effects: of a view, None for clean audio.
+    text: for a text backbone; then there is no audio to read. effects: for a view; None for clean audio.
     """
 
     id: str
@@ -33,9 +33,9 @@ class Source(NamedTuple):
 def plan_rows(
     backbone: Backbone, manifest: pd.DataFrame, views: ViewsConfig | None
 ) -> tuple[list[Row], dict[Item, Source], list[Quarantined]]:
-    """Frame counts of all rows and their views, before any file is read.
+    """The frame counts of all rows and their views, before any file is read.
 
-    Rows that can have no frames are quarantined. Items of equal content have one source: their first row's.
+    Rows that cannot have frames are quarantined. Items of equal content share the source of their first row.
     """
     rows: list[Row] = []
     sources: dict[Item, Source] = {}
@@ -51,7 +51,7 @@ def plan_rows(
 
 
 def load(backbone: Backbone, source: Source) -> NDArray[Any] | str:
-    """The waveform or token ids of a source, or why there are none, as `reason: detail`."""
+    """The waveform or token ids of a source, or the reason for none, as `reason: detail`."""
     if source.text is not None:
         return np.array(backbone.tokenize(source.text), dtype=np.int64)
     assert backbone.sample_rate is not None
@@ -71,7 +71,7 @@ def load(backbone: Backbone, source: Source) -> NDArray[Any] | str:
 def _sources(
     backbone: Backbone, record: dict[Any, Any], views: ViewsConfig | None
 ) -> Iterator[tuple[Item, Source | Quarantined]]:
-    """The clean source of a row and, where it has frames, those of its views; or why there is none."""
+    """The clean source of a row and, if it has frames, those of its views; or the reason for none."""
     if backbone.modality == "text":
         yield _text_source(backbone, record)
         return
@@ -96,7 +96,7 @@ def _sources(
 
 
 def in_view(view: int, detail: str) -> str:
-    """What is said of a row, with the view that it is said of."""
+    """The detail, with the view that it concerns."""
     return f"view {view}: {detail}" if view else detail
 
 

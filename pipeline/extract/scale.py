@@ -1,7 +1,7 @@
 """Units of a store on many processes: each unit is a Dask task, on this machine or on a cluster.
 
-A task may run twice, when its worker was lost or thought lost: the frames are the same to the bit, shards and
-records are put in place in one step, so nothing comes of it but the time.
+A task may run twice if its worker was lost or seemed to be: the frames are the same to the bit, and shards
+and records are written in one step, so it costs only time.
 """
 
 import json
@@ -22,17 +22,17 @@ from stillwave.pipeline.config.packages import needed
 from stillwave.pipeline.extract.engine import Engine, Tally
 from stillwave.pipeline.extract.rows import Source
 
-# Two units at a time in each worker: one is computed while the other is written.
+# Two units at a time in each worker: one is computed while another is written.
 _UNITS_AT_ONCE = 2
 _ANSWER_S = 20  # how long a scheduler may take to answer
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs besides its units.
+    """What a worker needs in addition to its units.
 
-    plan: the store's, so that a worker who is late does not write into another. threads: of each of our own
-    workers, which share this machine's CPU and GPUs; 0 on a cluster of the user's.
+    plan: the store's, so that a late worker does not write into another plan. threads: for each of our own
+    workers, which share this machine's CPU and GPUs; 0 on a user's cluster.
     """
 
     config: BackboneConfig
@@ -53,11 +53,11 @@ def write_on_workers(
 ) -> Tally:
     """Write units on the workers of a Dask client.
 
-    Raises ValueError when a worker would compute other numbers, keeps dying on one unit, or all are lost.
+    Raises ValueError if a worker would compute different numbers, keeps dying on one unit, or all are lost.
     """
     from distributed import CancelledError, KilledWorker, as_completed
 
-    total, kept = Tally(), "what is done is kept: run the same command again"
+    total, kept = Tally(), "finished units are kept: run the same command again"
     futures = [
         client.submit(_write_unit, job, unit, {item: sources[item] for item in unit.items}, pure=False)
         for unit in units
@@ -65,12 +65,12 @@ def write_on_workers(
     try:
         for future in as_completed(futures):
             tally = future.result()
-            future.release()  # a result that is kept on its worker would be computed again, were it lost
+            future.release()  # a result kept on a worker would be recomputed if the worker were lost
             total.add(tally)
             report(tally)
     except KilledWorker as error:
         raise ValueError(
-            f"{job.out}: workers kept dying on one unit ({error}): too little memory, most likely; set a "
+            f"{job.out}: workers kept dying on one unit ({error}): most likely too little memory; set a "
             f"smaller max_batch_frames or fewer workers; {kept}"
         ) from None
     except CancelledError:
@@ -82,7 +82,7 @@ def write_on_workers(
 
 @contextmanager
 def connect(scheduler: str) -> Iterator[Any]:
-    """A client of the Dask scheduler at an address. ValueError where none answers, or it has no workers."""
+    """A client of the Dask scheduler at an address. ValueError if none answers, or it has no workers."""
     with needed("--scheduler", "distributed"):
         from distributed import Client
 
@@ -106,12 +106,12 @@ def connect(scheduler: str) -> Iterator[Any]:
 
 @contextmanager
 def start_workers(count: int) -> Iterator[Any]:
-    """A client of `count` new worker processes on this machine, which end with the block."""
+    """A client of `count` new worker processes on this machine, which stop at the end of the block."""
     with needed("--workers", "distributed"):
         from distributed import Client, LocalCluster
 
     try:
-        # memory_limit 0: a worker's memory is the model's and its batches', not Dask's to spill or kill for.
+        # memory_limit 0: a worker's memory holds the model and its batches, which Dask cannot spill.
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=_UNITS_AT_ONCE,
@@ -122,19 +122,19 @@ def start_workers(count: int) -> Iterator[Any]:
     except RuntimeError as error:
         raise ValueError(
             f"workers {count}: they cannot be started ({error}). A script that starts some must do so under "
-            '`if __name__ == "__main__":`, for each of them imports it'
+            '`if __name__ == "__main__":`, because each of them imports it'
         ) from error
     with cluster, Client(cluster) as client:
         yield client
 
 
 def threads_per_worker(workers: int) -> int:
-    """CPU threads for each of `workers` processes, so that together they fill the machine and no more."""
+    """CPU threads for each of `workers` processes, so that together they use exactly the whole machine."""
     return max(1, torch.get_num_threads() // workers)
 
 
 class _Shared(NamedTuple):
-    """An engine of this worker, and the tasks that are using it."""
+    """An engine of this worker, and its current tasks."""
 
     engine: Engine
     users: set[object]
@@ -151,7 +151,7 @@ def _write_unit(job: Job, unit: Unit, sources: Mapping[Item, Source]) -> Tally:
 
 @contextmanager
 def _engine(job: Job) -> Iterator[Engine]:
-    """The engine of a job; those of other jobs, which another coordinator may have sent, end when idle."""
+    """The engine of a job; engines of other jobs, possibly from another coordinator, are closed when idle."""
     made_by = json.dumps(job.fingerprint, sort_keys=True)
     key = f"{made_by} {job.config.model_dump_json()} {job.device} {job.threads}"
     me = object()
@@ -175,13 +175,13 @@ def _start_engine(job: Job) -> Engine:
     backbone = build_backbone(job.config)
     if differing := differences(job.fingerprint, fingerprint(backbone)):
         raise ValueError(
-            f"a worker would compute other numbers than planned: {'; '.join(differing)} (planned: "
-            "stored, on the worker: now); give it the same weights and library versions"
+            f"a worker would compute different numbers than planned: {'; '.join(differing)} (planned: "
+            "stored, on the worker: now); install the same weights and library versions there"
         )
     worker = get_worker()
     threads = job.threads or worker.state.nthreads
     device = pick_device(job.device)
     if job.threads and job.device == "auto" and device.type == "cuda":
-        # Ours are named 0, 1, ... and see all GPUs; others' are given theirs by CUDA_VISIBLE_DEVICES.
+        # Ours are named 0, 1, ... and see all GPUs; others get theirs from CUDA_VISIBLE_DEVICES.
         device = torch.device("cuda", int(worker.name) % torch.cuda.device_count())
     return Engine(backbone, job.config, device, 0 if device.type == "cuda" else threads).__enter__()

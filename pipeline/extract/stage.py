@@ -26,22 +26,22 @@ from stillwave.pipeline.extract.scale import Job, connect, start_workers, thread
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: what is done of `items` distinct ones, `seconds` after the first was begun."""
+    """Progress of a run: what is done of `items` distinct items, `seconds` after the first one started."""
 
     done: Tally
     items: int
     seconds: float
-    quarantined: int  # rows known to have no frames, those found while planning included
+    quarantined: int  # rows known to have no frames, including those found while planning
 
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """What a run of the stage did: `forwards` counts the items that went through the backbone.
+    """The result of the stage: `forwards` counts the items that went through the backbone.
 
-    padding: the part of the batches, in frames, that only fills them up to their longest item; some backbones
-    leave it out of what they compute.
-    seconds: of threads that work side by side, by stage; `plan` is everything before the first unit, the
-    model's loading included, and `wall` the whole.
+    padding: the fraction of the batches, in frames, that only pads them to their longest item; some backbones
+    do not compute it.
+    seconds: by stage, summed over parallel threads; `plan` is everything before the first unit, including
+    loading the model, and `wall` is the whole run.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class ExtractResult:
     audio_s: float
     padding: float
     quarantined: tuple[Quarantined, ...]
-    rebuilt: tuple[str, ...]  # fields in which the store that was given up differed
+    rebuilt: tuple[str, ...]  # fields in which the discarded store differed
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,21 +67,21 @@ def extract(
     progress: Callable[[Progress], None] | None = None,
     shard_frames: int = 0,
 ) -> ExtractResult:
-    """Bring the store at `out` (a folder or an fsspec URL) to hold just the rows of `manifest`.
+    """Make the store at `out` (a folder or an fsspec URL) hold exactly the rows of `manifest`.
 
-    Only what is new runs.
+    Only new rows are computed.
 
-    workers: processes on this machine; 0 is this one alone. scheduler: address of a Dask scheduler, whose
+    workers: processes on this machine; 0 means only this one. scheduler: address of a Dask scheduler, whose
     workers do the work instead; they must see the same paths. The frames are the same to the bit.
 
-    Rows without frames go to `<out>.quarantine.csv` with their reason. Raises FingerprintMismatch when the
-    store was made with other settings and not `rebuild`, StoreLocked when another process writes it, and
-    ValueError when more than `config.max_bad_fraction` of the rows are bad.
+    Rows without frames go to `<out>.quarantine.csv` with their reason. Raises FingerprintMismatch if the
+    store was made with other settings and not `rebuild`, StoreLocked if another process writes it, and
+    ValueError if more than `config.max_bad_fraction` of the rows are bad.
     """
     started = time.perf_counter()
     if workers < 0 or (workers and scheduler is not None):
         raise ValueError(f"workers {workers} with scheduler {scheduler}: give a number >= 1, or an address")
-    target = pick_device(device) if scheduler is None else None  # known to be there before a store is touched
+    target = pick_device(device) if scheduler is None else None  # checked before a store is touched
     backbone = build_backbone(config)
     rows, sources, quarantined = plan_rows(backbone, manifest, config.views)
     considered = len(rows) + len(quarantined)
@@ -116,7 +116,7 @@ def extract(
         quarantined += [
             _quarantined(row, sources[row.item].path, failed[row.item]) for row in rows if row.item in failed
         ]
-        write_if_changed(quarantine_path(out), quarantine_csv(quarantined))  # the lock guards it too
+        write_if_changed(quarantine_path(out), quarantine_csv(quarantined))  # the lock guards this file too
     _check(quarantined, manifest, config, out)
     planning = {"plan": watch.started - started, "wall": time.perf_counter() - started}
     return ExtractResult(
@@ -133,7 +133,7 @@ def extract(
 
 
 class _Watch:
-    """Adds up what the engine reports, for a caller who wants to know how far it is."""
+    """Adds up what the engine reports, for a progress display."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, items: int, quarantined: int) -> None:
         self.started = time.perf_counter()
@@ -152,7 +152,7 @@ class _Watch:
 def _check(
     quarantined: Sequence[Quarantined], manifest: pd.DataFrame, config: BackboneConfig, out: str | Path
 ) -> None:
-    """Raise ValueError when too many recordings are quarantined, in any view; the list is in its place."""
+    """Raise ValueError if too many recordings are quarantined, in any view; the list has been written."""
     path, bad = quarantine_path(out), {row.id: row for row in reversed(quarantined)}
     recordings = list(reversed(bad.values()))
     try:

@@ -1,4 +1,4 @@
-"""Batches to a device and their frames back: while one batch is copied, others are computed."""
+"""Copying batches to a device and their frames back, while other batches are computed."""
 
 import threading
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from stillwave.pipeline.backbones import Frames
 
 
 class Transfer:
-    """The way to a device and back, for several threads at once.
+    """Copies to a device and back, for several threads at once.
 
-    On a GPU each thread has a stream of its own: on a shared one, its copies would wait for the others'
-    kernels. Copies go through pinned memory, which torch keeps for the next batch. stored: the type in which
-    frames are kept.
+    On a GPU each thread has its own stream: on a shared one, its copies would wait for the others' kernels.
+    Copies go through pinned memory, which torch reuses for the next batch. stored: the type in which frames
+    are kept.
     """
 
     def __init__(self, device: torch.device, stored: torch.dtype) -> None:
@@ -28,7 +28,7 @@ class Transfer:
         self._streams = threading.local()
 
     def stream(self) -> AbstractContextManager[Any]:
-        """This thread's stream; `send`, the forward pass and `fetch` belong in one block of it."""
+        """This thread's stream; use it as one block around `send`, the forward pass and `fetch`."""
         if not self._cuda:
             return nullcontext()
         if not hasattr(self._streams, "own"):
@@ -36,7 +36,7 @@ class Transfer:
         return torch.cuda.stream(self._streams.own)
 
     def send(self, items: Sequence[NDArray[Any]]) -> tuple[Tensor, Tensor]:
-        """Items (length, ...) as a backbone takes them.
+        """Items (length, ...) in the form that a backbone takes.
 
         Zero-padded to (batch, longest, ...) on the device, and their lengths on the host.
         """
@@ -49,10 +49,10 @@ class Transfer:
         return send(values, self.device), lengths
 
     def fetch(self, frames: Frames) -> tuple[NDArray[np.floating[Any]], list[int]]:
-        """Frames on the host, and valid ones per item. Waits for this thread's stream alone.
+        """Frames on the host, and the number of valid ones per item. Waits only for this thread's stream.
 
-        From a GPU they come in the stored type, which is half the bytes; in fp32 where some do not fit it, so
-        that the writer can say so.
+        From a GPU they come in the stored type, which halves the bytes, or in fp32 if some do not fit it, so
+        that the writer can report this.
         """
         values = frames.values.float()
         if not self._cuda:
@@ -65,5 +65,5 @@ class Transfer:
 
 
 def _to_pinned(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory, which is there once the stream is synchronised."""
+    """A copy in pinned memory, valid once the stream is synchronised."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

@@ -1,1 +1,1 @@
-"""New audio and text to predictions."""
+"""From new audio and text to predictions."""

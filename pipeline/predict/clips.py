@@ -1,4 +1,4 @@
-"""What is to be predicted: clips from files, folders and manifests, and their samples."""
+"""The inputs of prediction: clips from files, folders and manifests, and their samples."""
 
 import math
 from collections import Counter
@@ -18,10 +18,10 @@ from stillwave.pipeline.corpora.base import audio_files
 MANIFEST_SUFFIX = ".parquet"
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx")
 ADVICE = "give an audio file, a folder of them or a manifest, or --text alone"
-# Full scale is 1, and mixes go a little beyond it; 16-bit integers that nobody divided reach 32768. Much
-# larger samples overflow in float32 where a backbone normalises them, and their answer is that of silence.
+# Full scale is 1, and mixes go slightly beyond it; 16-bit integers that were not divided reach 32768. Much
+# larger samples overflow in float32 where a backbone normalises them, and are then predicted as silence.
 LOUDEST = 1e4
-MOST_CHANNELS = 8  # of samples in memory: beyond it the axes are the other way round
+MOST_CHANNELS = 8  # of samples in memory: with more, the axes are probably swapped
 
 
 class Sound(NamedTuple):
@@ -43,7 +43,7 @@ class Sound(NamedTuple):
 class Clip:
     """One utterance: audio (a file's path or URL, or samples), a text, or both.
 
-    name: what its result is called. speaker: by its name in the training rows; others are unknown speakers.
+    name: name of its result. speaker: name in the training rows; others count as unknown speakers.
     """
 
     name: str
@@ -57,12 +57,12 @@ def clips_of(
 ) -> Iterator[Clip]:
     """The clips that `sources` name, in their order: audio files and URLs, folders of them, and manifests.
 
-    text, speaker: of all of them, whatever a manifest says; a text is that of one file, or is all there is.
-    Raises ValueError at once for a folder without audio, ManifestError for a manifest that cannot be used.
-    A file that is not there is a clip all the same, and an error when it is read.
+    text, speaker: apply to all of them, instead of a manifest's own; a text is for one file, or the only
+    input. Raises ValueError at once for a folder without audio, ManifestError for a manifest that cannot be
+    used. A missing file still gives a clip, and an error when it is read.
     """
     if text is not None and len(sources) > 1:
-        raise ValueError(f"a text is that of one file, and there are {len(sources)}; name one of them")
+        raise ValueError(f"a text belongs to one file, but there are {len(sources)}; name one of them")
     if text is not None and not text.strip():
         raise ValueError(f"text is {text!r}; give words, or leave it out")
     if not sources:
@@ -75,7 +75,7 @@ def clips_of(
 def _clips(source: str, text: str | None, speaker: str | None) -> Iterator[Clip]:
     is_folder = not is_url(source) and Path(source).is_dir()
     if text is not None and (is_folder or source.endswith(MANIFEST_SUFFIX)):
-        raise ValueError(f"a text is that of one file, and {source} may hold many; give them as a manifest")
+        raise ValueError(f"a text belongs to one file, but {source} may hold many; give texts in a manifest")
     if source.lower().endswith(TABLES):
         raise ValueError(
             f"{source}: neither audio nor a manifest, which is the {MANIFEST_SUFFIX} that `stillwave "
@@ -89,7 +89,7 @@ def _clips(source: str, text: str | None, speaker: str | None) -> Iterator[Clip]
 
 
 def _folder(folder: Path, speaker: str | None) -> Iterator[Clip]:
-    next(audio_files(folder, Counter()))  # there is one, or this says so before any other is predicted
+    next(audio_files(folder, Counter()))  # fail now if there is none, before any prediction
     return (Clip(str(path), str(path), None, speaker) for path in audio_files(folder, Counter()))
 
 
@@ -108,16 +108,16 @@ def _manifest(path: str, speaker: str | None) -> Iterator[Clip]:
 
 
 def check_output(out: Path, read: Iterable[Any]) -> None:
-    """Raise ValueError where `out` is one of the files `read`, by whatever name: writing would destroy it."""
+    """Raise ValueError if `out` is one of the files `read`, under any name: writing would destroy it."""
     if not out.exists():
         return
     for one in read:
         if isinstance(one, str | Path) and not is_url(one) and Path(one).exists() and out.samefile(one):
-            raise ValueError(f"--out {out} would overwrite {one}, which is read; name another file")
+            raise ValueError(f"--out {out} would overwrite {one}, which is an input; name another file")
 
 
 def files_of(sources: Sequence[str]) -> Iterator[Any]:
-    """What predicting `sources` reads: they themselves, and the audio of each clip."""
+    """The files that predicting `sources` reads: the sources, and the audio of each clip."""
     yield from sources
     for source in sources:
         yield from (clip.audio for clip in _clips(source, None, None))
@@ -134,7 +134,7 @@ def read_sound(audio: str | Sound, channels: int) -> Sound:
 
 
 def check_rate(sample_rate: float | None) -> None:
-    """Raise ValueError for what is no whole number of Hz above 0."""
+    """Raise ValueError unless it is a whole number of Hz above 0."""
     if (
         sample_rate is None
         or not math.isfinite(sample_rate)
@@ -142,7 +142,7 @@ def check_rate(sample_rate: float | None) -> None:
         or sample_rate != int(sample_rate)
     ):
         raise ValueError(
-            f"sample_rate is {sample_rate}; samples need the rate that they were recorded at, in Hz, for "
+            f"sample_rate is {sample_rate}; samples need the rate at which they were recorded, in Hz, for "
             "example 16000"
         )
 
@@ -150,8 +150,8 @@ def check_rate(sample_rate: float | None) -> None:
 def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound:
     """Checked samples from the caller's own array or tensor, (samples,) or (samples, any channels).
 
-    Raises BadAudio for none and for NaN or infinite ones, ValueError for another shape or type of them, for
-    those beyond LOUDEST, and for a rate that is missing or not positive.
+    Raises BadAudio for no samples and for NaN or infinite ones, ValueError for another shape or type, for
+    samples beyond LOUDEST, and for a rate that is missing or not positive.
     """
     check_rate(sample_rate)
     assert sample_rate is not None
@@ -160,8 +160,8 @@ def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound
         raise ValueError(f"samples of shape {samples.shape}; give (samples,) or (samples, channels)")
     if samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS:
         raise ValueError(
-            f"samples of shape {samples.shape} have {samples.shape[1]} channels, and {MOST_CHANNELS} are the "
-            "most; give (samples, channels): transpose an array that has its channels first"
+            f"samples of shape {samples.shape} have {samples.shape[1]} channels, but {MOST_CHANNELS} are the "
+            "most; give (samples, channels): transpose an array with channels first"
         )
     if samples.dtype.kind != "f":
         raise ValueError(
@@ -178,9 +178,9 @@ def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound
 
 
 def _check_loudness(samples: NDArray[np.floating[Any]]) -> None:
-    loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, as abs would make
+    loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, unlike abs
     if loudest > LOUDEST:
         raise ValueError(
-            f"samples reach {loudest:.3g}, and full scale is 1; at most {LOUDEST:g} is taken: divide 16-bit "
+            f"samples reach {loudest:.3g}, but full scale is 1; at most {LOUDEST:g} is taken: divide 16-bit "
             "integers by 32768; otherwise the recording is damaged"
         )

@@ -1,7 +1,9 @@
 """Enrolment: a trained run learns one more speaker from a handful of labelled clips, in seconds.
 
-All is frozen but an output layer of the speaker's own, and in a personalised run the speaker's vector. Both
-start where a stranger's are, and are held near: without a vector the problem is convex.
+All weights are frozen except an output layer for the speaker and, in a personalised run, the speaker's
+vector.
+Both start at those of an unknown speaker, and are regularised towards them: without a vector the problem is
+convex.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ from stillwave.pipeline.predict.reading import ClipInputs, Reader
 from stillwave.pipeline.runs.model import Model
 from stillwave.pipeline.runs.run import Run
 
-PENALTY = 0.01  # of 0.001 to 10, on one held-out speaker of FSDD: more costs much, less gains little
+PENALTY = 0.01  # from 0.001 to 10 on one held-out speaker of FSDD: more costs much, less gains little
 BATCH_SIZE = 16
 
 Labelled = tuple[str | Path | Clip, str]
@@ -31,8 +33,8 @@ Labelled = tuple[str | Path | Clip, str]
 
 @dataclass(frozen=True)
 class Enrolment:
-    """file: where the speaker is kept. accuracy_before: of the run as it was, on the clips that share their
-    label with another, `num_tested`; None where no two do. accuracy_after: of each of them by a model that
+    """file: where the speaker is stored. accuracy_before: of the run as it was, on the `num_tested` clips
+    that share their label with another; None if no two do. accuracy_after: on each of them, with a model that
     was given the others: an estimate for new clips of the speaker. num_seen: clips that some model of the run
     was trained on; it knows their labels, so nothing is estimated with them, and both are None.
     """
@@ -59,11 +61,11 @@ def enroll(
 ) -> Enrolment:
     """Personalise every model of a run to one speaker; writes RUN/speakers/<name>.safetensors, or `out`.
 
-    clips: audio files (or Clips, with text) and their labels: two at least, better two of each label. fold:
-    the one model to personalise, of a speaker held out in it; None for all. backbones: as in `Run.encoders`.
-    penalty: how strongly the speaker's weights are held near the shared ones. Raises ValueError for a name
-    that is no file name or that the run knows, labels that it does not know, clips that occur twice, cannot
-    be read or give no finite features, and an `out` that is one of the files read.
+    clips: audio files (or Clips, with text) and their labels: at least two, better two of each label. fold:
+    the one model to personalise, for a speaker held out in it; None for all. backbones: as in `Run.encoders`.
+    penalty: how strongly the speaker's weights are pulled to the shared ones. Raises ValueError for a name
+    that is no file name or is a training speaker's, unknown labels, clips that occur twice, cannot be read or
+    give no finite features, and an `out` that is one of the files read.
     """
     trained = Run.open(run)
     folder, classes = trained.folder, trained.classes
@@ -71,14 +73,16 @@ def enroll(
     named = [clip if isinstance(clip, Clip) else Clip(str(clip), str(clip)) for clip, _ in clips]
     file = speaker_file(folder, name) if out is None else Path(out)
     if file.suffix != SUFFIX:
-        raise ValueError(f"--out {file}: a speaker is kept in a {SUFFIX} file; end the name so")
+        raise ValueError(f"--out {file}: a speaker is stored in a {SUFFIX} file; use that ending")
     check_output(file, [*(clip.audio for clip in named), *folder.glob(f"fold_*/*{SUFFIX}")])
     labels = _check_labels(named, [label for _, label in clips], classes)
     if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}; it must be above 0, or a handful of clips says too little")
+        raise ValueError(
+            f"penalty is {penalty}; it must be above 0, as a few clips are too little to fit a layer freely"
+        )
     models = Ensemble(trained, fold, backbones, device)
     if name in models.speakers:
-        raise ValueError(f"{name!r} is a speaker whom the run was trained on, and knows; enrol another name")
+        raise ValueError(f"the run was trained on speaker {name!r}; enrol under another name")
     items = _read(named, Reader(models.encoders))
     before = after = torch.zeros(len(items), len(classes))  # probabilities, summed over the models
     folds: dict[int, dict[str, Tensor]] = {}
@@ -94,12 +98,12 @@ def enroll(
         if bad := [key for key, value in found.items() if not value.isfinite().all()]:
             raise ValueError(
                 f"the speaker's {', '.join(bad)} of fold {one.number} are not finite numbers; nothing is "
-                f"written: raise the penalty of {penalty:g}, or give other clips"
+                f"written: raise the penalty of {penalty:g}, or use other clips"
             )
         folds[one.number] = {key: value[-1] for key, value in found.items()}
         shared = {key: value[None] for key, value in strangers(head).items()}
         before = before + one.calibration.softmax(speaker_logits(features, head, shared)[0])
-        # The diagonal: each clip by the one of whose clips it is not.
+        # The diagonal: each clip with the model fitted without it.
         others = speaker_logits(features, head, found)[:-1].diagonal().T
         after = after + one.calibration.softmax(others)
     save_speaker(file, trained, name, folds)
@@ -115,7 +119,7 @@ def enroll(
 
 
 def _num_seen(run: Run, clips: Sequence[Clip]) -> int:
-    """Files among the clips that the run was trained on, in any fold."""
+    """The files among the clips that the run was trained on, in any fold."""
     seen = run.seen()
     files = [clip.audio for clip in clips if isinstance(clip.audio, str)]
     return sum(hashlib.sha256(read_bytes(file)).hexdigest() in seen for file in files)
@@ -124,16 +128,16 @@ def _num_seen(run: Run, clips: Sequence[Clip]) -> int:
 def read_clips(table: Path, label: str) -> list[Labelled]:
     """The clips of a CSV (TSV, Parquet, JSONL) with columns file_path and `label`, and perhaps text.
 
-    Paths are relative to the table's folder. Raises ValueError naming the table and what it lacks.
+    Paths are relative to the table's folder. Raises ValueError naming the table and what is missing.
     """
-    needs = f"a row per clip, with columns file_path and {label}, and text where the run reads it"
+    needs = f"a row per clip, with columns file_path and {label}, and text if the run reads it"
     if not table.is_file():
-        raise ValueError(f"{table}: no such table of clips; make one: {needs}")
+        raise ValueError(f"{table}: no such table of clips; it needs {needs}")
     there = column_names(table)
     for column in ("file_path", label):
         if column not in there:
             raise ValueError(
-                f"{table}: no column {column!r}; the columns are {', '.join(there)}. The table has {needs}"
+                f"{table}: no column {column!r}; the columns are {', '.join(there)}. The table needs {needs}"
             )
     columns = {"path": "file_path", "label": label} | ({"text": "text"} if "text" in there else {})
     imported = read_table(table, table.parent, columns)
@@ -149,7 +153,7 @@ def read_clips(table: Path, label: str) -> list[Labelled]:
 
 @torch.no_grad()
 def _features(model: Model, models: Ensemble, items: Sequence[ClipInputs]) -> Tensor:
-    """The features of each item before the speaker comes in, (items, width), on the CPU."""
+    """The features of each item before the speaker is taken into account, (items, width), on the CPU."""
     parts = []
     for first in range(0, len(items), BATCH_SIZE):
         frames = model.frames(*models.inputs(items[first : first + BATCH_SIZE]))
@@ -176,10 +180,10 @@ def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
 
 
 def _check_labels(clips: Sequence[Clip], labels: Sequence[str], classes: tuple[str, ...]) -> Tensor:
-    """The numbers of the labels. Raises ValueError for too few clips and labels that are no classes."""
+    """The numbers of the labels. Raises ValueError for too few clips and labels that are not classes."""
     if len(clips) < 2:
-        raise ValueError(f"{len(clips)} clips; enrolment takes two at least, to test each by the others")
+        raise ValueError(f"{len(clips)} clips; enrolment needs at least two, to test each by the others")
     for clip, label in zip(clips, labels, strict=True):
         if label not in classes:
-            raise ValueError(f"{clip.name}: the label {label!r} is none of the run's: {', '.join(classes)}")
+            raise ValueError(f"{clip.name}: the label {label!r} is not one of {', '.join(classes)}")
     return torch.from_numpy(np.array([classes.index(label) for label in labels], dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Speakers that were enrolled after training: their files, and how a loaded model becomes theirs."""
+"""Speakers enrolled after training: their files, and adapting a loaded model to them."""
 
 import re
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What a speaker changes in a run's models: tensors `weight`, `bias` and perhaps `vector`, by fold."""
+    """A speaker's changes to a run's models: tensors `weight`, `bias` and perhaps `vector`, by fold."""
 
     name: str
     folds: Mapping[int, Mapping[str, Tensor]]
 
     @torch.no_grad()
     def apply(self, model: Model, fold: int) -> None:
-        """Make a loaded model of `fold` the speaker's, in place.
+        """Adapt a loaded model of `fold` to the speaker, in place.
 
-        In a personalised model the speaker takes the place of the unknown one, number 0. Open-set scores and
+        In a personalised model the speaker replaces the unknown one, number 0. Open-set scores and
         temperature stay those of the run. ValueError for a fold that was not enrolled.
         """
         if fold not in self.folds:
             only = ", ".join(map(str, self.folds))
-            raise ValueError(f"{self.name!r} was enrolled in the models of folds {only} alone, not in {fold}")
+            raise ValueError(f"{self.name!r} was enrolled only in the models of folds {only}, not in {fold}")
         own = self.folds[fold]
         model.output.weight.copy_(own["weight"])
         model.output.bias.copy_(own["bias"])
@@ -44,7 +44,7 @@ class Enrolled:
 
 
 def find_speaker(run: str | Path | Run, speaker: str) -> Enrolled | None:
-    """The enrolled speaker of a name, or in a file that `enroll` wrote; None where nobody has the name.
+    """The enrolled speaker with a name, or in a file that `enroll` wrote; None if nobody has the name.
 
     Raises ValueError, naming the file, for one that cannot be used.
     """
@@ -55,32 +55,34 @@ def find_speaker(run: str | Path | Run, speaker: str) -> Enrolled | None:
         return None
     file = Path(speaker)
     if not file.exists():
-        raise ValueError(f"{file}: no such file; give what `stillwave enroll --out` wrote")
+        raise ValueError(f"{file}: no such file; give the one that `stillwave enroll --out` wrote")
     return load_speaker(run, file.stem, file)
 
 
 def load_speaker(run: str | Path | Run, name: str, file: str | Path | None = None) -> Enrolled:
-    """What `enroll` wrote, in `file` if it was told so; the speaker then has the name that the file says.
+    """Load what `enroll` wrote, by default in the run; from another `file`, the speaker's name is the one
+    stored there.
 
-    Raises ValueError when there is no such speaker, the file is damaged, or the run was trained anew.
+    Raises ValueError if there is no such speaker, the file is damaged, or the run was trained again.
     """
     run = Run.open(run)
     path = speaker_file(run.folder, name) if file is None else Path(file)
     if not path.exists():
         there = sorted(other.stem for other in path.parent.glob(f"*{SUFFIX}"))
         raise ValueError(
-            f"{run}: {name!r} is not enrolled, {', '.join(there) or 'nobody'} is; use `stillwave enroll`"
+            f"{run}: {name!r} is not enrolled (enrolled: {', '.join(there) or 'nobody'}); use "
+            "`stillwave enroll`"
         )
     try:
         tensors, facts = load_tensors(path)
     except ValueError:
         raise ValueError(f"{path}: not a readable safetensors file; enrol {name!r} again") from None
     if "models" not in facts:
-        raise ValueError(f"{path}: no speaker's file; give what `stillwave enroll` wrote")
+        raise ValueError(f"{path}: not a speaker's file; give the one that `stillwave enroll` wrote")
     numbers = [int(number) for number in facts["models"]]
-    # An enrolment is of no use with other weights.
+    # An enrolment is useless with other weights.
     if facts["models"] != run.digests(numbers):
-        raise ValueError(f"{path}: enrolled in other models than those of {run}; enrol {name!r} again")
+        raise ValueError(f"{path}: enrolled with models other than those of {run}; enrol {name!r} again")
     folds: dict[int, dict[str, Tensor]] = {number: {} for number in numbers}
     for key, tensor in tensors.items():
         number, _, part = key.partition(".")
@@ -89,19 +91,21 @@ def load_speaker(run: str | Path | Run, name: str, file: str | Path | None = Non
 
 
 def speaker_file(run: Path, name: str) -> Path:
-    """Where a speaker is kept in a run's folder."""
+    """The file of a speaker in a run's folder."""
     check_name(name)
     return run / FOLDER / f"{name}{SUFFIX}"
 
 
 def save_speaker(file: Path, run: Run, name: str, folds: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Write what `load_speaker` reads."""
+    """Write the file that `load_speaker` reads."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{number}.{key}": t.float() for number, own in folds.items() for key, t in own.items()}
     save_tensors(file, tensors, {"speaker": name, "models": run.digests(folds)})
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for what cannot be the name of a file."""
+    """Raise ValueError for a name that cannot be a file's."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"speaker is {name!r}; a name is letters, digits, _, - and dots, not first a dot")
+        raise ValueError(
+            f"speaker is {name!r}; a name has letters, digits, _, - and dots, and does not start with a dot"
+        )

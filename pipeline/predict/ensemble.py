@@ -1,4 +1,4 @@
-"""The models of a run, warm: items in, the mean of what they say out."""
+"""The loaded models of a run: items in, the mean of their predictions out."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -21,9 +21,9 @@ from stillwave.pipeline.runs.run import Run
 
 @dataclass(frozen=True)
 class FoldModel:
-    """One model, of the fold `number`. Of a cached run it reads frames: the encoders are common to all.
+    """One model, of the fold `number`. In a cached run it reads frames: the encoders are shared by all.
 
-    speakers: those that it was trained on, in a personalised run.
+    speakers: the training speakers, in a personalised run.
     """
 
     number: int
@@ -35,8 +35,8 @@ class FoldModel:
 class Ensemble:
     """The models of a run's folds, or of one of them, on one device.
 
-    classes: their names. encoders: what turns an item's inputs into frames, by modality. speakers: those that
-    some model knows; none where the recipe is not personalised.
+    classes: their names. encoders: turn an item's inputs into frames, by modality. speakers: those that some
+    model knows; none if the recipe is not personalised.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Ensemble:
         backbones: str | Path | None = None,
         device: str = "auto",
     ) -> None:
-        """Load a run; backbones: a folder of YAMLs, where the run does not say what made its frames.
+        """Load a run; backbones: a folder of YAMLs, if the run does not record how its frames were made.
 
         Raises ValueError, naming the file, for a run that cannot be used, or a fold that it does not have.
         """
         self.run, self.device = Run.open(run), pick_device(device)
         self.recipe, self.classes, self.live = self.run.recipe, self.run.classes, self.run.live
         if fold is not None:
-            self.run.fold_folder(fold)  # which there is, or the error says so
+            self.run.fold_folder(fold)  # raises if there is none
         self.encoders = self.run.encoders(backbones)
         folds = []
         for number in self.run.folds if fold is None else [fold]:
-            # A fine-tuned run's weights are put into encoders: each model has its own.
+            # A fine-tuned run's weights go into encoders, so each model has its own.
             model = self.run.model(number, deepcopy(self.encoders) if self.live else {})
             model = place(model, self.device)
             speakers = self.run.facts(number).get("speakers") if self.recipe.personalise else None
@@ -68,7 +68,7 @@ class Ensemble:
             encoder.to(self.device).hold_weights(encoder.config.precision)
 
     def enroll(self, speaker: Enrolled) -> None:
-        """From here on every clip is taken for one of this speaker, who is the only one that is known."""
+        """From now on every clip counts as this speaker's, who is the only one known."""
         for fold in self.folds:
             speaker.apply(fold.model, fold.number)
         self.folds = tuple(replace(fold, speakers=()) for fold in self.folds)
@@ -76,10 +76,10 @@ class Ensemble:
 
     @torch.inference_mode()
     def __call__(self, items: Sequence[ClipInputs]) -> list[Values]:
-        """What the models say of each item, all of them one batch: the mean over the models.
+        """The predictions for items, as one batch: the mean over the models.
 
-        An item's answer does not depend on its batch (1e-5 in fp32). A frame of a cached run passes the
-        stored type, as it did when the heads were trained.
+        An item's prediction does not depend on its batch (1e-5 in fp32). A cached run's frames are rounded to
+        the stored type, as they were when the heads were trained.
         """
         inputs = self.inputs(items)
         table = mean_of([self._values(fold, inputs, items) for fold in self.folds])
@@ -87,7 +87,7 @@ class Ensemble:
 
     def _values(self, fold: FoldModel, inputs: list[Tensor], items: Sequence[ClipInputs]) -> Values:
         if self.recipe.personalise:
-            # A fold need not have been trained on every speaker that another knows.
+            # A fold may not know every speaker that another knows.
             numbers = {name: number for number, name in enumerate(fold.speakers, UNKNOWN_SPEAKER + 1)}
             known = [numbers.get(item.speaker or "", UNKNOWN_SPEAKER) for item in items]
             inputs = [*inputs, torch.tensor(known, dtype=torch.int64, device=self.device)]
@@ -96,15 +96,15 @@ class Ensemble:
         return fold.calibration.values(outputs, self.recipe.open_set, ["learned_uncertainty"])
 
     def inputs(self, items: Sequence[ClipInputs]) -> list[Tensor]:
-        """What the models read of a batch, but for the speakers: values and lengths of each modality."""
+        """The inputs of the models for a batch, without the speakers: values and lengths of each modality."""
         return [tensor for name in self.encoders for tensor in self._inputs(name, items)]
 
     def _inputs(self, name: str, items: Sequence[ClipInputs]) -> tuple[Tensor, Tensor]:
-        """Values and lengths of one modality, as the models take them; a length of 0 where it lacks."""
+        """Values and lengths of one modality, in the models' form; length 0 for an item that lacks it."""
         encoder = self.encoders[name]
         arrays = pad([item.inputs[name] for item in items])
         values, lengths = map(torch.from_numpy, arrays)
-        values = to_device(values, self.device)  # the encoder plans by the lengths: they stay here
+        values = to_device(values, self.device)  # the encoder uses the lengths for planning: they stay here
         if self.live:
             return values, lengths
         frames = encode(encoder, values, lengths)

@@ -20,40 +20,40 @@ from stillwave.version import VERSION
 
 Part = Literal["model", "head"]
 
-# Kinds that export: with any number of items in a batch, or one whole item at a time, for their arithmetic
-# goes item by item.
+# Kinds that export: with any number of items in a batch, or with one item at a time, because their arithmetic
+# is per item.
 BATCHED = ("fbank", "wav2vec2", "mbert", "fastconformer", "cnn1d", "sanet")
 SINGLE = ("ast",)
 OTHERS = {
-    "encodec": "its paddings depend on numbers, and its LSTM would have as many steps as at export",
-    "hear": "its model is somebody else's code",
-    "onnx": "it is an ONNX graph already: run that, then the exported head",
-    "whisper": "the windows it cuts a clip into depend on the clip's length",
+    "encodec": "its paddings depend on numbers, and its LSTM would have a fixed number of steps",
+    "hear": "its model is third-party code",
+    "onnx": "it is already an ONNX graph: run that, then the exported head",
+    "whisper": "the windows that it cuts a clip into depend on the clip's length",
 }
 # Scores that are arithmetic on logits and features; the others look up training rows or branch on numbers.
 SCORES = ("msp", "mls", "energy", "vim", "cac", "learned_uncertainty")
 TOLERANCE = 1e-3  # between probabilities; rounding makes 1e-6
-EXAMPLES = 3  # items in the batch that export traces with; 1 would be taken for all there ever is
+EXAMPLES = 3  # items in the batch that export traces with; 1 would become a constant
 
 
 class Exported(NamedTuple):
-    """difference: the largest between a probability of the file and of the run, on a batch of noise."""
+    """difference: the largest between probabilities of the file and of the run, on a batch of noise."""
 
     file: Path
     difference: float
 
 
 class Graph(nn.Module):
-    """The models of a run as one function of tensors: what `Ensemble` computes, with nothing but arithmetic.
+    """The models of a run as one function of tensors: what `Ensemble` computes, as pure arithmetic.
 
-    part: `model`, from waveforms or token ids on, or `head`, from frames. single: no lengths are read, the
-    whole of the one item is valid.
+    part: `model`, from waveforms or token ids on, or `head`, from frames. single: no lengths; the whole item
+    is valid.
     """
 
     def __init__(self, models: Ensemble, part: Part = "model", single: bool = False) -> None:
         super().__init__()
         self.single = single
-        # One set of encoders for all heads, or of a fine-tuned run one for each; of `head` none.
+        # One set of encoders for all heads, or one each in a fine-tuned run; none for `head`.
         self.encoders = nn.ModuleList(_encoders(models) if part == "model" else ())
         self.stored = [
             None if models.live else getattr(torch, encoder.config.storage_dtype)
@@ -69,17 +69,18 @@ class Graph(nn.Module):
         })  # fmt: skip
         self.num_modalities = len(models.encoders)
         for number, fold in enumerate(models.folds):
-            # A speaker's number in this fold, by the number among those of all folds; 0 is the unknown one.
+            # A speaker's number in this fold, by the number among the speakers of all folds; 0 is the unknown
+            # one.
             own = {speaker: place for place, speaker in enumerate(fold.speakers, 1)}
             table = torch.tensor([0, *(own.get(speaker, 0) for speaker in models.speakers)])
             self.register_buffer(f"speakers_{number}", table)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """As the names of `inputs_of` say -> by name:
+        """The inputs that `inputs_of` names -> by name:
 
-        probabilities (batch, classes), entropy (batch,), learned_uncertainty (batch,) of heads that have it,
-        score (batch,) where the recipe's exports: means over the models; logits (batch, models, classes) and
-        features (batch, models, dim) of each.
+        probabilities (batch, classes), entropy (batch,), learned_uncertainty (batch,) for heads that have it,
+        score (batch,) if the recipe's can be exported: means over the models; logits (batch, models, classes)
+        and features (batch, models, dim) of each model.
         """
         if self.single:
             waveform, *others = inputs
@@ -124,23 +125,25 @@ def export(
     quantize: Literal["int8"] | None = None,
     backbones: str | Path | None = None,
 ) -> Exported:
-    """Write a run to `out`, an .onnx file; above 2 GB the weights lie in a file beside it, `<out>.data`.
+    """Write a run to `out`, an .onnx file; above 2 GB the weights are in a file next to it, `<out>.data`.
 
-    part: `model` reads waveforms or token ids; `head` frames, of any backbone. fold: the one model to export;
-    None for all, whose mean is taken as `predict` takes it. quantize: `int8` stores the weights of matrix
-    products, but those of a filter bank, as 8-bit integers. backbones: as of `predict`.
+    part: `model` reads waveforms or token ids; `head` reads frames, from any backbone. fold: the one model to
+    export; None for all, averaged as in `predict`. quantize: `int8` stores the weights of matrix products,
+    except those of a filter bank, as 8-bit integers. backbones: as in `predict`.
 
-    Everything is computed in fp32, whatever the precision of the run. What a caller must know is in the
-    file's metadata: see `facts_of`. Raises ValueError for a backbone that does not export, and when the file
-    does not say under onnxruntime what the run says.
+    Everything is computed in fp32, regardless of the run's precision. The file's metadata holds what a caller
+    must know: see `facts_of`. Raises ValueError for a backbone that cannot be exported, and if the file does
+    not give the run's results under onnxruntime.
     """
     run, out = Run.open(run), Path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: the name of an ONNX file ends in .onnx")
     if not out.parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
+        raise ValueError(f"{out}: no folder {out.parent}; make it first")
     if part == "head" and run.live:
-        raise ValueError(f"{run}: a fine-tuned run, whose head is of no use without its backbone: part model")
+        raise ValueError(
+            f"{run}: a fine-tuned run, whose head is useless without its backbone: use part model"
+        )
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
         for encoder in models.encoders.values():
@@ -163,7 +166,7 @@ def export(
         if quantize is not None:
             quantize_weights(draft)
             difference = _difference(graph, draft, dict(zip(names, arguments, strict=True)))
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # weights beside the graph come before it
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # weights next to the graph come before it
             file.replace(out.parent / file.name)
     return Exported(out, difference)
 
@@ -176,11 +179,11 @@ def _difference(graph: Graph, file: Path, inputs: dict[str, Tensor]) -> float:
 
 
 def check_exports(encoder: Backbone) -> None:
-    """Raise ValueError for a backbone that does not export, naming why and what does."""
+    """Raise ValueError for a backbone that cannot be exported, with the reason and the remedy."""
     config = encoder.config
     reason = None
     if config.kind not in (*BATCHED, *SINGLE):
-        reason = OTHERS.get(config.kind, "nobody has tried it")
+        reason = OTHERS.get(config.kind, "it has not been tried")
     elif getattr(config, "implementation", "custom") == "nemo":
         reason = "its model is NeMo's; set `implementation` to custom or transformers when you extract"
     if reason is not None:
@@ -195,10 +198,10 @@ def inputs_of(
 ) -> tuple[list[str], list[Tensor], list[dict[int, str]]]:
     """Names of the inputs, examples of them, and the names of their dynamic axes.
 
-    Of part `model`: waveform (batch, samples) float32 at the backbone's rate and lengths (batch,) int64; a
-    single one is (1, samples) and has no lengths; tokens (batch, tokens) int64 and token_lengths. Of `head`:
+    For part `model`: waveform (batch, samples) float32 at the backbone's rate and lengths (batch,) int64; for
+    a single item (1, samples) without lengths; tokens (batch, tokens) int64 and token_lengths. For `head`:
     frames (batch, frames, [layers,] dim) and lengths; with two modalities audio_frames, audio_lengths,
-    text_frames, text_lengths, where a length of 0 says that the item lacks it. Last, of a personalised run,
+    text_frames, text_lengths, where a length of 0 means that the item lacks it. Last, for a personalised run,
     speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the metadata's speakers.
     """
     names: list[str] = []
@@ -208,7 +211,7 @@ def inputs_of(
     generator = torch.Generator().manual_seed(0)
     axes = {} if single else {0: "batch"}
     for name, encoder in models.encoders.items():
-        least = 1 if part == "head" else encoder.shortest()  # in frames, or in samples or tokens
+        least = 1 if part == "head" else encoder.shortest()  # frames, samples or tokens
         text = encoder.modality == "text"
         if part == "head":
             prefix = "" if name == "frames" else f"{name}_"
@@ -237,13 +240,13 @@ def inputs_of(
 
 
 def facts_of(models: Ensemble, part: Part, single: bool) -> dict[str, str]:
-    """What the file's metadata says, each value JSON.
+    """The file's metadata, with JSON values.
 
-    classes, folds, speakers; temperatures, one per fold, which the probabilities have in them already; score,
-    the name of the open-set score, or null where the graph has none, and threshold, above which an item is of
-    no class, or null; sample_rate (Hz) and min_samples of the waveforms, null without; clip_samples, what is
-    heard of a longer one (`predict` cuts it into such pieces), null for all; part, batch (`any` or 1),
-    recipe, stillwave.
+    classes, folds, speakers; temperatures, one per fold, already applied to the probabilities; score, the
+    name of the open-set score, or null if the graph has none, and threshold, above which an item is of an
+    unknown class, or null; sample_rate (Hz) and min_samples of the waveforms, null without; clip_samples, how
+    much of a longer waveform is used (`predict` cuts it into such pieces), null for all; part, batch (`any`
+    or 1), recipe, stillwave.
     """
     recipe = models.recipe
     name = recipe.open_set.score
@@ -270,7 +273,7 @@ def facts_of(models: Ensemble, part: Part, single: bool) -> dict[str, str]:
 
 
 def _encoders(models: Ensemble) -> list[Any]:
-    """Modules by modality: one set, or of a fine-tuned run every model's own."""
+    """Modules by modality: one set, or one per model for a fine-tuned run."""
     if models.live:
         return [fold.model.encoders for fold in models.folds]
     return [nn.ModuleDict(models.encoders)]

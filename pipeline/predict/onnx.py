@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from stillwave.pipeline.backbones.quiet import quiet
 
 OPSET = 20  # the first with a Fourier transform of any axis
-FRONT_ENDS = ("Fbank", "LogMel")  # classes whose matrix products are of powers: eight bits span no 100 dB
-LARGEST = 2**31 - 2**24  # bytes; protobuf takes no more in one file
+FRONT_ENDS = ("Fbank", "LogMel")  # classes whose matrix products are of powers: eight bits do not span 100 dB
+LARGEST = 2**31 - 2**24  # bytes; protobuf's limit for one file
 
 
 def write_graph(
@@ -25,11 +25,11 @@ def write_graph(
 ) -> None:
     """Trace `module`, whose forward gives a dict of tensors, and write it with `facts` as its metadata.
 
-    names: of the inputs. arguments: examples of them. dynamic: of each, the names of its dynamic axes; axes
-    of one name are equally long. Raises ValueError where ONNX has no words for what the module does.
+    names: of the inputs. arguments: examples of them. dynamic: the names of each one's dynamic axes; axes
+    with the same name are equally long. Raises ValueError if ONNX cannot express the module.
     """
     _import_onnx()
-    # Not by name: a name promises every length from 0 on, and one of a single frame is traced apart.
+    # Not by name: a name promises every length from 0 on, but a single frame is traced separately.
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dynamic)
     with torch.no_grad():
         outputs = list(module(*arguments))
@@ -45,7 +45,7 @@ def write_graph(
                 dynamic_shapes=list(dynamic),
                 verbose=False,
             )
-        except Exception as error:  # the tracer and the exporter have their own kinds
+        except Exception as error:  # the tracer and the exporter raise their own kinds
             raise ValueError(
                 f"this model cannot be written as ONNX ({_first_line(error)}); try --part head"
             ) from error
@@ -58,11 +58,11 @@ def write_graph(
 def quantize_weights(file: Path) -> None:
     """Replace the constant matrices of an ONNX file's matrix products by 8-bit integers, in place.
 
-    The other factor is quantized while the graph runs, by its own largest value (onnxruntime's dynamic
-    quantization). Convolutions stay: their integer kernels are slower on CPUs than those of floats.
+    The other factor is quantized while the graph runs, by its largest value (onnxruntime's dynamic
+    quantization). Convolutions stay: on CPUs their integer kernels are slower than those for floats.
     """
     onnx = _import_onnx()
-    data = file.with_name(f"{file.name}.data")  # where weights lie that are too large for the file
+    data = file.with_name(f"{file.name}.data")  # holds weights that are too large for the file
     with quiet(), tempfile.TemporaryDirectory(dir=file.parent) as folder:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -70,7 +70,7 @@ def quantize_weights(file: Path) -> None:
         kept = [node.name for node in model.graph.node if not _quantizes(node, model.graph)]
         facts = {entry.key: entry.value for entry in model.metadata_props}
         small = Path(folder) / file.name
-        del model.graph.value_info[:]  # inferred shapes, which those that the quantizer infers contradict
+        del model.graph.value_info[:]  # inferred shapes, which conflict with those that the quantizer infers
         quantize_dynamic(
             model,
             small,
@@ -88,7 +88,7 @@ def quantize_weights(file: Path) -> None:
 
 
 def run_graph(file: Path, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What onnxruntime makes of an ONNX file, on the CPU."""
+    """The outputs of an ONNX file under onnxruntime, on the CPU."""
     _import_onnx()
     import onnxruntime
 
@@ -99,7 +99,7 @@ def run_graph(file: Path, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _quantizes(node: Any, graph: Any) -> bool:
-    """Whether a node is a matrix product of floats that is no filter bank's."""
+    """Whether a node is a matrix product of floats outside a filter bank."""
     classes = [entry.value for entry in node.metadata_props if entry.key.endswith("class_hierarchy")]
     if any(f".{name}'" in value for value in classes for name in FRONT_ENDS):
         return False
@@ -108,7 +108,7 @@ def _quantizes(node: Any, graph: Any) -> bool:
 
 
 def _import_onnx() -> Any:
-    """The onnx package. ValueError with the remedy where something that export needs is not installed."""
+    """The onnx package. ValueError with the remedy if something that export needs is not installed."""
     try:
         import onnx
         import onnxruntime  # noqa: F401

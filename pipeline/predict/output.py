@@ -1,4 +1,4 @@
-"""What `stillwave predict` writes, clip by clip as the answers come: JSON lines, CSV, or lines to look at."""
+"""The output of `stillwave predict`, clip by clip: JSON lines, CSV, or a table to read."""
 
 import csv
 import json
@@ -15,11 +15,11 @@ WIDTHS = {"clip": 40, "time": 17, "label": 12, "p": 6, "entropy": 7, "decision":
 
 
 def shower(kind: Format, file: TextIO, classes: Sequence[str]) -> Show:
-    """What writes one result to `file` at once.
+    """A function that immediately writes one result to `file`.
 
-    json: an object per line, `clip` and `error` of what could not be predicted. csv: a row per clip, its
-    `segment` empty, and behind it one per segment, numbered from 0; `p_<class>` as in the tables of
-    `evaluate`. table: for reading, also a line per segment.
+    json: one object per line, with `clip` and `error` for a failure. csv: a row per clip, with an empty
+    `segment`, followed by one per segment, numbered from 0; `p_<class>` as in the tables of `evaluate`.
+    table: for reading, also a line per segment.
     """
     if kind == "json":
         return lambda result: print(json.dumps(result.to_dict()), file=file, flush=True)
@@ -56,7 +56,7 @@ def _numbered(result: Prediction) -> list[tuple[str, float | None, float | None,
 
 
 def _table(file: TextIO) -> Show:
-    from rich.console import Console  # here: other formats need none of it
+    from rich.console import Console  # here: other formats do not need it
 
     console = Console(file=file, highlight=False, markup=False, soft_wrap=True)
     console.print(_line({name: name for name in WIDTHS}), style="bold")
@@ -84,7 +84,7 @@ def _line(shown: dict[str, str]) -> str:
 
 
 def _cut(name: str) -> str:
-    """The end of a long name, which tells files of one folder apart."""
+    """The end of a long name, which distinguishes files in one folder."""
     width = WIDTHS["clip"]
     return name if len(name) <= width else f"...{name[3 - width :]}"
 

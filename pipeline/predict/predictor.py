@@ -1,4 +1,4 @@
-"""New audio and text to answers: a trained run, kept warm."""
+"""From new audio and text to predictions: a trained run, kept loaded."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +20,14 @@ from stillwave.pipeline.runs.calibrate import Values, mean_of
 from stillwave.pipeline.runs.run import Run
 
 BATCH_SIZE = 16
-WINDOW_CLIPS, WINDOW_S = 64, 600.0  # of many clips, what is predicted together; as many are read ahead
+WINDOW_CLIPS, WINDOW_S = 64, 600.0  # the most clips, and seconds, predicted together; as many are read ahead
 READERS = 2
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A clip as it was read. item: None of a long one, whose sound is read again when its turn comes, so that
-    no more than one such sound is kept.
+    """A clip as it was read. item: None for a long one, whose audio is read again when its turn comes, so
+    that only one such recording is kept.
     """
 
     clip: Clip
@@ -36,13 +36,14 @@ class _Read:
 
 
 class Predictor:
-    """A run's predictions for clips: of all its models together, as `evaluate --ensemble` gives, or of one.
+    """A run's predictions for clips: the mean of all its models, as in `evaluate --ensemble`, or one model's.
 
     Audio longer than segment_s (seconds; 30, or the backbone's clip_s if less) is cut into segments, one
-    every hop_s, half a segment unless given; the clip's own answer is then the mean of theirs. A text belongs
-    to every segment. Audio is predicted as it is: a recipe's `views.test: average` is of stores alone.
-    speaker: who speaks, by its name in the training rows of a personalised run, or as it was enrolled; None
-        for one that is not known.
+    every hop_s, half a segment by default; the prediction for the clip is then the mean of theirs. A text
+    belongs to every segment. Audio is predicted unchanged: a recipe's `views.test: average` is for stores
+    only. speaker: the speaker, by name in the training rows of a personalised run, or as enrolled; None for
+    an
+        unknown one.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Predictor:
         segment_s: float | None = None,
         hop_s: float | None = None,
     ) -> None:
-        """`load` makes one of a run's folder. ValueError for a speaker or lengths that cannot be."""
+        """Use `load` for a run's folder. ValueError for an unknown speaker or invalid lengths."""
         self.models, self.reader, self.speaker = models, Reader(models.encoders), speaker
         self.segment_s = self.reader.segment_s(segment_s)
         self.hop_s = self.segment_s / 2 if hop_s is None else hop_s
@@ -70,11 +71,11 @@ class Predictor:
         segment_s: float | None = None,
         hop_s: float | None = None,
     ) -> "Predictor":
-        """Load a run once. Raises ValueError that says what is wrong with the run or an option.
+        """Load a run once. Raises ValueError explaining what is wrong with the run or an option.
 
-        fold: the one model to ask; None for all. backbones: a folder of backbone configs, for a run that does
-        not say what made its frames. speaker: also one that was enrolled, by name or by the file that
-        `enroll` wrote; then every clip is of that speaker.
+        fold: the one model to use; None for all. backbones: a folder of backbone configs, for a run that does
+        not record how its frames were made. speaker: may also be an enrolled one, by name or by the file that
+        `enroll` wrote; then every clip counts as that speaker's.
         """
         models = Ensemble(run, fold, backbones, device)
         name = None if speaker is None else str(speaker)
@@ -100,15 +101,15 @@ class Predictor:
         """The prediction for one clip.
 
         audio: a path or URL; or floats (samples,) or (samples, channels) in [-1, 1], an array or a tensor,
-            recorded at sample_rate Hz. text: of runs that read it. One of the two may be left out where the
-            run reads both. speaker: another than the Predictor's.
-        Raises BadAudio for audio that cannot be used, ValueError for whatever else is wrong.
+                recorded at sample_rate Hz. text: for runs that read it. If the run reads both, one of the two
+                may be left out. speaker: instead of the Predictor's.
+            Raises BadAudio for audio that cannot be used, ValueError for all other errors.
         """
         self.reader.check_text(text)
         self._check_speaker(speaker)
         if audio is None or isinstance(audio, str | Path):
             if sample_rate is not None:
-                raise ValueError(f"sample_rate is {sample_rate}; leave it out, it is of samples alone")
+                raise ValueError(f"sample_rate is {sample_rate}; leave it out, it applies only to samples")
             name = "text" if audio is None else str(audio)
             clip = Clip(name, None if audio is None else name, text, speaker)
         else:
@@ -120,13 +121,13 @@ class Predictor:
     def predict_many(
         self, clips: Iterable[Clip], batch_size: int = BATCH_SIZE
     ) -> Iterator[Prediction | Failure]:
-        """The predictions for clips, in their order, as they come; the next clips are read meanwhile.
+        """Yield the predictions for clips, in order; the next clips are read at the same time.
 
         Memory does not grow with their number. A clip that cannot be used is a Failure, and the others are
-        predicted all the same. A text that the run does not read is left aside, and so is a speaker.
+        still predicted. A text that the run does not read is ignored, and so is a speaker.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it is at least 1")
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         with flat_memory(), ThreadPoolExecutor(READERS, "stillwave-read") as pool:
             window, seconds = list[_Read | Failure](), 0.0
             for read in read_ahead(pool, self._read_or_say, clips, WINDOW_CLIPS):
@@ -144,13 +145,13 @@ class Predictor:
         hop_s: float | None = None,
         text: str | None = None,
     ) -> Stream:
-        """Answers to audio that is still being recorded at sample_rate Hz, chunk by chunk: see `Stream`.
+        """Predict a live recording at sample_rate Hz, chunk by chunk: see `Stream`.
 
-        segment_s, hop_s: the Predictor's own; half a segment where segment_s alone is given.
+        segment_s, hop_s: by default the Predictor's; hop_s is half a segment if only segment_s is given.
         """
         self.reader.check_text(text)
         if self.reader.audio is None:
-            raise ValueError("the run reads text alone; there is no audio to stream")
+            raise ValueError("the run reads only text; there is no audio to stream")
         check_rate(sample_rate)
         if hop_s is None:
             hop_s = self.hop_s if segment_s is None else segment_s / 2
@@ -169,7 +170,7 @@ class Predictor:
             return
         if not known:
             raise ValueError(
-                f"speaker is {speaker!r}, and the run is not personalised; leave it out, or enrol the speaker"
+                f"speaker is {speaker!r}, but the run is not personalised; leave it out, or enrol the speaker"
             )
         raise ValueError(
             f"speaker is {speaker!r}; the run knows {', '.join(known)}. Leave it out for a speaker that the "
@@ -192,7 +193,7 @@ class Predictor:
         return _Read(clip, sound.duration_s, self.reader.item(sound, clip.text, speaker))
 
     def _together(self, window: Sequence[_Read | Failure], batch_size: int) -> Iterator[Prediction | Failure]:
-        """Items go through the models with others of their length, long clips one after the other."""
+        """Predict items together with others of similar length, long clips one by one."""
         items = {
             place: read.item
             for place, read in enumerate(window)
@@ -213,7 +214,7 @@ class Predictor:
                 yield Failure(read.clip.name, str(error))
 
     def _answer(self, read: _Read, values: Values | None, batch_size: int) -> Prediction:
-        """values: of its item; None of a long clip, whose segments are predicted here."""
+        """values: for its item; None for a long clip, whose segments are predicted here."""
         segments = list[Segment]()
         if values is None:
             clip = read.clip
@@ -233,7 +234,7 @@ class Predictor:
     def _segments(
         self, sound: Sound, spans: Sequence[Span], text: str | None, speaker: str | None, batch_size: int
     ) -> tuple[list[Segment], Values]:
-        """The predictions for parts of a sound, each resampled as a piece of its own; and the mean of all."""
+        """The predictions for parts of a recording, each resampled separately, and their mean."""
         values = list[Values]()
         for first in range(0, len(spans), batch_size):
             cut = [

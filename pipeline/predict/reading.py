@@ -1,4 +1,4 @@
-"""From a clip's samples and words to what the backbones of a run read."""
+"""From a clip's samples and text to the inputs of a run's backbones."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +22,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """What a model reads of one clip: a waveform or token ids of each modality, empty where it lacks one.
+    """A model's inputs from one clip: a waveform or token ids for each modality, empty if it lacks one.
 
-    speaker: by its name in the training rows.
+    speaker: name in the training rows.
     """
 
     inputs: Mapping[str, NDArray[Any]]
     speaker: str | None = None
 
     def __len__(self) -> int:
-        """Samples, or tokens where there are none: items of about as many make good batches."""
+        """Samples, or else tokens: items with similar numbers make good batches."""
         return max(len(values) for values in self.inputs.values())
 
 
@@ -42,18 +42,18 @@ class Reader:
         self.encoders = encoders
         by_modality = {encoder.modality: encoder for encoder in encoders.values()}
         self.audio, self.text = by_modality.get("audio"), by_modality.get("text")
-        self._tokenizing = Lock()  # tokenizers bear one thread at a time
+        self._tokenizing = Lock()  # tokenizers are not thread-safe
 
     @property
     def channels(self) -> int:
-        """Of the audio that is read."""
+        """Channels of the audio."""
         return 1 if self.audio is None else self.audio.channels
 
     def item(self, sound: Sound | None, text: str | None, speaker: str | None) -> ClipInputs:
-        """The item of a clip; a sound or text that no encoder reads is left aside.
+        """The item of a clip; audio or text that no encoder reads is ignored.
 
-        Raises BadAudio for a sound too short for a frame, ValueError for a text that is not to be encoded and
-        for a clip of which nothing is left.
+        Raises BadAudio for audio too short for a frame, ValueError for a text that the config excludes and
+        for a clip without usable inputs.
         """
         inputs = {
             name: self._tokens(encoder, text) if encoder.modality == "text" else self._samples(encoder, sound)
@@ -61,22 +61,22 @@ class Reader:
         }
         if not any(len(values) for values in inputs.values()):
             reads = " or ".join(sorted(encoder.modality for encoder in self.encoders.values()))
-            raise ValueError(f"the run reads {reads}, and the clip has none")
+            raise ValueError(f"the run reads {reads}, but the clip has none")
         return ClipInputs(inputs, speaker)
 
     def check_text(self, text: str | None) -> None:
-        """Raise ValueError for a text, or for one that is empty, where the run reads none."""
+        """Raise ValueError for an empty text, or for any text if the run reads none."""
         if text is not None and self.text is None:
-            raise ValueError("a text was given, and the run reads audio alone; leave it out")
+            raise ValueError("a text was given, but the run reads only audio; leave it out")
         if text is not None and not text.strip():
             raise ValueError(f"text is {text!r}; give words, or leave it out")
 
     def segment_s(self, asked: float | None) -> float:
-        """Seconds of a segment: as asked for, or SEGMENT_S, or the clip that is all the backbone hears.
+        """Seconds per segment: as requested, or SEGMENT_S, limited by the backbone's clip.
 
-        ValueError for a segment longer than that clip, whose end the backbone would leave aside.
+        ValueError for a segment longer than that clip, whose end the backbone would ignore.
         """
-        clip_length: int | None = getattr(self.audio, "clip_length", None)  # samples; some kinds have it
+        clip_length: int | None = getattr(self.audio, "clip_length", None)  # samples; only some kinds have it
         if self.audio is None or self.audio.sample_rate is None or clip_length is None:
             return SEGMENT_S if asked is None else asked
         clip_s = clip_length / self.audio.sample_rate
@@ -84,13 +84,13 @@ class Reader:
             return min(SEGMENT_S, clip_s)
         if asked > clip_s + 0.5 / self.audio.sample_rate:  # half a sample: clip_s is rounded to whole ones
             raise ValueError(
-                f"segment_s is {asked:g}, and of a segment the run's backbone hears the first {clip_s:g} s "
-                f"alone (clip_s in its config); give {clip_s:g} at most, or leave segment_s out"
+                f"segment_s is {asked:g}, but the run's backbone uses only the first {clip_s:g} s of a "
+                f"segment (clip_s in its config); give at most {clip_s:g}, or leave segment_s out"
             )
         return asked
 
     def check_length(self, num_samples: int, sample_rate: int) -> None:
-        """Raise BadAudio where so many samples are too few for a frame."""
+        """Raise BadAudio if so many samples are too few for a frame."""
         assert self.audio is not None
         assert self.audio.sample_rate is not None
         length = resampled_length(num_samples, sample_rate, self.audio.sample_rate)
@@ -116,7 +116,7 @@ class Reader:
 def read_ahead(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], count: int
 ) -> Iterator[R]:
-    """The function of every item, in order, up to `count` items ahead of who asks."""
+    """Apply the function to every item, in order, up to `count` items ahead of the consumer."""
     flying = deque[Future[R]]()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""What is said of a clip: label, probabilities, how sure, and whether it is of a known class at all."""
+"""The prediction for a clip: label, probabilities, uncertainty, and whether the class is known."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +15,10 @@ from stillwave.pipeline.scores.decision import decide, entropy
 class Answer:
     """label: the most probable class. probabilities: of all classes, calibrated.
 
-    entropy: of the probabilities, as a part of the largest possible: 0 to 1. learned_uncertainty: the head's
-        own estimate, 0 to 1; None of a head that has learned none.
-    score: the recipe's open-set score, higher = more outlying. decision: `unknown` above the threshold, else
-        the label; both None where the run has no threshold.
+    entropy: of the probabilities, as a fraction of the largest possible, 0 to 1. learned_uncertainty: the
+        head's own estimate, 0 to 1; None for a head without one.
+    score: the recipe's open-set score, higher is more outlying. decision: `unknown` above the threshold, else
+        the label; both None if the run has no threshold.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Answer):
-    """The answer for a part of a recording, in seconds from its start."""
+    """The prediction for a part of a recording, in seconds from its start."""
 
     start_s: float
     end_s: float
@@ -45,7 +45,7 @@ class Segment(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Answer):
-    """The answer for a clip; segments: of a long one, whose mean it is. duration_s: None without audio."""
+    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio."""
 
     clip: str
     duration_s: float | None
@@ -70,11 +70,11 @@ class Failure:
 
 
 def fields_of(values: Values, classes: Sequence[str]) -> dict[str, Any]:
-    """The fields of the Answer that one item's `Calibration.values` make. ValueError for NaN and infinity."""
+    """The fields of an Answer from one item's `Calibration.values`. ValueError for NaN and infinity."""
     p, score, threshold = values["p"], values["score"], values["threshold"]
     if not np.isfinite(p).all():
         raise ValueError(
-            "the model's answer is not a number: its frames or logits overflow in this precision"
+            "the model's output is not a number: its frames or logits overflow in this precision"
         )
     label = classes[int(p.argmax())]
     learned = values.get("score_learned_uncertainty")

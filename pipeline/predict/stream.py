@@ -1,4 +1,4 @@
-"""Audio in segments: where they lie in a recording, and in one that is still being made."""
+"""Audio in segments, of a recording or of one that is still being made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,14 +10,14 @@ from stillwave.pipeline.audio.decode import BadAudio, Waveform
 from stillwave.pipeline.predict.clips import Sound, sound_of
 from stillwave.pipeline.predict.results import Segment
 
-Span = tuple[int, int]  # first sample, and the one behind the last
+Span = tuple[int, int]  # first sample, and one past the last
 
 
 def windows(num_samples: int, segment: int, hop: int) -> list[Span]:
     """The segments of a recording: `segment` samples each, every `hop` samples.
 
-    What is left at the end has a segment of full length too, which ends where the recording does. Whatever is
-    no longer than a segment is one.
+    The remainder at the end also gets a segment of full length, which ends at the end of the recording. A
+    recording no longer than a segment is one segment.
     """
     if num_samples <= segment:
         return [(0, num_samples)]
@@ -28,20 +28,20 @@ def windows(num_samples: int, segment: int, hop: int) -> list[Span]:
 
 
 def in_samples(segment_s: float, hop_s: float, sample_rate: int) -> tuple[int, int]:
-    """Segment and hop in samples. ValueError for a length that is none, and for gaps between segments."""
+    """Segment and hop in samples. ValueError for invalid lengths, and for gaps between segments."""
     if not 0 < hop_s <= segment_s < float("inf"):
         raise ValueError(
-            f"segment_s {segment_s:g} and hop_s {hop_s:g}: a segment has a length above 0, and a hop, at "
-            "least 0, is no longer, or what lies between segments is never heard"
+            f"segment_s {segment_s:g} and hop_s {hop_s:g}: segment_s must be above 0, and hop_s between 0 "
+            "and segment_s, so that no audio is skipped"
         )
     return max(1, round(segment_s * sample_rate)), max(1, round(hop_s * sample_rate))
 
 
 class Stream:
-    """Predictions of a recording that is still being made; `Predictor.stream` makes one.
+    """Predictions for a live recording; use `Predictor.stream` to make one.
 
-    The samples of a segment are kept as they came, and resampled as one piece when it is complete: so chunks
-    leave no borders, and the answers are those that the whole recording would get.
+    The samples of a segment are kept unchanged, and resampled as one piece when it is complete: so chunk
+    borders leave no trace, and the predictions are those that the whole recording would get.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Stream:
         self._begin()
 
     def _begin(self) -> None:
-        self._chunks: list[Waveform] = []  # what may still be needed, the last sample being the last heard
-        # In samples: what was heard, where the next segment starts, and where the last one ended.
+        self._chunks: list[Waveform] = []  # what may still be needed, up to the last sample received
+        # In samples: received so far, start of the next segment, end of the last one.
         self._heard = self._next = self._covered = 0
-        self._waiting: list[Span] = []  # complete, not answered yet
-        self._answered: list[Segment] = []  # not returned yet: a segment behind them failed
+        self._waiting: list[Span] = []  # complete, not predicted yet
+        self._answered: list[Segment] = []  # not returned yet: a later segment failed
 
     def push(self, chunk: Any) -> list[Segment]:
-        """Take further samples, (samples,) or (samples, channels) floats; returns the segments now complete.
+        """Add samples, (samples,) or (samples, channels) floats; returns the segments now complete.
 
-        A chunk may be of any length, 20 ms of a microphone or a minute. Raises ValueError for samples that
-        are no floats, or not finite, and leaves the stream as it was. A segment that cannot be answered
-        raises too, and is left out: those around it come with the next chunk.
+        A chunk may have any length, 20 ms from a microphone or a minute. Raises ValueError for samples that
+        are not floats, or not finite, and leaves the stream unchanged. A segment that cannot be predicted
+        also raises, and is left out: those around it come with the next chunk.
         """
         if len(chunk):
             self._chunks.append(sound_of(chunk, self.sample_rate, self.channels).waveform)
@@ -80,10 +80,10 @@ class Stream:
         return self._answer()
 
     def flush(self) -> list[Segment]:
-        """The end of the recording: what the last complete segment has not heard, as `windows` says.
+        """End the recording: returns the remainder after the last complete segment, as in `windows`.
 
-        Too little for a frame of the model is no segment. The next chunk begins a new recording. Where this
-        raises, as `push` does, call it again for the segments that are left.
+        Too little for a frame of the model is no segment. The next chunk starts a new recording. If this
+        raises, as `push` does, call it again for the remaining segments.
         """
         if self._heard > self._covered:
             self._covered = self._heard
@@ -98,14 +98,14 @@ class Stream:
         return found
 
     def _answer(self) -> list[Segment]:
-        """What was answered before, and what waits; a segment that fails raises, and waits no more."""
+        """Earlier predictions and those for waiting segments; one that fails raises, and is dropped."""
         if self._waiting:
             kept: Waveform = np.concatenate(self._chunks)
             first = self._heard - len(kept)
             try:
                 self._take(kept, first)
             finally:
-                # Kept: all that waits, what comes next, and the last segment, which ends with the recording.
+                # Keep what waits, what comes next, and the last segment, which ends with the recording.
                 starts = [start for start, _ in self._waiting]
                 drop = min(self._next, self._heard - self.segment, *starts) - first
                 self._chunks = [kept[max(0, drop) :].copy()]
@@ -113,7 +113,7 @@ class Stream:
         return found
 
     def _take(self, kept: Waveform, first: int) -> None:
-        """Answer what waits from the samples since `first`: together, or where one fails each by itself."""
+        """Predict waiting segments from the samples since `first`: together, or one by one if any fails."""
         try:
             self._answered += self._segments(kept, first, self._waiting)
             self._waiting = []

@@ -1,1 +1,1 @@
-"""What a run is: its folder, its model, and the rows that it reads."""
+"""A run: its folder, its model, and the rows that it reads."""

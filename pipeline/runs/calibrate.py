@@ -1,4 +1,4 @@
-"""What is fitted after a head is trained: open-set scores, the temperature, and the scores' thresholds.
+"""Fitting after a head is trained: open-set scores, the temperature, and the scores' thresholds.
 
 Scores are fitted on the training rows; temperature and thresholds on the validation rows, never on test rows.
 """
@@ -23,17 +23,17 @@ from stillwave.pipeline.runs.inference import outputs_of
 from stillwave.pipeline.runs.tensors import load_tensors, save_tensors, tensors_under
 
 FILE = "calibration.safetensors"
-RENAMED = {"uncertainty": "learned_uncertainty"}  # scores, as runs of version 0.1 call them
-DEFAULT_THRESHOLD = 0.3  # of scores that are probabilities
+RENAMED = {"uncertainty": "learned_uncertainty"}  # old names of scores, in runs of version 0.1
+DEFAULT_THRESHOLD = 0.3  # for scores that are probabilities
 
-Values = dict[str, NDArray[np.float64]]  # of rows, by name
+Values = dict[str, NDArray[np.float64]]  # per row, by name
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """scorers: fitted, by name. temperature: None without validation rows.
+    """scorers: fitted scores, by name. temperature: None without validation rows.
 
-    thresholds: by score; `keep` of the validation rows lie below. Empty without validation rows.
+    thresholds: by score; `keep` of the validation rows are below. Empty without validation rows.
     """
 
     scorers: dict[str, Score]
@@ -41,7 +41,7 @@ class Calibration:
     thresholds: dict[str, float]
 
     def softmax(self, logits: Tensor) -> Tensor:
-        """(rows, classes), float64: of the logits over the temperature, if there is one."""
+        """(rows, classes), float64: softmax of the logits over the temperature, if there is one."""
         return (logits.double() / (self.temperature or 1.0)).softmax(1)
 
     def probabilities(self, outputs: Outputs, calibrated: bool = True) -> NDArray[np.float64]:
@@ -51,16 +51,16 @@ class Calibration:
         return values
 
     def scores(self, outputs: Outputs, names: Collection[str] | None = None) -> Values:
-        """Every score of every row, or those of the names that there are: (rows,); higher = more outlying."""
+        """Every score of every row, or those of `names` that exist: (rows,); higher is more outlying."""
         wanted = self.scorers if names is None else [name for name in self.scorers if name in names]
         return {name: self.scorers[name](outputs).numpy() for name in wanted}
 
     def values(self, outputs: Outputs, config: OpenSet, names: Collection[str] | None = None) -> Values:
-        """What a model says of rows.
+        """A model's predictions for rows.
 
-        p (rows, classes), calibrated; and (rows,) each: score_<name>, every score, or that of `config` and of
-        `names` alone; tuned_<name>, its threshold where there were validation rows; score and threshold, of
-        `config`.
+        p (rows, classes), calibrated; and (rows,) each: score_<name> for every score, or only those of
+        `config` and `names`; tuned_<name>, its threshold, if there were validation rows; score and threshold,
+        those of `config`.
         """
         scores = self.scores(outputs, None if names is None else {config.score, *names})
         values = {"p": self.probabilities(outputs)}
@@ -71,7 +71,7 @@ class Calibration:
         return values | {"score": scores[config.score]}
 
     def save(self, folder: Path) -> None:
-        """Write it to the fold's folder."""
+        """Write this to the fold's folder."""
         tensors = {
             f"{name}.{key}": tensor
             for name, scorer in self.scorers.items()
@@ -87,7 +87,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration":
-        """What `save` wrote. Raises ValueError naming the file when it cannot be read."""
+        """Load what `save` wrote. Raises ValueError naming the file if it cannot be read."""
         tensors, facts = load_tensors(folder / FILE)
         try:
             named = {RENAMED.get(name, name): name for name in facts["scorers"]}
@@ -103,7 +103,7 @@ class Calibration:
             ) from None
 
     def openmax_status(self) -> list[str]:
-        """How OpenMax's fit of each class went; see heads/openmax.py."""
+        """The status of OpenMax's fit of each class; see heads/openmax.py."""
         score = self.scorers["openmax"]
         assert isinstance(score, OpenMaxScore)
         return list(score.openmax.status)
@@ -117,9 +117,9 @@ def calibrate(
     valid_rows: NDArray[np.int64],
     recipe: Recipe,
 ) -> Calibration:
-    """Fit everything to a trained head, or a model that has its methods.
+    """Fit everything for a trained head, or a model with its methods.
 
-    A fusion head's own OpenMax is filled, too.
+    A fusion head's own OpenMax is also filled.
     """
     precision = recipe.train.precision
     known = outputs_of(head, features, train_rows, precision=precision)
@@ -144,17 +144,17 @@ def calibrate(
 
 
 def build_scorers(recipe: Recipe, outputs: Outputs) -> dict[str, Score]:
-    """The scores that the head's outputs and losses allow, not fitted yet."""
+    """The scores that the head's outputs and losses allow, not yet fitted."""
     options = _options(recipe.open_set)
     learned = outputs.learned_uncertainty is not None and recipe.losses.uncertainty
     lacking = set() if learned else {"learned_uncertainty"}
     if not recipe.losses.cac and recipe.open_set.score != "cac":
-        lacking.add("cac")  # distances mean little in logits that were not trained for them
+        lacking.add("cac")  # distances between logits mean little without training for them
     return {name: kind(**options.get(name, {})) for name, kind in SCORES.items() if name not in lacking}
 
 
 def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float:
-    """Above it a row is unknown; NaN when there is none. ValueError for `tuned` without validation rows."""
+    """Above it a row is unknown; NaN if there is none. ValueError for `tuned` without validation rows."""
     if isinstance(config.threshold, float):
         return config.threshold
     if config.threshold is None and score in PROBABILITY_SCORES:
@@ -167,7 +167,7 @@ def threshold_of(config: OpenSet, score: str, calibration: Calibration) -> float
 
 
 def mean_of(parts: Sequence[Values]) -> Values:
-    """The mean of each value over several of the kind: models, or segments."""
+    """The mean of each value over several models or segments."""
     return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
 
 

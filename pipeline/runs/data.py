@@ -1,4 +1,4 @@
-"""What a recipe trains and tests on: labelled rows of the manifest, and their frames, stored or live."""
+"""The data of a recipe: labelled rows of the manifest, and their frames, stored or live."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +25,15 @@ UNKNOWN = -1  # the label of rows of an unknown class
 class Data:
     """The labelled rows that a recipe can use: a part of the manifest, and their frames or waveforms.
 
-    The rows of `features` are the manifest's, clean, and behind them their views where the recipe uses views.
+    The rows of `features` are the manifest's clean rows, followed by their views if the recipe uses views.
     """
 
     manifest: pd.DataFrame
     features: Features
-    parts: Mapping[str, Part]  # of `features`, by the modality that they stand for
+    parts: Mapping[str, Part]  # of `features`, by modality
     classes: tuple[str, ...]
     labels: RowNumbers  # class numbers, per row of `features`; UNKNOWN for classes that are not trained
-    views: tuple[RowNumbers, ...]  # of each row of the manifest: its rows of `features`, the clean one first
+    views: tuple[RowNumbers, ...]  # for each row of the manifest: its rows of `features`, the clean one first
     missing: tuple[str, ...]  # ids with a label but without frames: quarantined by extract, or too short
 
     def digest(self, group: str | None = "speaker") -> str:
@@ -46,35 +46,35 @@ class Data:
         return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
     def stores(self) -> dict[str, dict[str, Any]]:
-        """Of each modality, the fingerprint and the shape of its frames: JSON-ready."""
+        """The fingerprint and the frame shape of each modality: JSON-ready."""
         return {
             name: {"fingerprint": part.fingerprint, "frame_shape": list(part.frame_shape)}
             for name, part in self.parts.items()
         }
 
     def backbones(self) -> dict[str, dict[str, Any] | None]:
-        """Of each modality, the settings of its backbone, where they are known: JSON-ready."""
+        """The backbone settings of each modality, if known: JSON-ready."""
         return {name: part.settings for name, part in self.parts.items()}
 
     def encoders(self) -> dict[str, Backbone]:
-        """Of each modality that is not stored, the backbone that reads it."""
+        """The backbone of each modality that is not stored."""
         return {name: part.encoder for name, part in self.parts.items() if part.encoder is not None}
 
     def recordings(self) -> list[str]:
-        """What tells each row of the manifest from others: its audio file, or its text if that is all."""
+        """What identifies each row of the manifest: its audio file, or its text if it has only that."""
         if len(self.parts) == 1:
             return next(iter(self.parts.values())).content[: len(self.manifest)]
         return self.manifest["sha256"].tolist()
 
     def absent(self) -> dict[str, int]:
-        """Of each modality, how many rows of the manifest lack it."""
+        """How many rows of the manifest lack each modality."""
         return {name: part.content[: len(self.manifest)].count("") for name, part in self.parts.items()}
 
 
 def labelled_rows(
     recipe: Recipe, manifest: pd.DataFrame, trained: Sequence[str] | None = None
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows whose label the recipe knows of, and the classes. trained: as in `load_data`."""
+    """The rows whose label the recipe uses, and the classes. trained: as in `load_data`."""
     if recipe.label not in manifest.columns:
         raise ValueError(
             f"label {recipe.label!r} is not a column of the manifest, which has {', '.join(manifest.columns)}"
@@ -84,30 +84,30 @@ def labelled_rows(
     classes = tuple(trained or recipe.classes or sorted(set(labelled[recipe.label]) - set(unknown)))
     if trained is None and (absent := sorted({*classes, *unknown} - set(labelled[recipe.label]))):
         raise ValueError(
-            f"{absent}, of `classes` or `open_set.unknown`, do not occur in the manifest's column "
+            f"{absent}, from `classes` or `open_set.unknown`, do not occur in the manifest's column "
             f"{recipe.label!r}, which has {sorted(set(labelled[recipe.label]))}"
         )
     if unknown and UNKNOWN_NAME in classes:
         raise ValueError(
-            f"the class {UNKNOWN_NAME!r} cannot be trained beside open_set.unknown {unknown}, whose rows are "
-            "called that in decisions; rename it in the corpus, or list it in open_set.unknown"
+            f"the class {UNKNOWN_NAME!r} has the name that decisions give to the rows of open_set.unknown "
+            f"{unknown}; rename it in the corpus, or list it in open_set.unknown"
         )
     return labelled[labelled[recipe.label].isin([*classes, *unknown])], classes
 
 
 def check_enough(used: pd.DataFrame, classes: Sequence[str], label: str, places: str) -> None:
-    """Raise ValueError when the rows that have frames in `places` do not make a classifier."""
+    """Raise ValueError if the rows that have frames in `places` cannot train a classifier."""
     known = int(used[label].isin(classes).sum())
     if len(classes) < 2 or not known:
         raise ValueError(
             f"{places} has frames for {known} labelled rows of {len(classes)} classes; a head needs "
-            "two. Extract with the manifest that you train with, or leave more to `classes` than to "
+            "two. Extract with the manifest that you train with, or list more in `classes` than in "
             "`open_set.unknown`"
         )
 
 
 def label_numbers(labels: Iterable[str], classes: Sequence[str]) -> RowNumbers:
-    """The number of each label in `classes`; UNKNOWN of those that are not there."""
+    """The number of each label in `classes`; UNKNOWN for others."""
     return np.array([classes.index(x) if x in classes else UNKNOWN for x in labels], np.int64)
 
 
@@ -120,11 +120,11 @@ def load_data(
     encoders: Mapping[str, Backbone] | None = None,
     trained: Sequence[str] | None = None,
 ) -> Data:
-    """The rows of `manifest` that have the recipe's label and frames. ValueError when they are too few.
+    """The rows of `manifest` that have the recipe's label and frames. ValueError if they are too few.
 
-    embeddings: the folder of their stores. encoders: in place of it, backbones by modality, which read
-    waveforms and texts. trained: the classes of a run that is there already; this manifest need not have rows
-    of all of them.
+    embeddings: the folder of their stores. encoders: instead of it, backbones by modality, which read
+    waveforms and texts. trained: the classes of an existing run; this manifest need not have rows of all of
+    them.
     """
     labelled, classes = labelled_rows(recipe, manifest, trained)
     place = pick_device(device)
@@ -170,9 +170,10 @@ def data_of_run(
     device: str = "auto",
     trained: Sequence[str] | None = None,
 ) -> Data:
-    """What a run reads of the rows of `manifest`: stored frames, or waveforms where its backbone trained.
+    """The inputs of a run from the rows of `manifest`: stored frames, or waveforms if its backbone was
+    trained.
 
-    embeddings: folder of the stores, if not that of the training. backbones: as of `Run.encoders`.
+    embeddings: folder of the stores, if they have moved since training. backbones: as of `Run.encoders`.
     """
     if run.live:
         encoders = run.encoders(backbones)
@@ -181,24 +182,24 @@ def data_of_run(
 
 
 def check_as_trained(run: Run, data: Data, what: str = "the manifest or the frames") -> None:
-    """Raise ValueError unless `data` are the rows and the frames that the run was trained on.
+    """Raise ValueError unless `data` holds the rows and the frames that the run was trained on.
 
-    what: they, as the error calls them.
+    what: their name in the error.
     """
     if data.digest(run.recipe.train.group) != run.rows or data.stores() != run.stores:
         raise ValueError(
-            f"{run}: {what} have changed since it was trained, or the manifest is another: name the one that "
-            "it was trained with, or train it again"
+            f"{run}: {what} changed since training, or this is another manifest: give the one that it was "
+            "trained with, or train it again"
         )
 
 
 def _views(origins: Iterable[Origin], ids: Sequence[str], places: str) -> list[tuple[int, int]]:
-    """The augmented views that there are of rows: numbers in `ids`, ascending, and of the view."""
+    """The existing augmented views of rows: (number in `ids`, ascending, number of the view)."""
     number = {id_: row for row, id_ in enumerate(ids)}
     found = {(number[id_], view) for one in origins for id_, view in one.rows if view and id_ in number}
     if not found:
         raise ValueError(
             f"{places} has no views of these rows, but the recipe's `views` asks for them: extract with "
-            "`views` in the backbone's config, or take `views` out of the recipe"
+            "`views` in the backbone's config, or remove `views` from the recipe"
         )
     return sorted(found)

@@ -1,4 +1,4 @@
-"""What a run was trained on: the machine, the versions of libraries, the commit of the code."""
+"""The environment of a training: the machine, the versions of libraries, the commit of the code."""
 
 import json
 import os
@@ -22,10 +22,10 @@ SOURCE = Path(__file__)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a run on `device` may depend on beside its config; JSON-ready, and without the time of day.
+    """What a run on `device` may depend on in addition to its config; JSON-ready, without the time of day.
 
-    `git` is the commit of Stillwave's own code, and whether tracked files differ from it; null where the code
-    is not in a work tree. `gpu` is null where a CPU computes.
+    `git` is the commit of Stillwave's own code, and whether tracked files differ from it; null if the code is
+    not in a work tree. `gpu` is null if a CPU computes.
     """
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return {
@@ -43,10 +43,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def record(run: Path, device: torch.device) -> None:
-    """Note in `<run>/environment.json` that this process trains the run.
+    """Record in `<run>/environment.json` that this process trains the run.
 
-    The file is a list: a run that resumes elsewhere, after a kill, was trained in several environments, and
-    has them in order. One that resumes where it was adds nothing.
+    The file is a list: a run that is killed and resumes on another machine was trained in several
+    environments, listed in order. A run that resumes where it was adds nothing.
     """
     file, now = run / FILE, environment(device)
     before = read(run)
@@ -56,7 +56,7 @@ def record(run: Path, device: torch.device) -> None:
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """The environments that a run was trained in; empty where none was noted."""
+    """The environments that a run was trained in; empty if none was recorded."""
     file = run / FILE
     if not file.exists():
         return []
@@ -68,7 +68,7 @@ def read(run: Path) -> list[dict[str, Any]]:
 
 
 def _processor() -> str | None:
-    """The model of the CPU, which Linux tells in a file only."""
+    """The model of the CPU, which Linux gives only in a file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -85,7 +85,7 @@ def _version(library: str) -> str | None:
 
 
 def _commit() -> dict[str, Any] | None:
-    """Asked of this very file: an environment within somebody's repository is not of that repository."""
+    """Checked for this file: a virtual environment inside another repository is not part of it."""
     try:
         _git("ls-files", "--error-unmatch", SOURCE.name)
         changed = _git("status", "--porcelain", "--untracked-files=no", ":/")
@@ -95,7 +95,7 @@ def _commit() -> dict[str, Any] | None:
 
 
 def _git(*arguments: str) -> str:
-    # No optional locks: training must not be in the way of a commit.
+    # No optional locks: training must not block a commit.
     command = ["git", "--no-optional-locks", *arguments]
     done = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True, check=True, timeout=20)
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Frames for the training loop, which does not ask where they come from."""
+"""Frames for the training loop, regardless of where they come from."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -16,34 +16,34 @@ from stillwave.pipeline.backbones.device import to_device
 
 RowNumbers = NDArray[np.int64]
 RESIDENT_BYTES = 8 * 2**30  # a larger selection of rows is read from the memory map, batch by batch
-ABSENT = -1  # in place of a store's row: this modality is not there
+ABSENT = -1  # instead of a store's row: this modality is missing
 
 
 class Features(Protocol):
-    """Rows of a data set as a model takes them. `lengths` is (rows,), what batches are sorted by."""
+    """Rows of a data set in a model's input form. `lengths` is (rows,); batches are sorted by it."""
 
     lengths: RowNumbers
     device: torch.device
 
     def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
-        """Of each modality in turn: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
+        """For each modality: values (batch, frames, [layers,] dim), lengths (batch,); on `device`.
 
-        Lengths that only a live backbone reads stay on the host, where it plans by them.
+        Lengths that only a live backbone reads stay on the host, where it uses them for planning.
         """
         ...
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Features":
-        """The rows as they are trained on in an epoch: waveforms may be changed in each. lengths stay."""
+        """The rows for training in an epoch: waveforms may change between epochs, lengths do not."""
         ...
 
 
 class Part(Features, Protocol):
     """One modality of the rows.
 
-    frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: what tells each row from
-    others, empty where the row lacks the modality. fingerprint: what the frames depend on. settings: of the
-    backbone, JSON-ready, where they are known. encoder: the backbone, which is to make the frames of what
-    `batch` gives; None where that is frames.
+    frame_shape: of the frames that the head gets, (dim,) or (layers, dim). content: identifies each row,
+    empty if the row lacks the modality. fingerprint: what the frames depend on. settings: of the backbone,
+    JSON-ready, if they are known. encoder: the backbone that makes frames from the result of `batch`; None if
+    that already is frames.
     """
 
     frame_shape: tuple[int, ...]
@@ -54,11 +54,11 @@ class Part(Features, Protocol):
 
     def read(self) -> None:
         """Read every file once. Raises ValueError naming one that cannot be read as it was prepared."""
-        return  # a store is checked when it is opened
+        return  # a store is checked at opening
 
 
 class CachedFeatures(Part):
-    """Rows of a store, held in memory on `device` when they fit, else read through the memory map.
+    """Rows of a store, held in memory on `device` if they fit, else read through the memory map.
 
     A row of ABSENT has no frames: its length is 0.
     """
@@ -71,17 +71,17 @@ class CachedFeatures(Part):
         self.fingerprint, self.settings = store.fingerprint, store.made_with
         keys = store.content_key.tolist()
         self.content = ["" if row == ABSENT else keys[row] for row in rows.tolist()]
-        # Each row once: the text of a recording stands beside every view of it.
+        # Each row once: all views of a recording share its text.
         kept, place = np.unique(rows[present], return_inverse=True)
         fits = int(store.lengths[kept].sum()) * store.spec.frame_bytes <= RESIDENT_BYTES
         self._resident = store.resident(str(device), kept) if fits else None
-        self._place = np.full(len(rows), ABSENT)  # of a present row in the resident tensor
+        self._place = np.full(len(rows), ABSENT)  # of each present row in the resident tensor
         self._place[present] = place
         dtype = torch.float16 if store.spec.dtype == "float16" else torch.float32
         self._none = torch.empty(0, *self.frame_shape, dtype=dtype, device=device)
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "CachedFeatures":
-        return self  # what is stored stays; views are rows of their own
+        return self  # stored frames do not change; views are separate rows
 
     def batch(self, rows: RowNumbers) -> Frames:
         return in_place(self.rows[rows] != ABSENT, lambda chosen: self._read(rows[chosen]), self._none)
@@ -109,14 +109,14 @@ class JoinedFeatures:
 
 
 def joined(parts: Sequence[Part]) -> Features:
-    """The features of all parts together; one part alone is its own."""
+    """The features of all parts together; a single part is returned as it is."""
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
 
 
 def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:
-    """Frames of a batch of which some items may have none; the length of those is 0.
+    """Frames of a batch in which some items may have none; their length is 0.
 
-    there: (batch,), which items have some. read: gives the frames of these, by their places. none: the values
+    there: (batch,), which items have frames. read: gives these frames, by position. none: the values
     (0, *frame_shape) of no frames, for their shape, type and device.
     """
     chosen = np.flatnonzero(there)
@@ -141,9 +141,9 @@ def valid_frames(
     modality: int = 0,
     encode: Callable[..., tuple[Tensor, ...]] = lambda *inputs: inputs,
 ) -> Iterator[Tensor]:
-    """All valid frames of `rows`, (frames, [layers,] dim) at a time: what statistics are fitted on.
+    """All valid frames of `rows`, (frames, [layers,] dim) at a time, for fitting statistics.
 
-    modality: the number of the one that is wanted. encode: makes frames of waveforms, as `Model.frames` does.
+    modality: its number. encode: makes frames from waveforms, as `Model.frames` does.
     """
     for start in range(0, len(rows), batch_size):
         found = encode(*features.batch(rows[start : start + batch_size]))

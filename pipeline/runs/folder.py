@@ -1,4 +1,4 @@
-"""A run's folder while it is made: begun or resumed, and its training curves."""
+"""A run's folder during training: starting or resuming, and its training curves."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def _is_run(file: Path) -> bool:
-    """True for a config.json of ours: nobody else's folder is ever replaced."""
+    """True for a config.json of a run: other folders are never replaced."""
     try:
         return bool({"recipe", "rows", "stillwave"} <= json.loads(file.read_text()).keys())
     except (OSError, ValueError, AttributeError):
@@ -25,13 +25,13 @@ def _is_run(file: Path) -> bool:
 
 
 def begin(out: Path, config: dict[str, Any]) -> None:
-    """Leave a run folder of this config: the interrupted one, or an empty one."""
+    """Prepare a run folder for this config: the interrupted one, or an empty one."""
     text = json.dumps(config, indent=1, sort_keys=True)
     file = out / CONFIG
     if file.exists() and file.read_text() == text and not (out / COMPLETE).exists():
         return
     if out.exists():
-        ours = {PARTIAL}  # of a run that was killed before it began
+        ours = {PARTIAL}  # left by a run that was killed before it started
         if {path.name for path in out.iterdir()} - ours and not _is_run(file):
             raise ValueError(f"{out}: the folder is not empty and holds no run; give another --out")
         discard(out)
@@ -54,7 +54,7 @@ def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
         from dvclive import Live
         from scmrepo.exceptions import SCMError
     except ImportError as error:
-        _say_once(f"runs have no folder live/ for the DVC views ({error}): `pip install dvclive` to have one")
+        _say_once(f"runs have no folder live/ for the DVC views ({error}): `pip install dvclive` for one")
         return
     try:
         with Live(dir=str(folder / "live"), report=None, save_dvc_exp=False, dvcyaml=None) as live:
@@ -63,4 +63,4 @@ def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
                     live.log_metric(name, value)
                 live.next_step()
     except SCMError as error:  # dvclive 3.49 stops at a Git repository without a commit
-        warnings.warn(f"no dvclive log in {folder}: {error}; `git commit` first to have one", stacklevel=2)
+        warnings.warn(f"no dvclive log in {folder}: {error}; `git commit` first to get one", stacklevel=2)

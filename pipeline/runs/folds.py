@@ -1,4 +1,4 @@
-"""Which rows of a recipe's data train, validate and test, fold by fold."""
+"""The training, validation and test rows of a recipe's data, fold by fold."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 
 @dataclass(frozen=True)
 class Fold:
-    """Row numbers of one fold; no row stands in two of the three."""
+    """Row numbers of one fold; no row is in two of the three."""
 
     number: int
     train: RowNumbers
@@ -23,7 +23,7 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
     """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
 
     Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
-    Rows of unknown classes are tested, and in no training or validation rows.
+    Rows of unknown classes are tested, but are in no training or validation rows.
     """
     folds = _all_folds(data, recipe)
     for fold in folds:
@@ -36,13 +36,13 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
             names = [data.classes[i] for i in sorted(absent)]
             raise ValueError(
                 f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
-                "or split the corpus otherwise"
+                "or use another split"
             )
         for name, part in data.parts.items():
             if not part.lengths[fold.train].any():
                 raise ValueError(
-                    f"fold {fold.number} has no training rows with {name}, and would predict rows that have "
-                    f"it by layers that were never trained; take {name} out of `modalities`"
+                    f"fold {fold.number} has no training rows with {name}, but test rows have it, so its "
+                    f"layers would be untrained; remove {name} from `modalities`"
                 )
     if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
         raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")

@@ -19,10 +19,10 @@ def build_head(
     seed: tuple[int, ...] = (0,),
     num_speakers: int = 0,
 ) -> Head:
-    """The recipe's head, its weights drawn from `seed`.
+    """The recipe's head, with weights drawn from `seed`.
 
-    shapes: of one frame, (dim,) or (layers, dim), by the names of `recipe.stores()`. num_speakers: those that
-    have a vector of their own, where the recipe personalises.
+    shapes: frame shapes, (dim,) or (layers, dim), by the names of `recipe.stores()`. num_speakers: speakers
+    with their own vectors, if the recipe personalises.
     """
     dims = {name: shape[-1] for name, shape in shapes.items()}
     layers = {name: shape[0] if len(shape) == 2 else 1 for name, shape in shapes.items()}

@@ -46,7 +46,7 @@ def outputs_of(
         torch.cat([part.features for part in parts]),
         torch.cat(given) if given else None,
     )
-    # On the host once, not batch by batch: each time waits for the device.
+    # Copy to the host once, not per batch: each copy waits for the device.
     return whole.each(lambda value: value.cpu()[place])
 
 

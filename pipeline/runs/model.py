@@ -1,4 +1,4 @@
-"""Encoders and head as one model: what a run trains, and what turns new audio into predictions."""
+"""Encoders and head as one model: a run trains it, and it turns new audio into predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,11 +19,11 @@ FrameChange = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 class Model(WrappedHead):
     """Waveforms, token ids or stored frames to logits: `encoders`, by modality, and a `head` on their frames.
 
-    encoders: none where frames are stored; then the inputs are those of the head. Else they are, of each
-    modality in turn, (batch, samples) or (batch, tokens) and lengths on the host, 0 where an item lacks the
-    modality; then the numbers of the speakers, if the head wants them.
-    finetune: which parts of the encoders train; None for none, and then they are frozen.
-    augment: of the first modality's frames, while training.
+    encoders: none if frames are stored; then the inputs are those of the head. Otherwise they are, for each
+    modality, (batch, samples) or (batch, tokens) and lengths on the host, 0 if an item lacks the modality;
+    then the numbers of the speakers, if the head uses them. finetune: which parts of the encoders train; with
+    None they are frozen.
+    augment: for the first modality's frames, in training.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Model(WrappedHead):
         self.head = head
         self.augment = augment
         self.trained: list[nn.Module] = []
-        self.factors: dict[str, float] = {}  # of the learning rate, by the names of what trains
+        self.factors: dict[str, float] = {}  # on the learning rate, by the names of trained parameters
         for name, encoder in encoders.items():
             encoder.eval().requires_grad_(False)
             if finetune is not None:
@@ -64,12 +64,12 @@ class Model(WrappedHead):
     def outputs(self, *inputs: Tensor) -> Outputs:
         values, lengths, *others = self.frames(*inputs)
         if self.augment is not None and self.training:
-            seed = int(torch.randint(2**62, ()))  # of the stream that dropout draws from
+            seed = int(torch.randint(2**62, ()))  # from the stream that dropout uses
             values, lengths = self.augment(values, lengths, torch.Generator().manual_seed(seed))
         return self.head.outputs(values, lengths, *others)
 
     def frames(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The inputs of the head: of each modality in turn, frames and lengths, then what else there is."""
+        """The inputs of the head: frames and lengths for each modality, then any others."""
         encoders = [encoder for encoder in self.encoders.values() if isinstance(encoder, Backbone)]
         pairs = zip(encoders, inputs[::2], inputs[1::2], strict=False)
         encoded = [tensor for pair in pairs for tensor in encode(*pair)]
@@ -77,7 +77,7 @@ class Model(WrappedHead):
 
 
 def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
-    """The frames of a batch of which some items, with the length 0, may have none. lengths: on the host."""
+    """The frames of a batch in which some items, with length 0, may have none. lengths: on the host."""
     if (lengths > 0).all():
         return encoder(values, lengths)  # type: ignore[no-any-return]
 
@@ -90,7 +90,7 @@ def encode(encoder: Backbone, values: Tensor, lengths: Tensor) -> Frames:
 
 
 def at_precision(encoder: Backbone, precision: str) -> Backbone:
-    """The backbone, computing in `precision` from here on, if it has a choice."""
+    """The backbone, computing in `precision` from now on, if it has a choice."""
     config: Any = encoder.config
     if hasattr(config, "precision"):
         encoder.config = config.model_copy(update={"precision": precision})

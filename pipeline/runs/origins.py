@@ -21,10 +21,11 @@ Key = tuple[str, int]  # id and view of a row; view 0 is clean
 
 
 class Origin(NamedTuple):
-    """name: as errors call it. rows: by id and view, what stands for each row that it has.
+    """name: its name in errors. rows: by id and view, what stands for each row that it has.
 
-    part: the features of such rows, in their order, where None stands for one that lacks the modality. The
-    first, clean, are those of the manifest: ValueError where they are something else.
+    part: the features of such rows, in their order, where None means that a row lacks the modality. The
+    first,
+    clean ones are those of the manifest: ValueError if they are something else.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Origin(NamedTuple):
 
 
 def stored(modality: str, store: EmbeddingStore, device: torch.device) -> Origin:
-    """The frames in a store, by row number. ValueError where they are not of the modality."""
+    """The frames in a store, by row number. ValueError if they are not of the modality."""
     _check_modality(modality, is_of_text(store.fingerprint), str(store.path))
 
     def part(found: list[int | None], manifest: pd.DataFrame) -> Part:
@@ -54,7 +55,7 @@ def live(
     finetune: Finetune | None,
     device: torch.device,
 ) -> Origin:
-    """What a backbone, whose config is called `name`, reads of a manifest. ValueError as of `stored`."""
+    """The inputs of a backbone, whose config is called `name`, from a manifest. ValueError as in `stored`."""
     name = f"the backbone {name}"
     _check_modality(modality, encoder.modality == "text", name)
     rows, items, _ = plan_rows(encoder, manifest, None)
@@ -63,28 +64,28 @@ def live(
 
 
 def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
-    """Raise ValueError when frames are of other audio or text than the manifest's rows of the same id."""
+    """Raise ValueError if frames were made from other audio or text than the manifest's rows of that id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
     for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
         key = str(store.content_key[row]) if row != ABSENT else sha256
         if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
             raise ValueError(
-                f"{store.path}: the frames of {id_!r} are of other content than the manifest's; "
+                f"{store.path}: the frames of {id_!r} were made from other content than the manifest's; "
                 "extract again with this manifest: only what changed is redone"
             )
 
 
 def _check_modality(name: str, is_text: bool, source: str) -> None:
-    """Raise ValueError when a fusion head would be given text as audio, or audio as text."""
+    """Raise ValueError if a fusion head would get text as audio, or audio as text."""
     if name in ("audio", "text") and is_text != (name == "text"):
         raise ValueError(
-            f"{source} holds frames of {'text' if is_text else 'audio'}, and the recipe reads it as "
-            f"{name}; `backbones` names the one of audio first, then the one of text"
+            f"{source} holds frames of {'text' if is_text else 'audio'}, but the recipe reads it as "
+            f"{name}; list the audio backbone first in `backbones`, then the text one"
         )
 
 
 def _check_absent(name: str, store: EmbeddingStore, lacking: pd.DataFrame) -> None:
-    """Raise ValueError when rows lack a modality only because it was not extracted."""
+    """Raise ValueError if rows lack a modality only because it was not extracted."""
     if name not in ("audio", "text") or lacking.empty:
         return
     if name == "text":

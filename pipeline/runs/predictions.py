@@ -1,4 +1,4 @@
-"""Tables of predictions: every row by models that have not seen it."""
+"""Tables of predictions: every row is predicted by models that have not seen it."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ def predict_folds(run: Run, data: Data) -> pd.DataFrame:
     """Out-of-fold predictions, sorted by id.
 
     id, fold, speaker, language; label, known (its class was trained); predicted (a known class), p_<class>
-    (calibrated where there were validation rows; raw_<class> before that); score_<name>, every open-set
-    score, higher = more outlying, and tuned_<name>, its threshold from validation rows; score, threshold, the
-    recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing where
-    there is no threshold.
+    (calibrated if there were validation rows; raw_<class> before that); score_<name>, every open-set score,
+    higher is more outlying, and tuned_<name>, its threshold from validation rows; score, threshold, the
+    recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing if there
+    is no threshold.
     """
     recipe, parts = run.recipe, []
     for fold in folds_of(data, recipe):
@@ -35,15 +35,15 @@ def predict_folds(run: Run, data: Data) -> pd.DataFrame:
 
 
 def predict_ensemble(run: Run, data: Data, rows: RowNumbers) -> pd.DataFrame:
-    """As `predict_folds`, of rows that no fold was trained on: the mean over the models of all folds."""
+    """Like `predict_folds`, for rows that no fold was trained on: the mean over the models of all folds."""
     each = [fold_values(run, fold, data, rows) for fold in run.folds]
     return _in_order(_table(mean_of(each), data, rows, run.recipe).assign(fold=-1))
 
 
 def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> Values:
-    """What one model says of rows: `Calibration.values`, and `raw`, p before calibration.
+    """One model's predictions for rows: `Calibration.values`, and `raw`, p before calibration.
 
-    Where the recipe tests on views, each value is the mean over the views of a row.
+    If the recipe tests on views, each value is the mean over the views of a row.
     """
     recipe, calibration = run.recipe, run.calibration(fold)
     speakers = run.facts(fold).get("speakers")

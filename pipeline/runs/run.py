@@ -1,4 +1,4 @@
-"""A finished run, opened: what its config.json says, and the models in its folder."""
+"""Opening a finished run: its config.json, and the models in its folder."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors, state_of
 
 CONFIG, COMPLETE = "config.json", "complete"
-WEIGHTS, HISTORY = "model.safetensors", "history.csv"  # of a fold, beside CALIBRATION
-SEEN = "seen.json"  # what the run's rows are keyed by: nothing is estimated on them again
-# "s3:/" becomes a URL once a name is behind it.
+WEIGHTS, HISTORY = "model.safetensors", "history.csv"  # in a fold's folder, with CALIBRATION
+SEEN = "seen.json"  # keys of the run's rows: nothing is estimated on them again
+# "s3:/" becomes a URL when a name follows it.
 SCHEME = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)
-FORMAT = 3  # of a run folder; raise it when an older run cannot be read
-# What every config.json says, and its types.
+FORMAT = 3  # of a run folder; increase it if older runs cannot be read
+# The keys of every config.json, and their types.
 KEYS: dict[str, tuple[type, ...]] = {
     "recipe": (dict,),
     "classes": (list,),
@@ -53,10 +53,10 @@ KEYS: dict[str, tuple[type, ...]] = {
 class Run:
     """A trained run: `Run.open(folder)`.
 
-    folds: their numbers. rows: digest of the rows it was trained on. stores: of each modality, the
-    fingerprint and the shape of its frames. backbones: of each modality, the settings that made them, where
-    they are known. live: its backbones were trained too. manifest, embeddings: where they were then; the
-    latter is None of a live run. config: config.json, whole. trusted: see `open`.
+    folds: their numbers. rows: digest of the rows it was trained on. stores: the fingerprint and the frame
+    shape of each modality. backbones: for each modality, the settings that made its frames, if known. live:
+    its backbones were trained too. manifest, embeddings: their paths at training; the latter is None for a
+    live run. config: all of config.json. trusted: see `open`.
     """
 
     folder: Path
@@ -75,9 +75,9 @@ class Run:
     def open(cls, folder: "str | Path | Run", *, trusted: bool = False) -> "Run":
         """The run in a folder; a Run is returned as it is.
 
-        trusted: its config.json may have code imported and files fetched (docs/security.md); for runs of
-        your own, or of people whom you trust. Raises ValueError naming the file and the key that is wrong,
-        also when there is no complete run of this format.
+        trusted: whether its config.json may have code imported and files fetched (docs/security.md); only for
+        your own runs, or those of people you trust. Raises ValueError naming the file and the key that is
+        wrong, also if there is no complete run of this format.
         """
         if isinstance(folder, Run):
             return folder
@@ -97,30 +97,30 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What was trained. Raises ValueError for a head of the author's own, unless the run is trusted."""
+        """The recipe. Raises ValueError for a custom head, unless the run is trusted."""
         found: Recipe = parse_config(
             _renamed(self.config["recipe"]), Recipe, source=str(self.folder / CONFIG), trusted=self.trusted
         )
         return found
 
     def place(self, name: Literal["manifest", "embeddings"]) -> str:
-        """Where the manifest or the stores were at its training. ValueError for a URL of an untrusted run."""
+        """The path of the manifest or the stores at training. ValueError for a URL in an untrusted run."""
         found = str(getattr(self, name))
         if not self.trusted and (is_url(found) or SCHEME.match(found)):
             raise ValueError(
-                f"{self.folder / CONFIG}: {name} is the URL {found}, which is not followed, for the run may "
-                f"be somebody else's: name it with --{name}, or give --trust-run"
+                f"{self.folder / CONFIG}: {name} is the URL {found}, which is not followed, because the run "
+                f"may be somebody else's: give it with --{name}, or use --trust-run"
             )
         return found
 
     def fold_folder(self, fold: int) -> Path:
-        """Where a fold's files are. Raises ValueError for a fold that the run does not have."""
+        """The folder of a fold. Raises ValueError for a fold that the run does not have."""
         if fold not in self.folds:
             raise ValueError(f"fold {fold}: {self} has {', '.join(map(str, self.folds))}")
         return self.folder / f"fold_{fold}"
 
     def facts(self, fold: int) -> dict[str, Any]:
-        """What is said of one model, without its tensors: classes, and speakers that have a vector."""
+        """The facts of one model, without its tensors: classes, and speakers that have a vector."""
         return load_facts(self.fold_folder(fold) / WEIGHTS)
 
     def weights(self, fold: int) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ class Run:
         return Calibration.load(self.fold_folder(fold))
 
     def digests(self, folds: Iterable[int] | None = None) -> dict[str, str]:
-        """sha256 of each fold's weights, by its number as text; empty where there are none."""
+        """sha256 of each fold's weights, by its number as text; empty if there are none."""
         found = {}
         for fold in self.folds if folds is None else folds:
             file = self.folder / f"fold_{fold}" / WEIGHTS
@@ -140,9 +140,9 @@ class Run:
         return found
 
     def training_digest(self) -> str:
-        """sha256 of what a report follows from: recipe, classes, rows, frames, and what every fold learned.
+        """sha256 of what determines a report: recipe, classes, rows, frames, and what every fold learned.
 
-        A report that names another digest is of an older training of the run.
+        A report with another digest belongs to another training of the run.
         """
         told = [self.config[key] for key in ("recipe", "classes", "rows", "stores")]
         files = [self.fold_folder(fold) / CALIBRATION for fold in self.folds]
@@ -151,23 +151,23 @@ class Run:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def seen(self) -> set[str]:
-        """What the recordings of its rows are keyed by."""
+        """The keys of its rows' recordings."""
         return set(json.loads((self.folder / SEEN).read_text()))
 
     def encoders(self, backbones: str | Path | None = None) -> dict[str, Backbone]:
         """The backbones by modality: frozen, on the CPU, with the weights they had before the run's training.
 
-        They are built from the settings that the run has kept, or from `<name>.yaml` in the folder
-        `backbones`. Raises ValueError when they would give other frames than those the run was trained on.
+        They are built from the settings recorded in the run, or from `<name>.yaml` in the folder `backbones`.
+        Raises ValueError if they would give different frames from those that the run was trained on.
         """
         found = {}
         for name, store in self.recipe.stores().items():
             encoder = build_backbone(self._settings(name, store, backbones))
             if differing := differences(self.stores[name]["fingerprint"], fingerprint(encoder)):
                 raise ValueError(
-                    f"{self}: the backbone {store} would give other frames than those it was trained "
-                    f"on: {'; '.join(differing)}. Give it the weights and library versions it was "
-                    "trained with, or train again"
+                    f"{self}: the backbone {store} would give different frames from those of the training: "
+                    f"{'; '.join(differing)}. Use the weights and library versions of the training, or train "
+                    "again"
                 )
             found[name] = encoder
         return found
@@ -178,16 +178,16 @@ class Run:
         settings = self.backbones.get(name)
         if settings is None:
             raise ValueError(
-                f"{self}: it does not say how the frames of {store} were made, for their store is of "
-                "an older Stillwave; name the folder of the backbone configs with --backbones"
+                f"{self}: it does not record how the frames of {store} were made, because an older Stillwave "
+                "wrote their store; give the folder of the backbone configs with --backbones"
             )
         return parse_backbone(settings, f"{self.folder / CONFIG}: backbones.{name}", trusted=self.trusted)
 
     def model(self, fold: int, encoders: Mapping[str, Backbone] | None = None) -> Model:
         """The model of a fold: frozen, in eval mode, on the CPU.
 
-        encoders: what `encoders` gave. A live run's weights are put into them. Of a cached run, the model
-        begins with them, and without them reads stored frames.
+        encoders: from `encoders`. A live run's weights are put into them. In a cached run, the model starts
+        with them, and without them reads stored frames.
         """
         if encoders is None:
             encoders = self.encoders() if self.live else {}
@@ -203,7 +203,7 @@ class Run:
 
 
 def tensors_to_save(model: Model) -> dict[str, Tensor]:
-    """What `Run.weights` reads: of a model without encoders, under the names of its head's own tensors."""
+    """The tensors that `Run.weights` reads: for a model without encoders, under the head's own names."""
     prefix = "" if model.encoders else "head."
     return {name.removeprefix(prefix): tensor for name, tensor in state_of(model).items()}
 
@@ -222,7 +222,7 @@ def _read(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error}); train the run again") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{file}: holds no object of key: value, but {config!r:.40}; train the run again")
+        raise ValueError(f"{file}: holds no JSON object, but {config!r:.40}; train the run again")
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{run}: a run of format {config.get('format', 1)} (Stillwave {config.get('stillwave', '?')}); "

@@ -14,19 +14,19 @@ from stillwave.pipeline.runs.features import Features
 
 
 def training_speakers(data: Data, train: RowNumbers) -> list[str]:
-    """The speakers of these rows, sorted: number i + 1 is the i-th. Raises ValueError when there are none."""
+    """The speakers of these rows, sorted: number i + 1 is the i-th. Raises ValueError if there are none."""
     names = data.manifest.get("speaker")
     found = sorted(set(names.iloc[train].dropna().astype(str))) if names is not None else []
     if not found:
         raise ValueError(
-            "`personalise` needs the speakers of the training rows, and the manifest's column `speaker` has "
-            "none; map it in the corpus config, or take `personalise` out"
+            "`personalise` needs the speakers of the training rows, but the manifest's column `speaker` has "
+            "none; map it in the corpus config, or remove `personalise`"
         )
     return found
 
 
 def numbered(data: Data, speakers: Sequence[str]) -> Features:
-    """The features of `data`, and with each row the number of its speaker in `speakers`."""
+    """The features of `data`, with the number of each row's speaker in `speakers`."""
     numbers = {name: number for number, name in enumerate(speakers, UNKNOWN_SPEAKER + 1)}
     names = data.manifest.get("speaker", pd.Series(None, index=data.manifest.index, dtype=object))
     of_row = [numbers.get(str(name), UNKNOWN_SPEAKER) for name in names]
@@ -37,7 +37,7 @@ def numbered(data: Data, speakers: Sequence[str]) -> Features:
 
 
 class WithSpeakers:
-    """Features that end with the numbers of the speakers, (batch,) int64."""
+    """Features followed by the numbers of the speakers, (batch,) int64."""
 
     def __init__(self, features: Features, numbers: RowNumbers) -> None:
         self.features, self.numbers = features, numbers

@@ -21,19 +21,19 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What save_tensors wrote. Raises ValueError naming the file when it is not such a file."""
+    """Load what save_tensors wrote. Raises ValueError naming the file if it is not such a file."""
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _facts(file)  # noqa: SIM118
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """The metadata alone of what save_tensors wrote. Raises ValueError as `load_tensors`."""
+    """Only the metadata of what save_tensors wrote. Raises ValueError like `load_tensors`."""
     with _opened(path) as file:
         return _facts(file)
 
 
 def load_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of what save_tensors wrote, from its header. Raises as `load_tensors`."""
+    """The shapes of the tensors that save_tensors wrote, from the header. Raises like `load_tensors`."""
     with _opened(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
@@ -55,13 +55,13 @@ def _facts(file: Any) -> dict[str, Any]:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model that training may change: all but its `frozen_names`, if it has such."""
+    """The tensors of a model that training may change: all but its `frozen_names`, if it has any."""
     frozen: frozenset[str] = getattr(model, "frozen_names", frozenset())
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str = "") -> None:
-    """Put a `state_of` such a model back. Raises ValueError naming `source` when it is of another model."""
+    """Restore a `state_of` of such a model. Raises ValueError naming `source` if it is from another model."""
     try:
         missing, _ = model.load_state_dict(state, strict=False)
         there = model.state_dict().keys()
@@ -70,7 +70,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str = 
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()[:200]
     if reason:
-        raise ValueError(f"{source}: the weights are of another head ({reason}...); train the run again")
+        raise ValueError(f"{source}: the weights belong to another head ({reason}...); train the run again")
 
 
 def training_state(
@@ -87,7 +87,7 @@ def training_state(
 def restore_training(
     state: dict[str, Tensor], head: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Put a training_state back into `head` and `optimizer`; returns the moving average, on their device."""
+    """Restore a training_state in `head` and `optimizer`; returns the moving average, on their device."""
     load_state(head, tensors_under("head.", state))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors_under("optimizer.", state).items():

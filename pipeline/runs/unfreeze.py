@@ -1,4 +1,4 @@
-"""Which parts of a backbone train, at which learning rates."""
+"""Choosing which parts of a backbone train, and at which learning rates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from stillwave.pipeline.config.train import Finetune
 
 
 def trained_stages(backbone: Backbone, unfreeze: str | int) -> list[Sequence[nn.Module]]:
-    """The stages that train, the one next to the head last. Raises ValueError when there are none."""
+    """The stages that train, the one next to the head last. Raises ValueError if there are none."""
     stages = list(backbone.stages())
     if isinstance(unfreeze, int):
         layers = len(stages) - 1
         if unfreeze > layers:
             raise ValueError(
-                f"finetune.unfreeze {unfreeze}: {type(backbone).__name__} has {layers} layers behind its "
+                f"finetune.unfreeze {unfreeze}: {type(backbone).__name__} has {layers} layers after its "
                 "front end; give at most that, or `encoder` or `all`"
             )
         stages = stages[-unfreeze:]
@@ -32,9 +32,9 @@ def trained_stages(backbone: Backbone, unfreeze: str | int) -> list[Sequence[nn.
 
 
 def unfreeze(backbone: Backbone, config: Finetune) -> tuple[list[nn.Module], dict[str, float]]:
-    """Let the stages that `config` names train; the rest is frozen.
+    """Unfreeze the stages that `config` names, and freeze the rest.
 
-    Returns the modules that train, and by parameter name the factor that layer-wise decay puts on the
+    Returns the modules that train and, by parameter name, the factor that layer-wise decay puts on the
     learning rate: 1 at the top, times `layer_decay` for each stage below it.
     """
     backbone.requires_grad_(False)
@@ -52,9 +52,9 @@ def unfreeze(backbone: Backbone, config: Finetune) -> tuple[list[nn.Module], dic
 
 
 def _checkpointed(module: nn.Module) -> None:
-    """While training, compute the module's activations again in the backward pass instead of keeping them.
+    """In training, recompute the module's activations in the backward pass instead of keeping them.
 
-    Batch norms in it see their batch twice, and so follow it faster.
+    Its batch norms see each batch twice, so their running statistics change faster.
     """
     forward = module.forward
 

@@ -1,4 +1,4 @@
-"""Waveforms and token ids for the training loop, in place of stored frames: what a live backbone reads."""
+"""Waveforms and token ids for the training loop, instead of stored frames: the inputs of a live backbone."""
 
 import copy
 import threading
@@ -24,7 +24,7 @@ READERS = 8  # threads that decode or augment
 
 
 class _Kept:
-    """Decoded rows, as long as there is room; the views of all epochs share it."""
+    """Decoded rows, as long as there is room; all epochs share it."""
 
     def __init__(self) -> None:
         self.items: dict[int, NDArray[Any]] = {}
@@ -38,7 +38,7 @@ class _Kept:
 
 
 class _Epoch(NamedTuple):
-    """Its number, the seed of what is drawn in it, and the effects, if there are any."""
+    """Its number, the seed of its random draws, and the effects, if any."""
 
     number: int
     seed: int
@@ -46,11 +46,11 @@ class _Epoch(NamedTuple):
 
 
 class LiveFeatures(Part):
-    """Rows as a backbone reads them: decoded once and kept, as long as there is room.
+    """Rows in a backbone's input form: decoded once and kept, as long as there is room.
 
-    sources: of each row; None for a row that lacks the modality, whose length is 0. lengths: in frames, as
-    the backbone gives them. epoch, seed: with an epoch, rows are cut to `crop_s` and changed as
-    `finetune.augment` says, anew in every epoch and the same whatever the batch or the process.
+    sources: for each row; None for a row that lacks the modality, whose length is 0. lengths: in frames, from
+    the backbone. epoch, seed: with an epoch, rows are cut to `crop_s` and changed by `finetune.augment`,
+    again in every epoch, and the same for any batch and process.
     """
 
     encoder: Backbone
@@ -62,7 +62,7 @@ class LiveFeatures(Part):
         device: torch.device,
         finetune: Finetune | None,
     ) -> None:
-        """ValueError when what rows are cut to is too short for a frame."""
+        """ValueError if the crop is too short for a frame."""
         self.encoder, self.sources, self.device = encoder, sources, device
         self.finetune = finetune or Finetune()
         self.fingerprint, self.settings = fingerprint(encoder), encoder.config.model_dump(mode="json")
@@ -83,7 +83,7 @@ class LiveFeatures(Part):
         """The same rows, cut and augmented for one epoch."""
         if self.encoder.modality == "text" or not (self.finetune.augment or self.finetune.crop_s):
             return self
-        changed = copy.copy(self)  # which shares what was read
+        changed = copy.copy(self)  # shares what was read
         drawn = int(np.random.SeedSequence(seed).generate_state(1)[0])
         effects = self.finetune.augment
         view = None if effects is None else ViewsConfig(count=1, seed=drawn, **dict(effects))
@@ -103,7 +103,7 @@ class LiveFeatures(Part):
         return to_device(values, self.device), lengths
 
     def read(self) -> None:
-        """Read every row, and keep what there is room for. Raises ValueError as `batch` does."""
+        """Read every row, and keep what fits. Raises ValueError like `batch`."""
         with ThreadPoolExecutor(READERS) as pool:
             for _ in pool.map(self._clean, range(len(self.sources))):
                 pass
@@ -123,8 +123,8 @@ class LiveFeatures(Part):
             loaded = load(self.encoder, source)
             if isinstance(loaded, str):
                 raise ValueError(
-                    f"{source.path or source.id}: {loaded}; it could be read by `stillwave prepare`: run "
-                    "that again, and then this"
+                    f"{source.path or source.id}: {loaded}; `stillwave prepare` could read it: run that "
+                    "again, and then this"
                 )
             item = loaded
             self._kept.add(row, item)
@@ -140,6 +140,6 @@ class LiveFeatures(Part):
             waveform = waveform[start : len(waveform) - over + start]
         if effects is not None:
             changed = apply(waveform, rate, draw(effects, source.sha256, epoch + 1))
-            # Speed can leave less than a frame of a very short clip, which then stays as it is.
+            # Speed can leave less than a frame of a very short clip, which is then not changed.
             waveform = changed if self.encoder.num_frames(len(changed)) else waveform
         return waveform

@@ -1,1 +1,1 @@
-"""Labels and predictions to figures; imports nothing else of ours."""
+"""From labels and predictions to figures; imports nothing else of Stillwave."""

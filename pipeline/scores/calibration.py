@@ -1,4 +1,4 @@
-"""How far a classifier's probabilities can be believed.
+"""How far a classifier's probabilities can be trusted.
 
 Conventions: probabilities are (rows, classes), each row sums to 1; labels are class numbers, (rows,). The
 confidence of a row is its largest probability. Lower is better for every figure here.
@@ -26,7 +26,7 @@ def ece(probabilities: NDArray[Any], labels: NDArray[Any], bins: int = BINS) -> 
 
 
 def nll(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean negative logarithm of the label's probability, which counts as 2.2e-16 at least."""
+    """Mean negative logarithm of the label's probability, which counts as at least 2.2e-16."""
     probabilities = _checked(probabilities, labels)
     own = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(own, _SMALLEST)).mean())
@@ -42,7 +42,7 @@ def brier(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
 def reliability(probabilities: NDArray[Any], labels: NDArray[Any], bins: int = BINS) -> list[dict[str, Any]]:
     """One dict per bin of equal width, (low, high]: low, high, n, mean confidence, accuracy.
 
-    Confidence and accuracy are None where a bin has no rows.
+    Confidence and accuracy are None if a bin has no rows.
     """
     probabilities = _checked(probabilities, labels)
     if bins < 1:
@@ -73,7 +73,7 @@ def calibration_report(probabilities: NDArray[Any], labels: NDArray[Any], bins: 
 
 
 def _checked(probabilities: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """The probabilities in float64. Raises ValueError when they are none, or the labels do not fit them."""
+    """The probabilities in float64. Raises ValueError if they are none, or the labels do not fit them."""
     values = np.asarray(probabilities, dtype=np.float64)
     labels = np.asarray(labels)
     if values.ndim != 2 or labels.shape != values.shape[:1] or not len(labels):
@@ -83,7 +83,7 @@ def _checked(probabilities: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.fl
         )
     if labels.min() < 0 or labels.max() >= values.shape[1]:
         raise ValueError(
-            f"labels span {labels.min()}..{labels.max()}; they must lie in 0..{values.shape[1] - 1}, "
+            f"labels span {labels.min()}..{labels.max()}; they must be in 0..{values.shape[1] - 1}, "
             "the columns of probabilities"
         )
     sums = values.sum(axis=1)
@@ -91,7 +91,7 @@ def _checked(probabilities: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.fl
     if off.any():
         row = int(np.flatnonzero(off)[0])
         raise ValueError(
-            f"{int(off.sum())} rows are no probabilities, the first is row {row}, of sum {sums[row]:.4g}; "
+            f"{int(off.sum())} rows are not probabilities, the first is row {row}, with sum {sums[row]:.4g}; "
             "give softmax's output, not logits"
         )
     return values

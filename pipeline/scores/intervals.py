@@ -1,12 +1,12 @@
-"""How much of a score, or of a difference between two scores, is luck of the draw.
+"""How much of a score, or of a difference between two scores, is due to chance.
 
-Conventions: labels, predictions and groups are names, one per row. Differences are B - A. A unit is what is
-drawn as a whole: a row, or all rows of a group (a speaker). Rows of one speaker resemble each other, so where
-there are several speakers the interval by groups is the one that holds for new speakers; rows alone say how
-well these speakers were measured. Percentile intervals of few groups (under about 20) are too short.
+Conventions: labels, predictions and groups are names, one per row. Differences are B - A. A unit is resampled
+as a whole: a row, or all rows of a group (a speaker). Rows of one speaker resemble each other, so if there
+are several speakers, the interval by groups is the one that holds for new speakers; the interval by rows says
+how well these speakers were measured. Percentile intervals of few groups (under about 20) are too short.
 
-Nothing is done row by row: the headline scores follow from a confusion matrix, and a resample of rows is a
-draw of how many rows of each kind (label, predictions) it has.
+Nothing is computed row by row: the headline scores follow from a confusion matrix, and a resample of rows is
+a random count of rows of each kind (label, predictions).
 """
 
 import math
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Units:
-    """What is drawn: `copies` (kinds,) equal units of each kind, and what one of them adds to the confusion
+    """The units to resample: `copies` (kinds,) equal units of each kind, and what one adds to the confusion
     matrix, actual by predicted, of predictions A, and of B: (kinds, classes, classes)."""
 
     copies: NDArray[np.int64]
@@ -50,8 +50,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile interval of each HEADLINE score (Efron, 1979), from `resamples` draws with replacement.
 
-    Rows are drawn, or, with `groups`, whole groups. Classes that a resample lacks do not count in it, as in
-    `scores`. Raises ValueError when there are no rows, or fewer than two groups.
+    Rows are resampled or, with `groups`, whole groups. Classes that a resample lacks are ignored, as in
+    `scores`. Raises ValueError if there are no rows, or fewer than two groups.
     """
     units = _units(labels, predicted, predicted, groups)
     values = _scores_of(_drawn(units, generator, resamples) @ _flat(units.a))
@@ -59,9 +59,9 @@ def bootstrap(
 
 
 def interval_report(predictions: pd.DataFrame, generator: np.random.Generator) -> dict[str, Any]:
-    """Intervals of a table with `label`, `predicted` and, where it has it, `speaker`, JSON-ready.
+    """Intervals for a table with `label`, `predicted` and, if it exists, `speaker`, JSON-ready.
 
-    `level`, `resamples`, `rows`: score -> [low, high], and `speakers`: the same where there are at least two
+    `level`, `resamples`, `rows`: score -> [low, high], and `speakers`: the same if there are at least two
     and every row has one.
     """
     labels, predicted = predictions["label"].tolist(), predictions["predicted"].tolist()
@@ -100,11 +100,11 @@ def randomisation_test(
 ) -> dict[str, float]:
     """Two-sided p of each HEADLINE score's difference, by randomisation (Noreen, 1989).
 
-    If A and B are alike, the two predictions of a unit may change places: each does with probability 1/2. p
-    is the share of ways to do so whose difference is at least as large as the one found. n units have 2^n
-    ways, of which pairs differ in sign alone; so where 2^(n - 1) is at most `resamples` all are counted, and
-    p is exact: at least 2 / 2^n. Else ways are drawn, what was found is one of them, and p is at least
-    1 / (1 + resamples), which is more than 2 / 2^n.
+    If A and B are equivalent, the two predictions of a unit can be swapped: each is, with probability 1/2. p
+    is the share of swaps whose difference is at least as large as the observed one. n units have 2^n swaps,
+    in pairs that differ only in sign; so if 2^(n - 1) is at most `resamples`, all are counted, and p is
+    exact: at least 2 / 2^n. Otherwise swaps are sampled, the observed one is included, and p is at least 1 /
+    (1 + resamples), which is more than 2 / 2^n.
     """
     units = _units(labels, a, b, groups)
     exact = 2 ** (int(units.copies.sum()) - 1) <= resamples
@@ -114,7 +114,7 @@ def randomisation_test(
             np.repeat(units.a, units.copies, axis=0),
             np.repeat(units.b, units.copies, axis=0),
         )
-        count = len(units.copies)  # the first stays where it is: the other half is this one with A for B
+        count = len(units.copies)  # the first is never swapped: the other half only exchanges A and B
         swapped = np.arange(2 ** (count - 1))[:, None] >> np.arange(count)[::-1] & 1
     else:
         swapped = generator.binomial(units.copies, 0.5, size=(resamples, len(units.copies)))
@@ -131,7 +131,7 @@ def randomisation_test(
 
 
 def mcnemar(labels: Sequence[str], a: Sequence[str], b: Sequence[str]) -> float:
-    """Two-sided p of McNemar's exact test: are A alone and B alone right equally often? 1 when never."""
+    """Two-sided p of McNemar's exact test: are only A and only B right equally often? 1 if never."""
     actual = np.asarray(labels)
     right_a, right_b = np.asarray(a) == actual, np.asarray(b) == actual
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -148,11 +148,11 @@ def paired_auroc(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[Interval, float]:
-    """Percentile interval of AUROC of scores `b` minus that of `a`, and the two-sided p that goes with it.
+    """Percentile interval of AUROC of scores `b` minus that of `a`, and the matching two-sided p.
 
-    Scores of two runs have no common scale, so they cannot change places; p is twice the share of draws on
-    the other side of zero, with one more added for what was found. Draws without rows of one side are left
-    out.
+    Scores of two runs have no common scale, so they cannot be swapped; p is twice the share of resamples on
+    the other side of zero, where the observed one counts once more. Resamples without rows of one side are
+    skipped.
     """
     before, after = _auroc_draws(known, (a, b), generator, groups, resamples)
     differences = after - before
@@ -161,9 +161,10 @@ def paired_auroc(
 
 
 def open_set_intervals(predictions: pd.DataFrame, generator: np.random.Generator) -> dict[str, Any]:
-    """Percentile intervals of the AUROC of `score` in a table with `known`, JSON-ready, as `interval_report`.
+    """Percentile intervals of the AUROC of `score` in a table with `known`, JSON-ready, like
+    `interval_report`.
 
-    Draws without rows of one side are left out.
+    Resamples without rows of one side are skipped.
     """
     known, score = predictions["known"].to_numpy(dtype=bool), predictions["score"].to_numpy()
     report: dict[str, Any] = {"level": LEVEL, "resamples": RESAMPLES}
@@ -180,7 +181,7 @@ def _auroc_draws(
     groups: Sequence[str] | None,
     resamples: int,
 ) -> list[Floats]:
-    """The AUROC of each of `scores` on the same draws, but for those without rows of one side."""
+    """The AUROC of each of `scores` on the same resamples, except those without rows of one side."""
     members, inverse = _members(len(known), groups)
     parts = []
     for start in range(0, resamples, _CHUNK):
@@ -192,7 +193,7 @@ def _auroc_draws(
 
 
 def _drawn_by(predictions: pd.DataFrame) -> dict[str, list[str] | None]:
-    """What is drawn: `rows` (None), and `speakers` where there are two and every row has one."""
+    """The units to resample: `rows` (None), and `speakers` if there are two and every row has one."""
     draws: dict[str, list[str] | None] = {"rows": None}
     speakers = predictions["speaker"] if "speaker" in predictions else pd.Series(dtype=object)
     if speakers.nunique() > 1 and speakers.notna().all():
@@ -204,7 +205,7 @@ def _units(labels: Sequence[str], a: Sequence[str], b: Sequence[str], groups: Se
     columns = [np.asarray(names, dtype=str) for names in (labels, a, b)]
     if len({len(column) for column in columns}) > 1 or not len(columns[0]):
         sizes = ", ".join(str(len(column)) for column in columns)
-        raise ValueError(f"labels and predictions have {sizes} rows; they must be as many, and at least one")
+        raise ValueError(f"labels and predictions have {sizes} rows; they must be equally many, at least one")
     names, numbers = np.unique(np.concatenate(columns), return_inverse=True)
     rows = numbers.reshape(3, -1).T  # (rows, 3): label, A, B
     kinds, inverse, copies = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
@@ -226,16 +227,16 @@ def _members(count: int, groups: Sequence[str] | None) -> tuple[int, NDArray[np.
     names, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(inverse) != count or len(names) < 2:
         raise ValueError(
-            f"{len(names)} groups on {len(inverse)} of {count} rows; drawing whole groups needs one per row, "
-            "and at least 2 of them: draw rows instead"
+            f"{len(names)} groups on {len(inverse)} of {count} rows; resampling groups needs one per row, "
+            "and at least 2 of them: resample rows instead"
         )
     return len(names), inverse
 
 
 def _drawn(units: _Units, generator: np.random.Generator, resamples: int) -> Floats:
-    """(resamples, kinds): how often each kind comes up when as many units as there are, are drawn."""
+    """(resamples, kinds): how often each kind occurs when all units are resampled."""
     if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be at least 1, and some 1,000 for an interval")
+        raise ValueError(f"resamples is {resamples}; it must be at least 1, and about 1,000 for an interval")
     total = int(units.copies.sum())
     return generator.multinomial(total, units.copies / total, size=resamples).astype(np.float64)
 
@@ -262,7 +263,7 @@ def _scores_of(flat: Floats) -> dict[str, Floats]:
 
 
 def _weighted_auroc(scores: NDArray[Any], known: NDArray[np.bool_], weights: NDArray[np.int64]) -> Floats:
-    """AUROC of each row of weights (resamples, rows); NaN where a side weighs nothing."""
+    """AUROC of each row of weights (resamples, rows); NaN if a side has no weight."""
     order = np.argsort(scores, kind="stable")
     ordered = np.asarray(scores)[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each run of equal scores
@@ -275,6 +276,6 @@ def _weighted_auroc(scores: NDArray[Any], known: NDArray[np.bool_], weights: NDA
 
 def _percentiles(values: Floats, level: float) -> Interval:
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must lie between 0 and 1, for example 0.95")
+        raise ValueError(f"level is {level}; it must be between 0 and 1, for example 0.95")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,8 +1,8 @@
-"""How well a score tells rows of unknown classes from rows of known ones.
+"""How well a score separates rows of unknown classes from rows of known ones.
 
 Conventions: `scores` (rows,) are higher for rows that look more outlying. `known` (rows,) is True for rows of
 the classes trained on. A threshold accepts the rows whose score is at most the threshold, and rejects the
-others; rows of equal score are always accepted together. Nothing depends on the scale of the scores.
+others; rows with equal scores are always accepted together. Nothing depends on the scale of the scores.
 """
 
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 class Curve(NamedTuple):
-    """Shares accepted as the threshold rises past each distinct score; each starts at 0 and is ascending.
+    """Shares accepted as the threshold rises past each distinct score; each starts at 0 and ascends.
 
     known, unknown: shares of the rows of known and of unknown classes, ending at 1.
-    correct: share of the known rows that are accepted and classified right, ending at the accuracy.
+    correct: share of the known rows that are accepted and classified correctly, ending at the accuracy.
     """
 
     known: NDArray[np.float64]
@@ -25,9 +25,9 @@ class Curve(NamedTuple):
 
 
 def accepted(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any] | None = None) -> Curve:
-    """What `fpr_at_tpr` and `oscr` are read from. correct: (rows,), of known rows; default: all right.
+    """The input of `fpr_at_tpr` and `oscr`. correct: (rows,), for known rows; default: all are.
 
-    Raises ValueError when a side has no rows, or a score is NaN.
+    Raises ValueError if a side has no rows, or a score is NaN.
     """
     ranks, known = _ranked(scores, known)
     right = known if correct is None else known & np.asarray(correct, dtype=bool)
@@ -40,7 +40,7 @@ def accepted(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any] | 
 
 
 def _ranked(scores: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The place of each score among the distinct ones, infinite ones too, and `known`; see `accepted`."""
+    """The rank of each score among the distinct ones, infinite ones too, and `known`; see `accepted`."""
     scores, known = np.asarray(scores, dtype=np.float64), np.asarray(known, dtype=bool)
     if scores.shape != known.shape or scores.ndim != 1:
         raise ValueError(f"scores {scores.shape}, known {known.shape}; each must be (rows,)")
@@ -49,7 +49,7 @@ def _ranked(scores: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[np.int64
     if known.all() or not known.any():
         side = "unknown" if known.all() else "known"
         raise ValueError(
-            f"no rows of {side} classes among {len(scores)}; open-set figures compare rows of both: name as "
+            f"no rows of {side} classes among {len(scores)}; open-set figures compare rows of both: list as "
             "unknown some classes that occur in the test rows, and train on the others"
         )
     return np.unique(scores, return_inverse=True)[1], known
@@ -67,7 +67,7 @@ def fpr_at_tpr(scores: NDArray[Any], known: NDArray[Any], tpr: float = 0.95) -> 
     So the known rows are the positive ones here, as in most papers ("FPR95"); lower is better.
     """
     if not 0 < tpr <= 1:
-        raise ValueError(f"tpr is {tpr}; it is the share of known rows to accept, above 0 and at most 1")
+        raise ValueError(f"tpr is {tpr}; the share of known rows to accept must be above 0 and at most 1")
     curve = accepted(scores, known)
     return float(curve.unknown[np.argmax(curve.known >= tpr - 1e-12)])
 
@@ -84,9 +84,9 @@ def oscr(scores: NDArray[Any], known: NDArray[Any], correct: NDArray[Any]) -> fl
 
     CCR(t) = |known rows with score <= t and the right class| / |known rows|,
     FPR(t) = |unknown rows with score <= t| / |unknown rows|,
-    area over FPR from 0 to 1, straight between the thresholds, so that a tie counts one half. Their score is
-    one minus the largest probability. Never above `auroc`, and equal to it when every known row is classified
-    right.
+    area over FPR from 0 to 1, linear between the thresholds, so that a tie counts one half. Their score is
+    one minus the largest probability. Never above `auroc`, and equal to it if every known row is classified
+    correctly.
     """
     curve = accepted(scores, known, correct)
     return float(np.trapezoid(curve.correct, curve.unknown))

@@ -1,1 +1,1 @@
-"""Stage two: features to a run."""
+"""Stage two: from features to a run."""

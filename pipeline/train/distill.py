@@ -1,4 +1,4 @@
-"""A trained run as the teacher of another: what its models say of the rows that they were trained on."""
+"""A trained run as the teacher of another: its models' predictions for the rows that they were trained on."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from stillwave.pipeline.runs.run import Run
 
 
 class Teacher:
-    """A run whose models teach those of a new one, fold by fold.
+    """A run whose models teach those of a new run, fold by fold.
 
     The model of a fold teaches the fold's training rows only. It need not read the same backbones or
-    modalities, but must have been trained on none of the rows that the student is validated or tested on:
-    what it has learnt of them would reach the student, and the scores would be too good.
+    modalities, but must not have been trained on rows that validate or test the student:
+    what it learned from them would reach the student, and the scores would be too good.
     """
 
     def __init__(
@@ -30,14 +30,15 @@ class Teacher:
         folds: list[Fold],
         device: str = "auto",
     ) -> None:
-        """data, folds: the student's, of `manifest`, which `train` knows: it is given what comes before them.
+        """data, folds: the student's, of `manifest`; `train` supplies these, and the caller the earlier
+        arguments.
 
-        Raises ValueError when the run cannot teach them.
+        Raises ValueError if the run cannot teach them.
         """
         self.run = Run.open(run)
         if self.run.classes != data.classes:
             raise ValueError(
-                f"{run}: it was trained on the classes {', '.join(self.run.classes)}, and cannot teach "
+                f"{run}: it was trained on the classes {', '.join(self.run.classes)}, so it cannot teach "
                 f"{', '.join(data.classes)}: train one of the two again"
             )
         own = data_of_run(self.run, manifest, device=device)
@@ -54,21 +55,21 @@ class Teacher:
             if other is None or (self.row_of[fold.train] < 0).any():
                 raise ValueError(
                     f"{self.run}: it has no model or no frames for training rows of fold {fold.number}; a "
-                    "teacher is trained on the same rows and folds"
+                    "teacher must be trained on the same rows and folds"
                 )
-            self.run.facts(fold.number)  # a model that is lost is refused before it costs an old run
+            self.run.facts(fold.number)  # refuse a missing model before an old run is replaced
             tested = np.isin(self.row_of[fold.test], [*other.train, *other.valid])
             if tested.any() or np.isin(self.row_of[fold.valid], other.train).any():
                 raise ValueError(
                     f"{self.run}: its model of fold {fold.number} was trained on rows that the student is "
-                    "validated or tested on, and would give them away; train both with the same manifest, "
+                    "validated or tested on, and would leak them; train both with the same manifest, "
                     "train.valid_fraction, train.group and train.seed"
                 )
 
     def logits(self, fold: Fold) -> NDArray[np.float32]:
-        """(rows of the student's features, classes), up to a constant per row: of the fold's training rows.
+        """(rows of the student's features, classes), up to a constant per row, for the fold's training rows.
 
-        Views have those of their recording; all other rows are NaN, so that none is taught by mistake.
+        Views get those of their recording; all other rows are NaN, so that none is taught by mistake.
         """
         logits = np.full((len(self.student.labels), len(self.student.classes)), np.nan, dtype=np.float32)
         said = self._said(fold.number, self.row_of[fold.train])
@@ -81,5 +82,5 @@ class Teacher:
         return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
     def facts(self) -> dict[str, Any]:
-        """Which run it is, JSON-ready: another teacher makes another run."""
+        """The identity of the run, JSON-ready: another teacher makes another run."""
         return {"run": str(self.run), "sha256": self.run.digests()}

@@ -1,4 +1,4 @@
-"""The one training loop: batches in, a trained model out. After a kill it resumes."""
+"""The only training loop: batches in, a trained model out. It resumes after a kill."""
 
 import math
 import time
@@ -45,13 +45,13 @@ Log = Callable[[int, dict[str, float]], None]  # epochs done, figures of the las
 
 @dataclass
 class _State:
-    """Where training stands; JSON-ready."""
+    """The state of training; JSON-ready."""
 
     epoch: int = 0
     best: float = -math.inf
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    scaler: dict[str, Any] = field(default_factory=dict)  # of fp16's loss scaling
+    scaler: dict[str, Any] = field(default_factory=dict)  # state of fp16's loss scaling
 
 
 def fit(
@@ -70,21 +70,20 @@ def fit(
     seed: tuple[int, ...] = (0,),
     checkpoint: Path | None = None,
     log: Log | None = None,
-    processes: Processes = Processes(),  # noqa: B008 - this one alone
+    processes: Processes = Processes(),  # noqa: B008 - only this one
 ) -> list[dict[str, float]]:
-    """Train `head`, or a whole model that has its methods, in place; returns one dict of figures per epoch.
+    """Train `head`, or a whole model with its methods, in place; returns one dict of figures per epoch.
 
-    labels: class number per row of `features`. views: per training row, the rows of `features` that may stand
-    for it; each epoch draws one. Without them each row stands for itself. losses: what is added up; the
-    figures hold the sum as `train_loss` and every loss, not weighted, as `loss_<name>`. augment: of the first
-    modality's frames. rates: see `build_optimizer`. teacher: logits to learn from, per row of `features`
-    (losses.distill). processes: those that train it together, every one of
-    which calls this; they share each batch, and end with the same weights.
+    labels: class number per row of `features`. views: per training row, the rows of `features` that may
+    replace it; each epoch draws one. By default each row is only itself. losses: the weighted sum to train
+    on; the figures hold the sum as `train_loss` and every unweighted loss as `loss_<name>`. augment: for the
+    first modality's frames. rates: see `build_optimizer`. teacher: logits to learn from, per row of
+    `features` (losses.distill). processes: the processes that train together, each of which calls this; they
+    share each batch, and end with the same weights.
 
-    The head ends with its moving average where there is one, and with the best epoch's weights where early
-    stopping is on. Everything random follows from `seed` and the epoch's number, so a run that was killed and
-    resumes from `checkpoint` ends with the very weights of one that was not. Raises ValueError when the loss
-    is not finite.
+    The head ends with its moving average if there is one, and with the best epoch's weights if early stopping
+    is on. Everything random is determined by `seed` and the epoch's number, so a run that was killed and
+    resumes from `checkpoint` ends with exactly the same weights. Raises ValueError if the loss is not finite.
     """
     if config.early_stopping and not len(valid_rows):
         raise ValueError("early_stopping needs validation rows; set train.valid_fraction or a `valid` split")
@@ -111,7 +110,7 @@ def fit(
                 break
             sequence = np.random.SeedSequence([*seed, epoch])
             dropout = int(sequence.generate_state(1)[0])
-            torch.manual_seed(dropout + processes.rank)  # each process its own; restored by fork_rng
+            torch.manual_seed(dropout + processes.rank)  # different in each process; restored by fork_rng
             generator = torch.Generator().manual_seed(int(sequence.generate_state(2)[1]))
             rows_now = train_rows if views is None else _drawn(views, train_rows, sequence)
             now = features.of_epoch(epoch, seed)
@@ -150,7 +149,7 @@ def fit(
                 state |= {f"best.{name}": tensor for name, tensor in best.items()}
                 save_tensors(checkpoint, state, vars(progress))
                 saved_at = time.monotonic()
-                saving = saved_at - began  # a large model's takes seconds; then a twentieth of all
+                saving = saved_at - began  # a large model's takes seconds; keep it to 1/20 of the time
     if kept := best if config.early_stopping else average:
         load_state(head, kept)
     head.eval()
@@ -158,7 +157,7 @@ def fit(
 
 
 def build_objective(labels: NDArray[np.int64], num_classes: int, train: Train, losses: Losses) -> Objective:
-    """The recipe's losses for training rows of these labels. Raises ValueError when a class has no rows."""
+    """The recipe's losses for training rows of these labels. Raises ValueError if a class has no rows."""
     counts = np.bincount(labels, minlength=num_classes)
     if (counts == 0).any():
         raise ValueError(f"classes {np.flatnonzero(counts == 0).tolist()} have no training rows in this fold")
@@ -177,8 +176,8 @@ def build_objective(labels: NDArray[np.int64], num_classes: int, train: Train, l
 def _drawn(
     views: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], seed: np.random.SeedSequence
 ) -> NDArray[np.int64]:
-    """One of the views of each row, all equally likely."""
-    generator = np.random.default_rng(seed.spawn(1)[0])  # a stream beside that of the batches
+    """One view of each row, all equally likely."""
+    generator = np.random.default_rng(seed.spawn(1)[0])  # a separate stream from that of the batches
     choices = [views[row] for row in rows]
     picks = generator.integers([len(choice) for choice in choices])
     return np.array([choice[pick] for choice, pick in zip(choices, picks, strict=True)])
@@ -192,7 +191,7 @@ def _validate(
     rows: NDArray[np.int64],
     config: Train,
 ) -> dict[str, float]:
-    """Scores and loss of the weights that would be kept: the moving average where there is one."""
+    """Scores and loss of the weights that would be kept: the moving average, if there is one."""
     current = {name: tensor.clone() for name, tensor in state_of(head).items()} if average else {}
     if average:
         load_state(head, average)

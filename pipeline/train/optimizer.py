@@ -10,7 +10,7 @@ from torch import nn
 
 from stillwave.pipeline.config.train import Train
 
-LIVE_ONLY = "encoders"  # the group of a backbone that trains, too; heads on cached frames have no such part
+LIVE_ONLY = "encoders"  # the group of a backbone that trains; heads on cached frames have no such part
 
 
 def build_optimizer(
@@ -18,10 +18,10 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW with a group per part of the head that `config.groups` names, and one for the rest.
 
-    A parameter is of the group with the longest name that fits its own. Matrices decay; biases, norms and
-    other vectors do not. Each group has its `rate`, the factor on the schedule's learning rate. rates: such a
-    factor for parameters by their names, which counts before that of a group. A model whose head is its part
-    `head` is meant by the names of the head's parts. Raises ValueError for a name that fits no parameter.
+    A parameter belongs to the group with the longest matching name. Matrices decay; biases, norms and other
+    vectors do not. Each group has its `rate`, the factor on the schedule's learning rate. rates: such factors
+    by parameter name, which override a group's. In a model with a part `head`, groups use the names of the
+    head's parts. Raises ValueError for a name that matches no parameter.
     """
     parts: dict[tuple[str, bool, float | None], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():
@@ -33,7 +33,7 @@ def build_optimizer(
     if unused := sorted(config.groups.keys() - {name for name, _, _ in parts} - {LIVE_ONLY}):
         names = [_own(name) for name, _ in head.named_modules()]
         children = ", ".join(name for name in names if name and name.count(".") < 2)
-        raise ValueError(f"train.groups {unused} fit no parameter of their own; the head has {children}")
+        raise ValueError(f"train.groups {unused} match no parameter of their own; the head has {children}")
     groups: list[dict[str, Any]] = []
     for (name, is_matrix, rate), parameters in parts.items():
         group = config.groups.get(name)
@@ -51,7 +51,7 @@ def build_optimizer(
 
 
 def _own(name: str) -> str:
-    """The name within the innermost head."""
+    """The parameter's name within the innermost head."""
     while name.startswith("head."):
         name = name.removeprefix("head.")
     return name
@@ -64,7 +64,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def schedule(config: Train, steps: int) -> Callable[[int], float]:
-    """Learning rate of a step, `steps` to an epoch: linear warm-up, then as `config.schedule` says."""
+    """Learning rate of a step, with `steps` per epoch: linear warm-up, then `config.schedule`."""
     total = steps * config.epochs
     warmup = config.warmup_fraction * total
 

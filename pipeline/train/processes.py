@@ -1,4 +1,4 @@
-"""The processes that train one model together: one alone, or those that `accelerate launch` started."""
+"""The processes that train one model together: a single one, or those started by `accelerate launch`."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """This process alone. `rank` is its number of `count`; only the one that is `main` writes files."""
+    """A single process. `rank` is its number out of `count`; only the `main` one writes files."""
 
     rank, count = 0, 1
 
@@ -27,29 +27,29 @@ class Processes:
         return autocast(device, precision)
 
     def scaler(self, device: torch.device, precision: str) -> torch.amp.GradScaler:
-        """Of the loss, for fp16; it does nothing otherwise."""
+        """Scaler of the loss, for fp16; it does nothing otherwise."""
         return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Each gradient becomes the sum of those of all processes; one that is missing in all stays so."""
+        """Sum each gradient over all processes; one that is missing in all stays missing."""
 
     def sum_of(self, values: Tensor) -> Tensor:
-        """The sum of these tensors of all processes."""
+        """The sum of these tensors over all processes."""
         return values
 
     def from_main(self, function: Callable[[], T]) -> T:
-        """What the main process gets from `function`, which it alone calls."""
+        """The main process's result of `function`, which only it calls."""
         return function()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
 
 
 class Launched(Processes):
     """One of the processes of `accelerate launch`.
 
-    Every process has the whole model and a part of each batch; gradients are summed over processes. Alone, it
-    is a group of one.
+    Every process has the whole model and a part of each batch; gradients are summed over processes. A single
+    process is a group of one.
     """
 
     def __init__(self, precision: str, device: str = "auto") -> None:
@@ -57,14 +57,14 @@ class Launched(Processes):
             from accelerate import Accelerator
             from accelerate.state import AcceleratorState
 
-        AcceleratorState._reset_state()  # it would refuse a second precision in one process
+        AcceleratorState._reset_state()  # otherwise it would refuse a second precision in one process
         cpu = device == "cpu" or not torch.cuda.is_available()
         mixed = "no" if precision == "fp32" else precision
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu)
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
 
     def device(self, wanted: str) -> str:
-        """The device of this process: `wanted`, or with several processes on GPUs the one of its own."""
+        """The device of this process: `wanted`, or its own GPU if several processes use GPUs."""
         return str(self.accelerator.device) if self.count > 1 and wanted in ("auto", "cuda") else wanted
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -1,4 +1,4 @@
-"""Stage two: train a head on stored frames, one model per fold, from one cache."""
+"""Stage two: train a head on stored frames, one model per fold."""
 
 import json
 from collections.abc import Callable
@@ -36,9 +36,9 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]  # fold, epoch, figures o
 
 
 Teach = Callable[[Data, list[Fold]], Teacher]
-Build = Callable[[tuple[int, ...], int], Model]  # from the seed of its weights and the number of speakers
-ENCODED_AT_ONCE, READ_AT_ONCE = 16, 64  # rows, when only frames are wanted
-CHECK_FRAMES = 64  # of zeros, to ask a head before it costs an old run
+Build = Callable[[tuple[int, ...], int], Model]  # from its weights' seed and the number of speakers
+ENCODED_AT_ONCE, READ_AT_ONCE = 16, 64  # rows, if only frames are needed
+CHECK_FRAMES = 64  # frames of zeros, to try a head before an old run is replaced
 
 
 def train(
@@ -55,16 +55,16 @@ def train(
 ) -> Path:
     """Train one model per fold of the manifest (read from `manifest_path`) into `out`; returns `out`.
 
-    start: a run on the same rows and folds, with whose weights each fold begins. teach: makes the
+    start: a run on the same rows and folds, from whose weights each fold starts. teach: makes the
     teacher of a recipe with `losses.distill`, as `partial(Teacher, run, manifest)` of train/distill.py.
 
-    A run that was killed resumes: folds that are done stay, the one in progress continues from its
-    checkpoint. A complete run, or one of another recipe or other data, is made anew.
+    A run that was killed resumes: finished folds stay, and the one in progress continues from its checkpoint.
+    A complete run, or one of another recipe or other data, is trained again.
     """
     if recipe.finetune is not None:
-        raise ValueError("the recipe's backbone trains, too (`finetune`): use `stillwave finetune`")
+        raise ValueError("the recipe trains its backbone (`finetune`): use `stillwave finetune`")
     if is_launched():
-        raise ValueError("heads on stored frames train in one process; leave the launcher out")
+        raise ValueError("heads on stored frames train in one process; do not use a launcher")
     data = load_data(recipe, manifest, embeddings, device)
     where = {"manifest": str(manifest_path), "embeddings": str(embeddings)}
     return train_models(recipe, data, Path(out), where, start=start, teach=teach, progress=progress)
@@ -79,11 +79,11 @@ def train_models(
     start: str | Path | None = None,
     teach: Teach | None = None,
     progress: OnEpoch | None = None,
-    processes: Processes = Processes(),  # noqa: B008 - this one alone
+    processes: Processes = Processes(),  # noqa: B008 - only this one
 ) -> Path:
     """Train a model per fold of `data` into the run folder `out`; see `train`.
 
-    Each begins with copies of the encoders of `data`. where: the paths in config.json: manifest, embeddings.
+    Each starts with copies of the encoders of `data`. where: the paths in config.json: manifest, embeddings.
     """
     folds = folds_of(data, recipe)
     config = {
@@ -112,7 +112,7 @@ def train_models(
         if role in config and Path(config[role]["run"]).resolve() == out.resolve():
             raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
     build = partial(_built, recipe, data)
-    _check(recipe, data, folds, build)  # what is refused must cost no old run
+    _check(recipe, data, folds, build)  # refuse before an old run is replaced
     if processes.main:
         begin(out, config)
         record(out, data.features.device)
@@ -185,7 +185,7 @@ def _train_fold(
 
 
 def _built(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Model:
-    """A model with the recipe's head for the frames of `data`, its weights drawn from `seed`."""
+    """A model with the recipe's head for the frames of `data`, with weights drawn from `seed`."""
     shapes = {name: part.frame_shape for name, part in data.parts.items()}
     head = build_head(recipe, shapes, len(data.classes), seed, num_speakers)
     if not (encoders := data.encoders()):
@@ -196,7 +196,7 @@ def _built(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int)
 
 
 def _rates(model: Model, recipe: Recipe) -> dict[str, float]:
-    """Factors on the learning rate of what trains of the encoders, by the names of parameters."""
+    """Factors on the learning rate of the encoders' trained parameters, by name."""
     if recipe.finetune is None:
         return {}
     top = recipe.finetune.learning_rate / recipe.train.learning_rate
@@ -204,14 +204,14 @@ def _rates(model: Model, recipe: Recipe) -> dict[str, float]:
 
 
 def _frame_augment(recipe: Recipe, data: Data) -> FrameAugment | None:
-    """Of the first modality's frames; a fusion head that is given text alone has none to change."""
+    """The augmentation of the first modality's frames; none for a fusion head on text only."""
     if recipe.augment is None or next(iter(data.parts)) == "text":
         return None
     return FrameAugment(**recipe.augment.options())
 
 
 def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
-    """Raise ValueError for what training, or evaluating after it, would refuse."""
+    """Raise ValueError for what training, or the evaluation after it, would refuse."""
     model = build((0,), 1)
     build_optimizer(model, recipe.train, _rates(model, recipe))
     _check_losses(model, recipe, data)
@@ -231,7 +231,7 @@ def _check(recipe: Recipe, data: Data, folds: list[Fold], build: Build) -> None:
 
 @torch.no_grad()
 def _check_losses(model: Model, recipe: Recipe, data: Data) -> None:
-    """Raise ValueError when the head, asked with frames of zeros, lacks losses that the recipe weighs."""
+    """Raise ValueError if the head, tried on frames of zeros, lacks losses that the recipe uses."""
     labels = torch.arange(len(data.classes))
     lengths = torch.full_like(labels, CHECK_FRAMES)
     inputs: list[Tensor] = []

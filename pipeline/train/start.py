@@ -1,4 +1,4 @@
-"""Beginning where another run ended: a head from its stored frames, a personalised one from a basic one."""
+"""Starting from another run: a head from one on stored frames, a personalised run from a basic one."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ PERSONAL = ("speakers.", "down.", "up.")  # what a personalised head has of its 
 
 
 def check_start(start: Run, config: dict[str, Any]) -> dict[str, Any]:
-    """Raise ValueError when a run that will have `config` cannot begin with the models of `start`.
+    """Raise ValueError if a run with `config` cannot start from the models of `start`.
 
-    Else a JSON-ready description of them. Each fold begins with the weights of the same fold, so the rows,
-    their folds and the held-out validation rows have to be the same: else it would have seen its test rows.
+    Otherwise returns a JSON-ready description of them. Each fold starts from the same fold's weights, so the
+    rows, their folds and the held-out validation rows must be the same: otherwise it would have seen its test
+    rows.
     """
     other = start.config
     ours, theirs = config["recipe"], other["recipe"]
@@ -29,25 +30,25 @@ def check_start(start: Run, config: dict[str, Any]) -> dict[str, Any]:
         if a != b:
             detail = "" if name.startswith("rows") else f" ({b} there, {a} here)"
             raise ValueError(
-                f"{start}: its {name} are not those of this run{detail}, so its models cannot be the start: "
-                "train it with the same manifest and settings"
+                f"{start}: its {name} differ from this run's{detail}, so this run cannot start from its "
+                "models: train it with the same manifest and settings"
             )
     if differing := differences(other["stores"], config["stores"]):
         raise ValueError(f"{start}: it was trained on other frames: {'; '.join(differing)}")
     if other["live"] and not config["live"]:
-        raise ValueError(f"{start}: its backbone was trained, too; begin a `stillwave finetune` with it")
+        raise ValueError(f"{start}: its backbone was trained, too; start a `stillwave finetune` from it")
     if theirs["personalise"] and theirs["personalise"] != ours["personalise"]:
         raise ValueError(
-            f"{start}: a personalised run, and not with these settings ({theirs['personalise']} there, "
-            f"{ours['personalise']} here); begin with the basic one"
+            f"{start}: a personalised run with other settings ({theirs['personalise']} there, "
+            f"{ours['personalise']} here); start from the basic one"
         )
     for fold in start.folds:
-        start.weights(fold)  # what is lost or broken is refused now, before it costs an old run
+        start.weights(fold)  # refuse missing or broken files now, before an old run is replaced
     return {"run": str(start), "sha256": start.digests()}
 
 
 def load_start(model: Model, start: Run, fold: int) -> None:
-    """Put the weights of a fold of `start` into `model`; what only `model` has stays as it is."""
+    """Put the weights of a fold of `start` into `model`; parameters that only `model` has do not change."""
     given = start.weights(fold)
     # A basic run's head goes inside a personalised one's.
     inner = isinstance(model.head, Personalised) and not any(map(_personal, given))
@@ -56,7 +57,7 @@ def load_start(model: Model, start: Run, fold: int) -> None:
     if strangers := [name for name in own if _of_head(name) and not (inner and _personal(name))]:
         raise ValueError(f"{start}: it lacks {strangers[:3]} of this model's head; train it again")
     load_state(model, own | named, start.fold_folder(fold))
-    model.frozen_names -= named.keys()  # no longer what the backbone's config gives: they are saved, too
+    model.frozen_names -= named.keys()  # no longer those of the backbone's config: save them, too
 
 
 def _of_head(name: str) -> bool:

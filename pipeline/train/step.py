@@ -1,4 +1,4 @@
-"""One update of a model: a batch through it in pieces, over all processes that train it."""
+"""One update of a model: on a batch in pieces, over all processes that train it."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ from stillwave.pipeline.train.processes import Processes
 
 @dataclass(frozen=True)
 class Step:
-    """What an update needs beside its rows.
+    """What an update needs in addition to its rows.
 
     A batch is cut into `config.accumulate` pieces for each process. A piece's losses count by its share of
-    the batch (`Objective.shares`), so the gradient is that of the whole batch, however it is cut.
+    the batch (`Objective.shares`), so the gradient is that of the whole batch, no matter how it is cut.
     """
 
     head: Head
@@ -66,7 +66,7 @@ class Step:
     def _backward(
         self, features: Features, rows: NDArray[np.int64], batch: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Add a piece's gradient; returns its part of each of the batch's losses. batch: all its labels."""
+        """Add a piece's gradient; returns its share of each of the batch's losses. batch: all its labels."""
         values, lengths, *others = features.batch(rows)
         if self.augment is not None:
             values, lengths = self.augment(values.float(), lengths, generator)
@@ -86,7 +86,8 @@ class Step:
         self.scaler.unscale_(self.optimizer)
         limit = self.config.grad_clip
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-        # A CPU looks first, so that most steps do not multiply every gradient by 1; a GPU would wait for it.
+        # A CPU checks first, so that most steps do not multiply every gradient by 1; a GPU would have to
+        # wait.
         if not on_host(norm) or not norm <= limit:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
         self.scaler.step(self.optimizer)

@@ -138,7 +138,7 @@ def test_what_fails_leaves_the_old_analysis_whole(
 
 def test_another_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"no analysis is known to have made \(letters.txt\)"):
+    with pytest.raises(ValueError, match=r"that are not from an analysis \(letters.txt\)"):
         analyze(folder / "embeddings/fbank.zarr", tmp_path, QUICK)
     assert (tmp_path / "letters.txt").read_text() == "mine"
 
@@ -228,7 +228,7 @@ def test_the_command_shows_a_run_and_says_what_was_left_out(folder: Path, tmp_pa
     assert rows["confidence"].between(0.5, 1).sum() == 32
     assert (out / "pca_entropy.svg").exists()
     other = CliRunner().invoke(app, [*command, *settings, "-S", "label=text"])
-    assert "the label is 'text', and" in str(other.exception)
+    assert "the label is 'text', but" in str(other.exception)
     assert "predicts 'word': leave out -S label, or --run" in str(other.exception)
     again = CliRunner().invoke(app, [*command, *settings, "-S", "tsne.perplexty=3"])
     assert again.exit_code == 1
@@ -279,7 +279,7 @@ def test_a_link_to_a_folder_is_written_through(manifest: pd.DataFrame, tmp_path:
 
 def test_one_dimension_cannot_be_drawn(manifest: pd.DataFrame, tmp_path: Path) -> None:
     store = small(manifest, tmp_path, dim=1)
-    with pytest.raises(ValueError, match=r"have 1 dimension, and a picture needs 2; -S pooling=multi_scale"):
+    with pytest.raises(ValueError, match=r"have 1 dimension, but a picture needs 2; -S pooling=multi_scale"):
         analyze(store, tmp_path / "out", BARE)
     assert not list((tmp_path / "out").iterdir())
     assert (

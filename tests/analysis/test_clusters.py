@@ -129,10 +129,10 @@ def test_of_many_rows_a_seeded_sample_gives_the_silhouette(monkeypatch: pytest.M
 def test_sizes_out_of_bounds_are_errors() -> None:
     x = np.zeros((4, 2))
     for count in (0, 5):
-        with pytest.raises(ValueError, match=f"clusters is {count}; it must lie between 1 and 4"):
+        with pytest.raises(ValueError, match=f"clusters is {count}; it must be between 1 and 4"):
             kmeans(x, count, 0)
     for size in (1, 5):
-        with pytest.raises(ValueError, match=f"min_cluster_size is {size}; it must lie between 2 and 4"):
+        with pytest.raises(ValueError, match=f"min_cluster_size is {size}; it must be between 2 and 4"):
             hdbscan(x, size)
     for eps, count in ((0, 2), (float("nan"), 2), (1, 0)):
         with pytest.raises(ValueError, match=r"dbscan\.eps is"):

@@ -252,10 +252,10 @@ def test_what_there_is_not_is_an_error(tmp_path: Path) -> None:
     both = np.arange(2)
     with pytest.raises(ValueError, match="pooling is 'median'; choose one of mean, max, std"):
         pool_store(store, both, "median")
-    with pytest.raises(ValueError, match=r"layer is 3, and .* stores 3; choose 0 to 2"):
+    with pytest.raises(ValueError, match=r"layer is 3, but .* stores 3; choose 0 to 2"):
         pool_store(store, both, "mean", 3)
     for rows, asked in (([0, 2], "row 2"), ([-1], "row -1"), ([], "no rows")):
-        with pytest.raises(ValueError, match=f"asked for {asked}; give at least one, of 0 to 1"):
+        with pytest.raises(ValueError, match=f"asked for {asked}; give at least one, from 0 to 1"):
             pool_store(store, np.array(rows, dtype=np.int64), "mean")
     with pytest.raises(ValueError, match="workers is 0"):
         pool_layers(store, both, "mean", workers=0)

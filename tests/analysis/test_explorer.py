@@ -201,17 +201,17 @@ def test_what_is_no_analysis_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neighbours_cosine.npy: shape \(3, 10\) for 60 rows"):
         write_explorer([broken], out)
     np.save(broken / "neighbours_cosine.npy", np.full((60, 10), 60, np.int32))
-    with pytest.raises(ValueError, match=r"names rows from 60 to 60, and there are 60"):
+    with pytest.raises(ValueError, match=r"row numbers from 60 to 60, but there are 60 rows"):
         write_explorer([broken], out)
     facts = (broken / "analysis.json").read_text()
     (broken / "analysis.json").write_text(facts.replace("0.31", "NaN"))
-    with pytest.raises(ValueError, match=r"broken: not a whole analysis: analysis.json: NaN is not JSON"):
+    with pytest.raises(ValueError, match=r"broken: not a complete analysis: analysis.json: NaN is not JSON"):
         write_explorer([broken], out)
     (broken / "analysis.json").write_text(f"[{facts}]")
     with pytest.raises(ValueError, match=r"analysis.json: a list instead of an object"):
         write_explorer([broken], out)
     (broken / "analysis.json").write_text(facts)
     (broken / "rows.parquet").unlink()
-    with pytest.raises(ValueError, match=r"broken: not a whole analysis: .*rows.parquet"):
+    with pytest.raises(ValueError, match=r"broken: not a complete analysis: .*rows.parquet"):
         write_explorer([broken], out)
     assert not out.exists()

@@ -35,7 +35,7 @@ def test_a_file_that_no_analysis_made_stops_it_before_it_begins(tmp_path: Path) 
         write(part, "a.png")
     (tmp_path / "notes.md").write_text("two days of notes")
     with (
-        pytest.raises(ValueError, match=r"holds 1 files that no analysis is known to have made \(notes.md\)"),
+        pytest.raises(ValueError, match=r"holds 1 files that are not from an analysis \(notes.md\)"),
         building(tmp_path),
     ):
         raise AssertionError("begun")
@@ -43,7 +43,7 @@ def test_a_file_that_no_analysis_made_stops_it_before_it_begins(tmp_path: Path) 
     (tmp_path / "analysis.json").write_text("[]")
     with pytest.raises(ValueError, match=r"holds 3 files"), building(tmp_path):
         pass
-    with pytest.raises(ValueError, match=r"notes.md: a file; name a folder"), building(tmp_path / "notes.md"):
+    with pytest.raises(ValueError, match=r"notes.md: a file; give a folder"), building(tmp_path / "notes.md"):
         pass
 
 

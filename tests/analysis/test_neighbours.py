@@ -136,7 +136,9 @@ def test_precision_by_hand() -> None:
     # Rows 0 and 1: their nearest is of their group, the second is not. Row 2: its nearest does not count.
     assert precision_at(found, groups, [1, 2]) == {"1": 1.0, "2": pytest.approx((0.5 + 0.5 + 0) / 3)}
     assert precision_at(found, np.full(4, None), [2]) == {"2": None}
-    with pytest.raises(ValueError, match=r"precision_at is \[1, 3\]; each must be 1 to 2"):
+    with pytest.raises(
+        ValueError, match=r"precision_at is \[1, 3\]; each must be from 1 to neighbours.k, which is 2"
+    ):
         precision_at(found, groups, [1, 3])
 
 

@@ -206,8 +206,8 @@ def test_runs_on_the_same_rows_are_paired_and_others_are_not(project: Path) -> N
     assert pairs[0][2] == "{:+.3f} to {:+.3f}".format(*uar["interval"])
     assert pairs[0][4] == "{:+.3f} to {:+.3f}".format(*speakers["metrics"]["uar"]["interval"])
     said = found.text
-    assert "Not compared with first: open has the same rows with other classes unknown (`stillwave" in said
-    assert "another seed may move UAR as much" in said
+    assert "Not compared with first: open has the same rows, but other unknown classes (`stillwave" in said
+    assert "another seed may change UAR as much" in said
 
 
 def test_a_page_needs_no_other_file_and_its_links_lead_somewhere(project: Path) -> None:
@@ -272,14 +272,16 @@ def test_an_evaluation_names_its_run(project: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(project / "reports/second", tmp_path / "second")
     metrics = json.loads((copied / "metrics.json").read_text())
     (copied / "metrics.json").write_text(json.dumps(metrics | {"run": metrics["run"] | {"digest": "0"}}))
-    with pytest.raises(ValueError, match="is of another training"):
+    with pytest.raises(ValueError, match="belongs to another training"):
         read_shown([copied], tmp_path)
     (copied / "metrics.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="does not say of which run it is"):
+    with pytest.raises(ValueError, match="does not record its run"):
         read_shown([copied], tmp_path)
     told = metrics["run"] | {"folder": "runs/gone"}
     (copied / "metrics.json").write_text(json.dumps(metrics | {"run": told}))
-    with pytest.raises(ValueError, match=r"of runs/gone, which is not here: .*--reports .*delete .*second"):
+    with pytest.raises(
+        ValueError, match=r"of runs/gone, which does not exist: .*--reports .*delete .*second"
+    ):
         read_shown([copied], tmp_path)
 
 
@@ -287,11 +289,11 @@ def test_what_is_no_run_is_named(project: Path, tmp_path: Path) -> None:
     run = project / "runs/first"
     with pytest.raises(ValueError, match="nothing: no such folder"):
         read_shown([tmp_path / "nothing"], tmp_path)
-    with pytest.raises(ValueError, match=r"metrics.json is a file; name the folder"):
+    with pytest.raises(ValueError, match=r"metrics.json is a file; give its folder"):
         read_shown([project / "reports/first/metrics.json"], tmp_path)
-    with pytest.raises(ValueError, match="is named twice"):
+    with pytest.raises(ValueError, match="is given twice"):
         read_shown([run, project / "reports/first"], project / "reports")
-    with pytest.raises(ValueError, match=r"is a folder; --out names the page.*index.html"):
+    with pytest.raises(ValueError, match=r"is a folder; --out names a file.*index.html"):
         write_page([run], tmp_path, project / "reports")
 
 
@@ -301,7 +303,9 @@ def test_an_evaluation_of_another_training_is_refused(project: Path, tmp_path: P
         copy = shutil.copytree if (project / part).is_dir() else shutil.copy
         copy(project / part, tmp_path / part)
     run = train_one(tmp_path, "first", train=RECIPE["train"] | {"seed": 7})
-    with pytest.raises(ValueError, match=r"reports/first is of another training.*evaluate --run .*--out"):
+    with pytest.raises(
+        ValueError, match=r"reports/first belongs to another training.*evaluate --run .*--out"
+    ):
         write_page([run], tmp_path / "page.html", tmp_path / "reports")
     assert not (tmp_path / "page.html").exists()
     evaluate(run, run / "report")  # the old one beside it is passed over
@@ -353,7 +357,7 @@ def evaluation(folder: Path, project: Path, name: str, *, ensemble: bool = False
 
 def test_an_ensemble_is_not_taken_for_the_run(project: Path, tmp_path: Path) -> None:
     copied = evaluation(tmp_path / "first", project, "first", ensemble=True)
-    with pytest.raises(ValueError, match=r"by the ensemble of its models, on other/manifest.parquet; name"):
+    with pytest.raises(ValueError, match=r"by the ensemble of its models, on other/manifest.parquet; give"):
         read_shown([project / "runs/first"], tmp_path)
     write_page([project / "reports/first", copied], tmp_path / "page.html")
     found = Page((tmp_path / "page.html").read_text())
@@ -374,7 +378,7 @@ def test_only_the_same_recordings_are_paired(project: Path, tmp_path: Path) -> N
     copied = evaluation(tmp_path / "other", project, "second", louder=2.0)
     write_page([project / "reports/first", copied], tmp_path / "page.html")
     said = Page((tmp_path / "page.html").read_text()).text
-    assert "Not compared with first: second has rows of the same names, of other recordings" in said
+    assert "Not compared with first: second has rows with the same ids, but other recordings" in said
 
 
 def test_the_digest_is_of_contents_and_labels(project: Path) -> None:
@@ -407,8 +411,8 @@ def test_an_evaluation_that_was_cut_short_is_none(
 
 
 def test_few_speakers_and_missing_ones_are_spoken_of(project: Path, tmp_path: Path) -> None:
-    assert "how well these 6 speakers were measured" in page(project, "first").text
-    assert "of under about 20 speakers, that interval is too short" in page(project, "first").text
+    assert "how precisely these 6 speakers were measured" in page(project, "first").text
+    assert "but with fewer than about 20 speakers it is too short" in page(project, "first").text
     pages = []
     for name, lacking in (("first", slice(0, 2)), ("open", slice(0, None))):
         copied = shutil.copytree(project / "reports" / name, tmp_path / name)
@@ -431,7 +435,7 @@ def test_few_speakers_and_missing_ones_are_spoken_of(project: Path, tmp_path: Pa
     assert "2 of 34 rows have no speaker: they are in no bar or row of a speaker" in first
     assert "There is no interval by speakers: there are rows without a speaker" in first
     assert "rows have no speaker:" not in unknown  # those of known classes have one
-    assert "that needs two speakers, and one for every row, of unknown too" in unknown
+    assert "this needs two speakers, and a speaker for every row, also of unknown classes" in unknown
     caption = f"Difference to {tmp_path}/open, on the same rows"
     assert pages[1].tables[caption][1][4:6] == ["–", "–"]
     assert pages[1].tables[f"{caption}: AUROC"][1][1:3] == ["+0.000", "+0.000 to +0.000"]
@@ -499,15 +503,15 @@ def test_what_few_runs_have_is_said_too(project: Path) -> None:
     one = one | {"gpu": {"name": "H100", "memory_gib": 79.2}, "git": {"commit": "abc", "dirty": True}}
     found = Page(render([replace(shown, metrics=metrics, config=config, environments=[one])]))
     assert f"are left out: {', '.join(missing[:20])}, .... 4 rows have no text. Scores" in found.text
-    assert "There is no interval by speakers: there are no speakers. Those by rows" in found.text
+    assert "There is no interval by speakers: there are no speakers. Intervals by rows" in found.text
     assert "Speakers and languages" not in found.text
     assert "#run-0-speakers" not in found.attributes("href")
     facts = dict(found.tables["What the run is"])
     assert facts["frames"] == "none stored: the backbone is trained too"
-    assert facts["numbers per model"].endswith("backbone; what stayed frozen is needed besides")
+    assert facts["numbers per model"].endswith("backbone; the frozen part is also needed")
     assert facts["start"] == "runs/a"
     trained = dict(found.tables["Trained on"])
-    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, and changes not committed")
+    assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, with uncommitted changes")
 
 
 def test_blues_differ_on_dark_paper() -> None:

@@ -32,7 +32,7 @@ def test_the_holder_of_a_lease_and_the_remedy_are_named(remote: str) -> None:
         holder = json.loads(open_storage(remote).read("a.zarr.lock"))
         with pytest.raises(
             StoreLocked,
-            match=rf"process {holder['pid']} on {holder['host']} .*last seen [01] s ago.*free after 90 s",
+            match=rf"process {holder['pid']} on {holder['host']} .*last seen [01] s ago.*expires after 90 s",
         ):
             write_store(url, ROWS)
     assert open_storage(remote).sizes() == {}
@@ -71,10 +71,10 @@ def test_one_who_was_cut_off_stops_once_another_has_taken_over(remote: str, then
                 write_unit(url, SPEC, unit, unit_frames(unit, SPEC))
             assert awake.finish() == {}
             if then == "it still writes":
-                with pytest.raises(StoreLocked, match="not heard of for 2 s"):
+                with pytest.raises(StoreLocked, match="did not renew its lease for 2 s"):
                     asleep.finish()
         if then == "it ends":
-            with pytest.raises(StoreLocked, match=r"a.zarr.lock is gone: this run was not heard of for 2 s"):
+            with pytest.raises(StoreLocked, match=r"a.zarr.lock is gone: it was not renewed for 2 s"):
                 asleep.plan([row("c", 3)])
         with pytest.raises(FileNotFoundError):  # there is no plan for a late unit to be of
             write_unit(url, SPEC, pending[0], unit_frames(pending[0], SPEC))

@@ -284,7 +284,7 @@ def test_a_unit_of_a_plan_that_was_replaced_is_not_kept(place: str) -> None:
             ledger.save_plan(open_storage(url), ledger.Plan((other,), frozenset(), {}))
             yield from late
 
-        with pytest.raises(StoreError, match="planned anew by another run while unit 0 was computed"):
+        with pytest.raises(StoreError, match="another run replanned the store while unit 0 was computed"):
             write_unit(url, SPEC, unit, replanned())
         plan = ledger.load_plan(open_storage(url))
         assert plan is not None
@@ -309,7 +309,7 @@ def test_a_plan_that_is_replaced_while_a_unit_is_put_gets_no_record_of_it(
             return checksums
 
         monkeypatch.setattr(units, "_put_shards", put_and_replan)
-        with pytest.raises(StoreError, match="planned anew by another run while unit 0 was computed"):
+        with pytest.raises(StoreError, match="another run replanned the store while unit 0 was computed"):
             write_unit(url, SPEC, unit, unit_frames(unit, SPEC))
         there = ledger.load_plan(open_storage(url))
         assert there is not None

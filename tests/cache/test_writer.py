@@ -270,7 +270,7 @@ def test_damaged_metadata_is_rebuilt_only_on_request(tmp_path: Path) -> None:
 
 
 def test_duplicate_ids_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'a' .* stands twice"):
+    with pytest.raises(ValueError, match=r"'a' .* occurs twice"):
         write_store(tmp_path / "a.zarr", [row("a", 2), row("a", 2)])
 
 

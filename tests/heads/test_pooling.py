@@ -162,5 +162,5 @@ def test_errors_name_value_and_bound():
         SegmentAttentionPooling(8, pooling_type="mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         SegmentAttentionPooling(8, num_segments=0)
-    with pytest.raises(ValueError, match=r"span 0\.\.5.*lie in 1\.\.4"):
+    with pytest.raises(ValueError, match=r"span 0\.\.5.*be in 1\.\.4"):
         SegmentAttentionPooling(8)(torch.randn(2, 4, 8), torch.tensor([0, 5]))

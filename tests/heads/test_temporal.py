@@ -65,5 +65,5 @@ def test_dropout_takes_whole_channels():
 def test_errors_name_value_and_bound():
     with pytest.raises(ValueError, match="kernel_size is 4; it must be odd"):
         TemporalConv(4, 6, kernel_size=4)
-    with pytest.raises(ValueError, match=r"\(4, 1\); each must lie in 1\.\.3"):
+    with pytest.raises(ValueError, match=r"\(4, 1\); each must be in 1\.\.3"):
         TemporalConv(4, 6, strides=(4, 1), kernel_size=3)

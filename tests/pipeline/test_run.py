@@ -200,7 +200,7 @@ def test_a_run_that_lacks_a_key_is_refused(key: str, project: Path, tmp_path: Pa
 def test_a_config_that_is_no_object_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "complete").touch()
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"config\.json: holds no object.*train the run again"):
+    with pytest.raises(ValueError, match=r"config\.json: holds no JSON object.*train the run again"):
         Run.open(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_pa
     table = pd.read_parquet(tmp_path / "out/manifest.parquet")
     table["word"] = table["word"].to_numpy()[::-1]
     table.to_parquet(tmp_path / "out/manifest.parquet")
-    with pytest.raises(ValueError, match="have changed since it was trained"):
+    with pytest.raises(ValueError, match="changed since training"):
         evaluate(tmp_path / "out/run")
 
 

@@ -1,4 +1,4 @@
-"""EnCodec, by two implementations: `backbone.py` is the backbone, the rest what it is made of."""
+"""EnCodec, with two implementations: `backbone.py` is the backbone, the other modules are its parts."""
 
 from stillwave.pipeline.backbones.encodec.backbone import Encodec, EncodecConfig
 

@@ -1,4 +1,4 @@
-"""EnCodec frames (arXiv 2210.13438): of the encoder, or of its codebooks."""
+"""EnCodec frames (arXiv 2210.13438), from the encoder or from its codebooks."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
 VOLUME_EPSILON = 1e-8
-SEGMENTS_AT_ONCE = 4  # a CPU takes longer for each in a larger batch
+SEGMENTS_AT_ONCE = 4  # on a CPU, larger batches take longer per segment
 
 
 class EncodecConfig(PretrainedConfig):
     """EnCodec's encoder: the 24 kHz mono or the 48 kHz stereo model.
 
-    model: which of the two. implementation: whose code runs; the frames of the same weights are the same.
-    weights: `published` (facebook/encodec_24khz or _48khz of the hub, or the file that the package
-        downloads), a local folder of the implementation's own format, a hub id (transformers only), `random`.
+    model: which of the two. implementation: whose code runs; with the same weights the frames are the same.
+    weights: `published` (facebook/encodec_24khz or _48khz on the hub, or the file that the package
+        downloads), a local folder in the implementation's own format, a hub id (transformers only), `random`.
     embedding: `encoder`, the frames before the quantizer, or `quantized`, the sum of their codebook entries.
-    bandwidth: kbps, so how many codebooks; of `quantized` only.
+    bandwidth: kbps, which sets the number of codebooks; for `quantized` only.
     """
 
     kind: Literal["encodec"]
@@ -46,7 +46,7 @@ class EncodecConfig(PretrainedConfig):
     weights: str = Field("published", min_length=1)
     size: Literal["tiny", "base"] = "base"
     layers: Literal["last"] = "last"
-    compile: Literal[False] = False  # breaks off at every convolution: minutes, for nothing
+    compile: Literal[False] = False  # breaks the graph at every convolution: minutes, with no gain
     embedding: Literal["encoder", "quantized"] = "encoder"
     bandwidth: float = 6.0
 
@@ -79,15 +79,16 @@ class EncodecConfig(PretrainedConfig):
 class Encodec(Backbone):
     """Frames of 320 samples: 75 per second of 24 kHz mono, 150 of 48 kHz stereo.
 
-    The 24 kHz model takes a recording whole and is causal from the seventh frame on: the first ones also see
-    a reflection of what follows. The 48 kHz model takes segments of 1 s that begin every 0.99 s, each divided
-    by the RMS of its mono mix; the segments' frames follow one another, so 1.5 of each 150 show what the
-    segment before has shown. The last segment has the length that is left.
+    The 24 kHz model takes a whole recording and is causal from the seventh frame on: the first frames also
+    see a reflection of what follows. The 48 kHz model takes segments of 1 s that start every 0.99 s, each
+    divided by the RMS of its mono mix; the segments' frames are concatenated, so 1.5 of each 150 repeat what
+    the segment before has shown. The last segment has the remaining length.
 
-    The models reflect the ends of what they get, and the norms of the 48 kHz model average over it. So on a
-    CPU only segments of one length meet in a batch, and nothing is padded. On a GPU all segments of a batch
-    meet, and each is reflected at its own ends and averaged over its own length: see batch.py. Before
-    a quantizer none meet: rounding that depends on the batch could change which codebook entry is nearest.
+    The models reflect the ends of their input, and the norms of the 48 kHz model average over it. So on a CPU
+    only segments of equal length share a batch, and nothing is padded. On a GPU all segments of a batch are
+    computed together, and each is reflected at its own ends and averaged over its own length: see batch.py.
+    Before a quantizer none share a batch: rounding that depends on the batch could change which codebook
+    entry is nearest.
 
     Gradients pass a quantizer straight through (arXiv 1308.3432); the codebooks themselves have none.
     """
@@ -101,7 +102,7 @@ class Encodec(Backbone):
     first_centre = HOP_LENGTH / 2
 
     def __init__(self, config: EncodecConfig, codec: Codec | None = None) -> None:
-        """codec: to use instead of what `config.weights` names."""
+        """codec: used instead of `config.weights`."""
         super().__init__()
         codec = codec or load_codec(config)
         self.config = config
@@ -158,7 +159,7 @@ class Encodec(Backbone):
         return self._encode(cut(waveforms, rows, starts, sizes, longest), sizes)
 
     def _encode_by_size(self, waveforms: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
-        """The same from batches of few segments, all of one size, and with a quantizer of a single one."""
+        """The same, from small batches of segments of one size; with a quantizer, one segment at a time."""
         groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for row, start, size in places:
             groups[size].append((row, start))
@@ -189,10 +190,10 @@ class Encodec(Backbone):
         return [[layer] for layer in self._layers() if [*layer.parameters()]]
 
     def _layers(self) -> Any:
-        return next(self.encoder.children())  # a list in one implementation, a sequence in the other
+        return next(self.encoder.children())  # a ModuleList in one implementation, a Sequential in the other
 
     def frame_times(self, num_frames: int) -> Tensor:
-        """As for any backbone; at 48 kHz, times step back where a segment begins before the last one ends."""
+        """As for any backbone; at 48 kHz, times step back where a segment starts before the last one ends."""
         if self.segment_length is None:
             return super().frame_times(num_frames)
         per_segment = self.segment_length // HOP_LENGTH
@@ -216,7 +217,7 @@ def load_codec(config: EncodecConfig) -> Codec:
     else:
         codec = from_package(config.model, config.weights, config.size, config.seed, config.download)
     fold_weight_norm(codec.encoder)
-    # Both encode with all the codebooks that they have unless told otherwise.
+    # By default, both implementations encode with all their codebooks.
     codec.quantizer.layers = codec.quantizer.layers[: num_codebooks(config.model, config.bandwidth)]
     return codec
 
@@ -237,6 +238,6 @@ def _from_transformers(config: EncodecConfig) -> Codec:
             if (list(found) if isinstance(found, tuple) else found) != value:
                 raise ValueError(
                     f"`weights` {config.source}: its config.json says {field} {found!r}, but EnCodec "
-                    f"{config.model} has {value!r}: is `model` the one of these weights?"
+                    f"{config.model} has {value!r}: check that `model` fits these weights"
                 )
     return Codec(model.encoder, model.quantizer, model.config.hidden_size)

@@ -1,8 +1,7 @@
 """EnCodec's encoder over items of unequal length, each padded and normalised as if it were alone.
 
-Values are as long as the longest item; `lengths` are (batch,) int64 on their device, and never
-waited for.
-What lies beyond an item's length is unspecified, and has no influence on the item.
+Values are as long as the longest item; `lengths` are (batch,) int64 on their device, and never waited for.
+Values beyond an item's length are unspecified, and have no influence on the item.
 """
 
 from collections.abc import Iterable
@@ -35,9 +34,9 @@ def item_volumes(segments: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def joined(values: Tensor, segments: Tensor, items: Tensor) -> Tensor:
-    """(segments, longest, dim) -> (items, longest, dim): the frames of each item's segments in a row.
+    """(segments, longest, dim) -> (items, longest, dim): each item's segments' frames, concatenated.
 
-    segments, items: their valid frames, (segments,) and (items,), on the host. What is beyond them is zero.
+    segments, items: their valid frames, (segments,) and (items,), on the host. Values beyond them are zero.
     """
     before = segments.cumsum(0) - segments
     first = torch.arange(len(segments)) * values.shape[1]
@@ -51,13 +50,13 @@ def joined(values: Tensor, segments: Tensor, items: Tensor) -> Tensor:
 
 
 def take_lengths(layers: Iterable[nn.Module]) -> None:
-    """Let an encoder's layers be called with lengths too: layer(values, lengths) -> values, lengths.
+    """Let an encoder's layers be called with lengths, too: layer(values, lengths) -> values, lengths.
 
-    Values are (batch, channels, time). Layers stay modules that are called, for gradient checkpointing and
-    hooks depend on it; without lengths they do what they did.
+    Values are (batch, channels, time). Layers are still called as modules, because gradient checkpointing and
+    hooks depend on it; without lengths they do what they did before.
     """
     for layer in layers:
-        layer.forward = MethodType(_forward, layer)  # a method, for copies of the layer to be bound anew
+        layer.forward = MethodType(_forward, layer)  # a method, so that a copy of the layer has its own
 
 
 def _forward(layer: Any, values: Tensor, lengths: Tensor | None = None) -> Any:
@@ -70,11 +69,11 @@ def _forward(layer: Any, values: Tensor, lengths: Tensor | None = None) -> Any:
         for part in layer.block:
             values, lengths = _forward(part, values, lengths)
         return around + values, lengths
-    return type(layer).forward(layer, values), lengths  # an ELU, or an LSTM, which is blind to what follows
+    return type(layer).forward(layer, values), lengths  # an ELU, or an LSTM, which does not see what follows
 
 
 def _convolve(layer: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """A convolution with its padding and its norm, whichever way an implementation wraps them."""
+    """A convolution with its padding and its norm, for either implementation's wrapping."""
     conv = next(part for part in layer.modules() if isinstance(part, nn.Conv1d))
     (kernel_size,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
     padding = (kernel_size - 1) * dilation + 1 - stride
@@ -88,7 +87,7 @@ def _convolve(layer: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor
 
 
 def _reflect(values: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> Tensor:
-    """Reflect `left` and `right` steps at each item's own ends; on the right also what a whole stride lacks.
+    """Reflect `left` and `right` steps at each item's own ends; on the right, also fill up the last stride.
 
     As in the models, an item too short for that first gets zeros on its right, until it is one step longer
     than the longer side.
@@ -98,7 +97,7 @@ def _reflect(values: Tensor, lengths: Tensor, left: int, right: int, stride: int
     last = torch.maximum(lengths - 1, right + -lengths % stride).clamp(min=left)[:, None]
     steps = torch.arange(-left, width - left, device=values.device)
     places = (last - (last - steps.abs()).abs()).abs()
-    # Invalid steps read from different places, for a GPU adds up the gradients of one place one by one.
+    # Invalid steps read from different places, because a GPU adds gradients of the same place one by one.
     index = places.clamp(max=longest - 1)[:, None].expand(-1, values.shape[1], -1)
     return torch.where((places < lengths[:, None])[:, None], values.gather(-1, index), 0)
 

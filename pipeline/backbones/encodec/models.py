@@ -1,4 +1,4 @@
-"""The two published EnCodec models: what weights do not say, and what both implementations share."""
+"""The two published EnCodec models: what the weights leave open, and what both implementations share."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ _COMMON = {
     "upsampling_ratios": [8, 5, 4, 2], "num_residual_layers": 1, "dilation_growth_rate": 2,
     "use_conv_shortcut": True, "pad_mode": "reflect", "codebook_size": 1024,
 }  # fmt: skip
-# The two published models, in the words of transformers' EncodecConfig: what the weights' shapes leave open.
+# The two published models, in the terms of transformers' EncodecConfig: what the weights' shapes leave open.
 MODELS: dict[str, dict[str, Any]] = {
     "24khz": _COMMON | {
         "sampling_rate": 24000, "audio_channels": 1, "norm_type": "weight_norm", "use_causal_conv": True,
@@ -38,7 +38,7 @@ CODEBOOK_STD = {"24khz": 0.01, "48khz": 0.3}
 class Codec(NamedTuple):
     """An encoder, (batch, channels, samples) -> (batch, dim, frames), and its residual quantizer.
 
-    quantizer: `encode`, (batch, dim, frames) -> codes (codebooks, batch, frames), and `decode`, back again.
+    quantizer: `encode`, (batch, dim, frames) -> codes (codebooks, batch, frames), and `decode`, the reverse.
     """
 
     encoder: Any
@@ -67,7 +67,7 @@ def fold_weight_norm(module: nn.Module) -> None:
     """
     layers: list[Any] = list(module.modules())
     for layer in layers:
-        if hasattr(layer, "weight_v"):  # torch's former weight norm, a hook, which the package uses
+        if hasattr(layer, "weight_v"):  # torch's old weight norm, a hook, which the package uses
             gain, direction = layer.weight_g, layer.weight_v
             nn.utils.remove_weight_norm(layer)
         elif parametrize.is_parametrized(layer, "weight"):

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from stillwave.pipeline.backbones.encodec.models import MODELS, SIZES, Codec, draw_codebooks, num_codebooks
 from stillwave.pipeline.backbones.weights import hub_is_offline, no_model, random_weights
 
-# What the package downloads; the digits are the beginning of the file's sha256.
+# The files that the package downloads; the digits are the first of the file's sha256.
 PACKAGE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
 PACKAGE_FILES = {"24khz": "encodec_24khz-d7cc33bc.th", "48khz": "encodec_48khz-7e698e3e.th"}
 
 
 def from_package(model: str, weights: str, size: str, seed: int, download: bool) -> Codec:
-    """The package's `model`, with all its codebooks; ValueError if there is none. As EncodecConfig has it."""
+    """The package's `model`, with all its codebooks; ValueError if there is none. See EncodecConfig."""
     if weights == "random":
         modules = random_weights(seed, lambda: _package_modules(model, **SIZES[size]))
     else:
@@ -55,7 +55,7 @@ def _package_modules(model: str, num_filters: int, hidden_size: int) -> nn.Modul
 
 
 def _load_package_modules(model: str, file: Path) -> nn.ModuleDict:
-    """The same with the weights of a file; the decoder in it is left alone."""
+    """The same with the weights of a file, whose decoder is ignored."""
     state = {k: v for k, v in _read_state(file).items() if k.startswith(("encoder.", "quantizer."))}
     try:
         num_filters = len(state["encoder.model.0.conv.conv.bias"])
@@ -66,16 +66,16 @@ def _load_package_modules(model: str, file: Path) -> nn.ModuleDict:
         raise ValueError(f"`weights` {file}: not a state dict of the encodec package: {error}") from error
     if names := [*wrong.missing_keys, *wrong.unexpected_keys]:
         raise ValueError(
-            f"`weights` {file}: {len(names)} parameters are of another model than EnCodec {model}, "
-            f"{names[0]} for one: is `model` the one of these weights?"
+            f"`weights` {file}: {len(names)} parameters belong to a model other than EnCodec {model}, "
+            f"such as {names[0]}: check that `model` fits these weights"
         )
     return modules
 
 
 def import_encodec() -> Any:
-    """The package, whether or not torchaudio is there: it imports that only to resample and to save files.
+    """The package, with or without torchaudio, which it imports only to resample and to save files.
 
-    A stand-in takes torchaudio's place during the import alone, so that nobody else finds one.
+    A stand-in replaces torchaudio during the import only, so that no other code finds it.
     """
     absent = "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None
     if absent:
@@ -103,9 +103,9 @@ def _find_file(model: str, weights: str, download: bool) -> Path:
     if weights != "published":
         reason = f"{folder} has neither {name} nor model.safetensors"
     elif not download:
-        reason = f"there is no {file}, and `download` is false"
+        reason = f"{file} does not exist, and `download` is false"
     elif hub_is_offline():
-        reason = f"there is no {file}, and HF_HUB_OFFLINE is set"
+        reason = f"{file} does not exist, and HF_HUB_OFFLINE is set"
     else:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     prefix = _sha256_prefix(file)
     if prefix and (sha256 := hashlib.sha256(file.read_bytes()).hexdigest())[: len(prefix)] != prefix:
         raise ValueError(
-            f"`weights` {file}: its sha256 begins with {sha256[: len(prefix)]}, its name says {prefix}: "
+            f"`weights` {file}: its sha256 begins with {sha256[: len(prefix)]}, but its name says {prefix}: "
             "it is damaged; download it again"
         )
     try:
@@ -137,6 +137,6 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 
 
 def _sha256_prefix(file: Path) -> str | None:
-    """The digits that a published file's name ends in."""
+    """The digits at the end of a published file's name."""
     found = re.fullmatch(r".*-([0-9a-f]{8})", file.stem)
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""FastConformer, by three implementations: `backbone.py` is the backbone, `conformer.py` our encoder."""
+"""FastConformer, with three implementations: `backbone.py` is the backbone, `conformer.py` our encoder."""
 
 from stillwave.pipeline.backbones.fastconformer.backbone import FastConformer, FastConformerConfig
 

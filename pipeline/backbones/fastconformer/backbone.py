@@ -30,7 +30,7 @@ from stillwave.pipeline.backbones.weights import (
     random_weights,
 )
 
-# Architecture, and the size of a linear layer on top. True geometry at every size; 'large' is as published.
+# Architecture, and the size of a linear layer on top. The real geometry at every size; 'large' is published.
 SIZES: dict[str, tuple[Architecture, int | None]] = {
     "tiny": (Architecture(d_model=48, num_layers=3, num_heads=4, ff_dim=96, subsampling_channels=16), 64),
     "small": (Architecture(d_model=256, num_layers=4, num_heads=4, ff_dim=1024), 512),
@@ -47,7 +47,7 @@ Implementation = Literal["nemo", "transformers", "custom"]
 class FastConformerConfig(PretrainedConfig):
     """FastConformer with 8x subsampling: 12.5 frames per second.
 
-    implementation: whose code runs; all three give the same frames from the same weights. `nemo` is NVIDIA's
+    implementation: whose code runs; with the same weights, all three give the same frames. `nemo` is NVIDIA's
         (the extra `nemo`), `transformers` is ParakeetEncoder, `custom` is ours.
     weights: a .nemo file, a folder or hub id that has one, or (not `nemo`) a Parakeet folder or hub id. With
         `nemo` also a name without a slash, which NeMo looks up in its own catalogue.
@@ -75,7 +75,7 @@ class FastConformerConfig(PretrainedConfig):
 
 
 class Parts(NamedTuple):
-    """What a FastConformer is made of.
+    """The parts of a FastConformer.
 
     mel: (batch, samples), lengths -> (batch, mel frames, num_mels) and valid mel frames.
     encoder: the same two -> list of states 0.., each (batch, frames, d_model); has `layers`, a ModuleList.
@@ -92,9 +92,9 @@ class Parts(NamedTuple):
 class FastConformer(Backbone):
     """Hidden states of a FastConformer encoder, one frame per 1280 samples at 16 kHz.
 
-    Mel frames are centred on multiples of 160 samples, and frame t on mel frame 8t. Items of fewer than two
-    mel frames (320 samples) give none. Dropout acts in train mode; dither, layer drop and SpecAugment do not
-    exist here. Layers above the last one kept are given up.
+    Mel frames are centred on multiples of 160 samples, and frame t on mel frame 8t. Items with fewer than two
+    mel frames (320 samples) give no frame. Dropout acts in train mode; dither, layer drop and SpecAugment are
+    not implemented. Layers above the last one kept are deleted.
     """
 
     config_type = FastConformerConfig
@@ -104,7 +104,7 @@ class FastConformer(Backbone):
     first_centre = 0.0
 
     def __init__(self, config: FastConformerConfig, parts: Parts | None = None) -> None:
-        """parts: to use instead of what `config.weights` names."""
+        """parts: used instead of `config.weights`."""
         super().__init__()
         if parts is None:
             with torch.random.fork_rng(devices=[]):  # libraries draw weights before they load them
@@ -175,7 +175,7 @@ def assemble(
 
 def _load(config: FastConformerConfig) -> Parts:
     if config.weights == "random":
-        # One drawing for all implementations, so that they can be compared where no weights can be had.
+        # One random draw for all implementations, so that they can be compared without published weights.
         architecture, projected = SIZES[config.size]
         state = random_weights(config.seed, lambda: Conformer(architecture)).state_dict()
         parts = assemble(config.implementation, architecture, MelSettings(), state)
@@ -194,12 +194,12 @@ def _load(config: FastConformerConfig) -> Parts:
 
 
 def _find(config: FastConformerConfig) -> Path | str:
-    """A .nemo file, a Parakeet folder, or a name of NeMo's catalogue."""
+    """A .nemo file, a Parakeet folder, or a name in NeMo's catalogue."""
     path = Path(config.weights).expanduser()
     if path.suffix == ".nemo":
         if path.is_file():
             return path
-        raise ValueError(f"`weights` {config.weights}: there is no such file")
+        raise ValueError(f"`weights` {config.weights}: no such file")
     if config.implementation != "nemo":
         folder = find_folder(config, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
         if any(folder.glob("*.safetensors")) or not any(folder.glob("*.nemo")):

@@ -18,10 +18,10 @@ SUBSAMPLING = 8
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of an encoder, and the switches that alter its numbers.
+    """Sizes of an encoder, and the switches that change its numbers.
 
-    use_bias: of every layer but the projection of the positions, which has none.
-    scale_input: whether what the first layer sees is multiplied by sqrt(d_model).
+    use_bias: for every layer except the projection of the positions, which has none.
+    scale_input: whether the input of the first layer is multiplied by sqrt(d_model).
     """
 
     d_model: int
@@ -44,7 +44,7 @@ class Architecture:
 
 
 def subsampled(lengths: Tensor) -> Tensor:
-    """Frames that come out of so many mel frames: a started group of eight counts."""
+    """Frames for so many mel frames: one per group of eight, even if incomplete."""
     return (lengths + SUBSAMPLING - 1) // SUBSAMPLING
 
 
@@ -52,7 +52,7 @@ class Conformer(nn.Module):
     """Log-mel frames to hidden states, masked throughout: an item's states do not depend on its padding.
 
     dropout acts on the input of the first layer, in the feed-forward modules, on the attention weights, and
-    on what each module adds.
+    on each module's residual.
     """
 
     def __init__(self, architecture: Architecture, dropout: float = 0.1) -> None:
@@ -65,7 +65,7 @@ class Conformer(nn.Module):
     def forward(self, mels: Tensor, lengths: Tensor) -> list[Tensor]:
         """(batch, mel frames, num_mels), valid mel frames -> states 0.. of (batch, frames, d_model) each.
 
-        State 0 is the input of the first layer. Frames: `subsampled` of the mel frames.
+        State 0 is the input of the first layer. The number of frames is `subsampled` of the mel frames.
         """
         hidden = self.subsampling(mels, lengths) * self.scale
         mask = valid_mask(subsampled(lengths), hidden.shape[1])
@@ -94,7 +94,7 @@ class Subsampling(nn.Module):
         hidden = mels[:, None]  # (batch, channels, time, bands)
         for layer in self.layers:
             if getattr(layer, "stride", None) == (2, 2):
-                # What a convolution sees past the end of an item is what it sees past the end of a batch.
+                # Beyond an item's end a convolution sees zeros, as beyond the end of a batch.
                 mask = valid_mask(lengths, hidden.shape[2])[:, None, :, None]
                 hidden = hidden.masked_fill(~mask, 0)
                 lengths = (lengths + 1) // 2
@@ -132,7 +132,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """hidden: (batch, frames, d_model); mask: (batch, frames), True where valid. The shape stays."""
+        """hidden: (batch, frames, d_model); mask: (batch, frames), True where valid. Same shape out."""
         hidden = hidden + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(hidden)))
         hidden = hidden + self.dropout(self.self_attn(self.norm_self_att(hidden), mask, positions))
         hidden = hidden + self.dropout(self.conv(self.norm_conv(hidden), mask))
@@ -142,7 +142,7 @@ class Layer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a SiLU between."""
+    """Two linear layers with a SiLU between them."""
 
     def __init__(self, architecture: Architecture, dropout: float) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ def _by_key(scores: Tensor) -> Tensor:
     Key j of query i is at distance i - j, which is column n - 1 - i + j: one step to the left per row.
     """
     n = scores.shape[-2]
-    if torch.compiler.is_exporting():  # ONNX has no windows of a size that is not known
+    if torch.compiler.is_exporting():  # ONNX has no windows of unknown size
         steps = torch.arange(n, device=scores.device)
         return scores.gather(-1, (n - 1 - steps[:, None] + steps).expand(*scores.shape[:-2], n, n))
     return scores.flatten(-2)[..., n - 1 :].unfold(-1, n, max(1, 2 * n - 2))
@@ -225,7 +225,7 @@ class Convolution(nn.Module):
         return out
 
     def _normalise(self, mixed: Tensor, mask: Tensor) -> Tensor:
-        """Batch norm of (batch, channels, frames), over valid frames alone where it is being trained."""
+        """Batch norm of (batch, channels, frames), over valid frames only, in training."""
         if not self.norm.training:
             normed: Tensor = self.norm(mixed)
             return normed

@@ -1,4 +1,4 @@
-"""The log-mel front end of FastConformer: NeMo's numbers, whatever the batch."""
+"""The log-mel front end of FastConformer: NeMo's numbers, independent of the batch."""
 
 from dataclasses import dataclass
 
@@ -30,10 +30,10 @@ class MelSettings:
 
 
 class LogMel(nn.Module):
-    """Pre-emphasis, power spectrum of a symmetric hann window, Slaney mel bands, log, mean 0 and deviation 1.
+    """Pre-emphasis, power spectrum of a symmetric Hann window, Slaney mel bands, log, mean 0 and deviation 1.
 
     Frame t is centred on sample t * hop_length, and the signal is 0 outside the clip. Each band is normalised
-    over the item's own valid frames, by the deviation with n - 1 below, so it takes two frames.
+    over the item's own valid frames, by the deviation with n - 1, so at least two frames are needed.
     """
 
     window: Tensor
@@ -54,12 +54,12 @@ class LogMel(nn.Module):
         """(batch, samples), lengths -> (batch, frames, num_mels), 0 past an item's end, and valid frames."""
         settings = self.settings
         num_frames = lengths // settings.hop_length
-        # Where asking for the longest item would wait for it, the batch's width is cut at.
+        # If asking for the longest item would wait for the GPU, use the batch's width.
         longest = int(lengths.max()) if on_host(lengths) else batch.shape[1]
         batch = batch.float()
         batch = torch.cat([batch[:, :1], batch[:, 1:] - settings.preemphasis * batch[:, :-1]], dim=1)
         spectrum = torch.stft(
-            zero_padding(batch, lengths),  # or the sample after the last would hold the last one's echo
+            zero_padding(batch, lengths),  # or pre-emphasis would carry the last sample into the padding
             settings.n_fft,
             settings.hop_length,
             settings.win_length,

@@ -1,4 +1,4 @@
-"""FastConformer as NVIDIA's NeMo runs it."""
+"""FastConformer run by NVIDIA's NeMo."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def restore_nemo(source: Path | str) -> tuple[NemoMel, RecordedEncoder, Architec
                 model = model_class.restore_from(str(source), map_location="cpu")
             else:
                 model = model_class.from_pretrained(source, map_location="cpu")
-        except Exception as error:  # NeMo lets through whatever happens
+        except Exception as error:  # NeMo raises many kinds of errors
             raise ValueError(f"`weights` {source}: NeMo cannot restore it: {error}") from error
         from omegaconf import OmegaConf
 
@@ -51,7 +51,7 @@ def restore_nemo(source: Path | str) -> tuple[NemoMel, RecordedEncoder, Architec
 def build_nemo(
     architecture: Architecture, mel: MelSettings, state: Mapping[str, Tensor]
 ) -> tuple[NemoMel, RecordedEncoder]:
-    """NeMo's preprocessor, and its encoder with these weights; RuntimeError where they do not fit."""
+    """NeMo's preprocessor, and its encoder with these weights; RuntimeError if they do not fit."""
     with quiet():
         modules = import_nemo().modules
         encoder = modules.ConformerEncoder(
@@ -81,7 +81,7 @@ def _run(model: Any, mels: Tensor, lengths: Tensor) -> object:
 
 
 def import_nemo() -> Any:
-    """NeMo's package of speech models. ValueError with the remedy where it cannot be imported."""
+    """NeMo's package of speech models. ValueError with the remedy if it cannot be imported."""
     try:
         import nemo.collections.asr as asr  # type: ignore[import-untyped]
     except ImportError as error:

@@ -15,7 +15,7 @@ from stillwave.pipeline.backbones.fastconformer.mel import LOG_GUARD, MelSetting
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 
-# NeMo's part of a parameter's name, and ours, which is transformers' too.
+# Parts of parameters' names: NeMo's, and ours, which are also transformers'.
 NAMES = (
     ("pre_encode.conv.", "subsampling.layers."),
     ("pre_encode.out.", "subsampling.linear."),
@@ -35,7 +35,7 @@ SIZES = {
     "conv_kernel": "conv_kernel_size", "use_bias": "use_bias", "scale_input": "xscaling",
 }  # fmt: skip
 
-# What NeMo 3.0 takes where a file's config is silent, for fields that shape the encoder or the mel bands ...
+# NeMo 3.0's defaults for missing fields of a file's config that shape the encoder or the mel bands ...
 ENCODER_DEFAULTS: dict[str, Any] = {
     "subsampling": "striding", "subsampling_factor": 4, "subsampling_conv_channels": -1,
     "causal_downsampling": False, "reduction": None, "feat_out": -1, "ff_expansion_factor": 4, "n_heads": 4,
@@ -51,7 +51,7 @@ MEL_DEFAULTS: dict[str, Any] = {
     "mel_norm": "slaney",
 }  # fmt: skip
 
-# ... and the values that this backbone knows how to follow, for fields where it knows only some.
+# ... and the supported values, for fields where only some are supported.
 ENCODER_KNOWN: dict[str, tuple[Any, ...]] = {
     "subsampling": ("dw_striding",), "subsampling_factor": (SUBSAMPLING,), "causal_downsampling": (False,),
     "reduction": (None,), "feat_out": (-1, None), "self_attention_model": ("rel_pos",),
@@ -90,7 +90,7 @@ def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]
     try:
         config = yaml.safe_load(_member(path, CONFIG))
         weights = torch.load(BytesIO(_member(path, WEIGHTS)), map_location="cpu", weights_only=True)
-    except Exception as error:  # of tar, YAML and pickle alike: the file is at fault
+    except Exception as error:  # from tar, YAML or pickle: the file is at fault
         raise ValueError(f"`weights` {path}: cannot be read as a .nemo file: {error}") from error
     architecture, mel = parse_nemo_config(config, str(path))
     state = {name.removeprefix("encoder."): t for name, t in weights.items() if name.startswith("encoder.")}
@@ -108,9 +108,9 @@ def _member(path: Path, name: str) -> bytes:
 
 
 def parse_nemo_config(config: Any, source: str) -> tuple[Architecture, MelSettings]:
-    """What the config of a NeMo model says of its encoder and preprocessor.
+    """The encoder and preprocessor settings in the config of a NeMo model.
 
-    Raises ValueError naming source, field and value where it is no FastConformer as this backbone knows it.
+    Raises ValueError naming source, field and value if it is no FastConformer that this backbone supports.
     """
     try:
         encoder: dict[str, Any] = ENCODER_DEFAULTS | config["encoder"]

@@ -1,4 +1,4 @@
-"""FastConformer as transformers has it: ParakeetEncoder, and the folders that hold one."""
+"""FastConformer in transformers: ParakeetEncoder, and the folders that hold one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ FRONT = {
 
 
 def build_parakeet(architecture: Architecture, state: Mapping[str, Tensor]) -> RecordedEncoder:
-    """transformers' encoder with these weights, without layer drop; RuntimeError where they do not fit."""
+    """transformers' encoder with these weights, without layer drop; RuntimeError if they do not fit."""
     import transformers
 
     settings: dict[str, Any] = {theirs: getattr(architecture, ours) for ours, theirs in SIZES.items()}
@@ -53,13 +53,13 @@ def _run(model: Any, mels: Tensor, lengths: Tensor) -> object:
 def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
     """Architecture, front end and encoder weights of the Parakeet folder or hub id `config.weights`.
 
-    Raises ValueError where it holds another model, or one that ours cannot follow.
+    Raises ValueError if it holds another model, or one with unsupported settings.
     """
     import transformers
 
     model_type = read_json(find_folder(config) / "config.json").get("model_type")
     if model_type not in CLASSES:
-        model_type = "parakeet_encoder"  # so that the message says what is wanted
+        model_type = "parakeet_encoder"  # so that the message says what is expected
     model_class = getattr(transformers, CLASSES[model_type])
     model, folder = load_pretrained(config, model_class, UNUSED)
     encoder = model if model_type == "parakeet_encoder" else model.encoder
@@ -77,6 +77,6 @@ def read_parakeet(config: PretrainedConfig) -> tuple[Architecture, MelSettings, 
     architecture = Architecture(**{ours: getattr(sizes, theirs) for ours, theirs in SIZES.items()})
     front = read_json(folder / "preprocessor_config.json")
     front = front or read_json(folder / "processor_config.json").get("feature_extractor", {})
-    # What it saves, with its own defaults; of pre-emphasis, null is none.
+    # Its saved settings, with its own defaults; null means no pre-emphasis.
     found: dict[str, Any] = {ours: front[theirs] or 0.0 for ours, theirs in FRONT.items() if theirs in front}
     return architecture, MelSettings(**{"num_mels": architecture.num_mels} | found), encoder.state_dict()

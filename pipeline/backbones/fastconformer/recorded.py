@@ -1,4 +1,4 @@
-"""The hidden states of an encoder that is somebody else's module."""
+"""The hidden states of a third-party encoder."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Where the forward pass of this thread notes its states; other threads may be in the same modules.
+# Where this thread's forward pass records its states; other threads may run the same modules.
 _noted: ContextVar[list[Tensor] | None] = ContextVar("_noted", default=None)
 
 
 class RecordedEncoder(nn.Module):
-    """An encoder whose states are noted as it runs.
+    """An encoder whose states are recorded as it runs.
 
     model: has `layers`, a ModuleList, each of which takes and returns (batch, frames, dim).
     run: calls it on (batch, mel frames, num_mels) and valid mel frames.

@@ -17,15 +17,15 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class SanetConfig(BackboneConfig):
-    """SANet: residual convolutions of the raw waveform, and attention between them; see sanet/backbone.py.
+    """SANet: residual convolutions on the raw waveform, with attention between them; see sanet/backbone.py.
 
-    precision: of the forward pass. sample_rate: Hz.
-    size: `base` has 512 channels in the end, `tiny` is for trying things out.
-    channels, num_heads: of the four residual blocks, and of the attention; null: those of `size`.
-    dropout: while training.
-    clip_s: seconds that every item is cut to, from its start, or padded to with silence; null: as long as the
-        item is.
-    seed: of the weights; there are no others, until `finetune` has trained them.
+    precision: for the forward pass. sample_rate: Hz.
+    size: `base` ends with 512 channels, `tiny` is for trying things out.
+    channels, num_heads: for the four residual blocks, and for the attention; null takes those of `size`.
+    dropout: in training.
+    clip_s: seconds that every item is cut to, from its start, or padded to with silence; null keeps the
+        item's length.
+    seed: for the initial weights, which only `finetune` changes.
     """
 
     kind: Literal["sanet"]
@@ -43,9 +43,9 @@ class SanetConfig(BackboneConfig):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the four residual blocks, and of the attention behind the last two of them.
+    """Sizes of the four residual blocks, and of the attention after the last two of them.
 
-    reduced: channels that attention has for each of its block's. num_positions: of 4 s at 16 kHz.
+    reduced: attention's channels as a fraction of its block's. num_positions: for 4 s at 16 kHz.
     """
 
     channels: tuple[int, int, int, int]
@@ -82,7 +82,7 @@ class AttentionEncoder(nn.Module):
         )
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(batch, 1, samples), lengths (batch,) -> (batch, channels, frames), theirs; None: all of it."""
+        """(batch, 1, samples), lengths (batch,) or None -> (batch, channels, frames), their lengths."""
         x = waveforms
         for block in self.blocks[:3]:
             x, lengths = block(x, lengths)
@@ -91,7 +91,7 @@ class AttentionEncoder(nn.Module):
 
 
 class Sanet(WaveformBackbone):
-    """Frames of an `AttentionEncoder`, one per 64 samples; a started one counts."""
+    """Frames of an `AttentionEncoder`, one per 64 samples, rounded up."""
 
     config_type = SanetConfig
     config: SanetConfig

@@ -1,7 +1,7 @@
 """The blocks of SANet: convolutions with squeeze-and-excitation, and attention on fewer frames.
 
-All take (batch, channels, time) and lengths (batch,), or None where all of it is valid. What they give for an
-item does not depend on what is behind its length.
+All take (batch, channels, time) and lengths (batch,), or None if all of it is valid. The result for an item
+does not depend on values beyond its length.
 """
 
 import torch
@@ -12,7 +12,7 @@ from stillwave.pipeline.backbones.convolutions import MaskedBatchNorm, zero_time
 
 
 class SE1D(nn.Module):
-    """Squeeze-and-excitation (Hu et al., CVPR 2018) over time: channels scaled by what their means say."""
+    """Squeeze-and-excitation (Hu et al., CVPR 2018) over time: scales channels by their means."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class ResBlock1D(nn.Module):
     """A residual block (He et al., CVPR 2016) of two convolutions.
 
     A stride of s turns n frames into ceil(n / s). kernel_size: odd, so that frames keep their place.
-    dropout: of whole channels, while training.
+    dropout: drops whole channels, in training.
 
-    The norm is batch norm, of valid frames, for it trains best from raw waveforms: after 10 epochs on 1,200
-    spoken digits a small SANet was right on 0.84 of others, with group norm over each item's channels and
-    time on 0.72, and with layer norm of each frame, which makes silence as loud as speech, on 0.20.
+    The norm is batch norm over valid frames, because it trains best from raw waveforms: after 10 epochs on
+    1,200 spoken digits a small SANet had an accuracy of 0.84 on others; with group norm over each item's
+    channels and time 0.72, and with layer norm of each frame, which makes silence as loud as speech, 0.20.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class ResBlock1D(nn.Module):
 
 
 class DownsampledAttentionBlockDecoupled(nn.Module):
-    """Self-attention among every `stride`-th frame, added to all of them.
+    """Self-attention among every `stride`-th frame, added to all frames.
 
-    Time and channels are reduced apart from each other: a convolution of each channel by itself, of stride
-    `stride`, then one over channels alone, to `reduced`. There learned positions are added, and multi-head
-    attention; then a transposed convolution and one over channels undo the two reductions.
+    Time and channels are reduced separately: by a depthwise convolution with stride `stride`, then a
+    pointwise one to `reduced` channels. There learned positions are added, and multi-head attention is
+    applied; then a transposed convolution and a pointwise one undo the two reductions.
 
-    The convolutions over time start as linear interpolation, down and up. num_positions: tokens that have a
-    position of their own. For an item of more tokens the positions are stretched, by linear interpolation, so
-    that its first and its last token have the first and the last one. dropout acts on the attention weights
-    and on the result. num_heads must divide reduced, or ValueError.
+    The convolutions over time start as linear interpolation, down and up. num_positions: tokens with a
+    position of their own. For an item with more tokens the positions are stretched by linear interpolation,
+    so that its first and its last token get the first and the last one. dropout acts on the attention weights
+    and on the result. ValueError unless num_heads divides reduced.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class DownsampledAttentionBlockDecoupled(nn.Module):
         """-> the same shape."""
         tokens, counts = self.tokens(x, lengths)
         tokens = tokens + self._attend(self.norm(tokens), counts)
-        # Tokens behind an item's last one are none: a lone item has zeros there.
+        # Zero the tokens beyond an item's end, as a single item has zeros there.
         finer = self.up(zero_time(tokens.transpose(1, 2), counts))[..., : x.shape[2]]
         enhanced: Tensor = x + self.dropout(self.expand(finer))
         return enhanced
@@ -139,7 +139,7 @@ class DownsampledAttentionBlockDecoupled(nn.Module):
         return tokens + self._positions(every, tokens.shape[1]), counts
 
     def _positions(self, counts: Tensor, num_tokens: int) -> Tensor:
-        """The positions of items of so many tokens, (items, num_tokens, reduced)."""
+        """The positions of items with so many tokens, (items, num_tokens, reduced)."""
         last = len(self.positions) - 1
         step = (last / (counts - 1).clamp(min=1)).clamp(max=1)
         place = (torch.arange(num_tokens, device=counts.device) * step[:, None]).clamp(max=last)
@@ -151,7 +151,7 @@ class DownsampledAttentionBlockDecoupled(nn.Module):
         return positions
 
     def _attend(self, tokens: Tensor, counts: Tensor | None) -> Tensor:
-        """(batch, tokens, reduced) -> the same; every token reads the valid ones of its item."""
+        """(batch, tokens, reduced) -> the same; every token attends to the valid ones of its item."""
         by_head = self.query_key_value(tokens).unflatten(2, (3, self.num_heads, -1))
         query, key, value = by_head.permute(2, 0, 3, 1, 4)  # (batch, heads, tokens, size) each
         mask = None if counts is None else valid_mask(counts, tokens.shape[1])[:, None, None]
@@ -163,5 +163,5 @@ class DownsampledAttentionBlockDecoupled(nn.Module):
 
 
 def strided(lengths: Tensor | None, stride: int) -> Tensor | None:
-    """Frames that are left of so many: ceil(n / stride)."""
+    """Frames after striding: ceil(n / stride)."""
     return None if lengths is None else (lengths + stride - 1).div(stride, rounding_mode="floor")

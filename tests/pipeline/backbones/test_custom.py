@@ -146,7 +146,7 @@ def test_what_came_with_a_run_runs_no_code_and_downloads_nothing(
     module: str, data: dict[str, Any], reason: str
 ) -> None:
     data = {key: value.format(module=module) for key, value in data.items()}
-    otherwise = r"\. Otherwise name a folder .* with --backbones"
+    otherwise = r"\. Otherwise give a folder .* with --backbones"
     said = rf"^runs/a/config.json: {reason.format(module=module)}.*{otherwise}$"
     with pytest.raises(ValueError, match=said):
         parse_backbone(data, "runs/a/config.json", trusted=False)

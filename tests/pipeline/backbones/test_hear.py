@@ -147,7 +147,7 @@ def test_a_model_that_is_no_torch_module_is_hashed_by_its_file(write: Callable[.
         (
             "def load_model",
             "def load",
-            "`module` hear_broken: it has no load_model, so it is not a HEAR module",
+            "`module` hear_broken: has no load_model, so it is not a HEAR module",
         ),
         ("return audio", "return 0, 0 #", "it returns int, not torch.Tensor"),
         ("1, 1, 2)", "1, 1, 3)", r"embeddings of shape \(1, 80, 3\), but .* say \(1, 80, 2\)"),
@@ -175,6 +175,6 @@ def test_a_count_other_than_planned_is_refused(
     backbone = build(name)
     assert backbone.num_frames(2400) == 3
     with pytest.raises(
-        ValueError, match=r"hear_content: 2 timestamps for an item of 2400 samples; planned were 3"
+        ValueError, match=r"hear_content: 2 timestamps for an item of 2400 samples; 3 were planned"
     ):
         backbone(waveform(2400)[None], torch.tensor([2400]))

@@ -111,7 +111,7 @@ def test_a_head_is_built_from_its_fields() -> None:
         ({"kind": "segment", "dropout": 1}, r"`head.dropout`: .*less than 1 \(got 1\)"),
         ({"kind": "segment", "pooling_type": "sum"}, r"`head.pooling_type`: .*'attention'.*\(got 'sum'\)"),
         ({"kind": "segment", "num_layers": 2}, r"`head.num_layers`: Extra inputs are not permitted"),
-        ({"kind": "segment", "strides": [7]}, "`head`: .*each must lie in 1..5"),
+        ({"kind": "segment", "strides": [7]}, "`head`: .*each must be in 1..5"),
         ({"kind": "custom"}, "`head.class`: write package.module:Name"),
         ({"kind": "custom", "class": "no_such_module:X"}, "`head.class`: cannot be imported: .*PYTHON"),
         ({"kind": "custom", "class": "{module}:function"}, "`head.class`: not a subclass of Head; "),

@@ -39,5 +39,5 @@ def test_names_are_of_one_kind(project: Path) -> None:
 
 
 def test_an_unknown_name_lists_what_there_is_the_likely_first(project: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there are emodb, .*, crema_d, .*; .* ending: emobd\.yaml$"):
+    with pytest.raises(ConfigError, match=r"the names are emodb, .*, crema_d, .*; .* ending: emobd\.yaml$"):
         find_config("corpora", "emobd")

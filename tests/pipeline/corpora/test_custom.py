@@ -79,7 +79,7 @@ def test_a_class_may_be_an_imported_itself(tmp_path: Path, code: str) -> None:
         ("my_corpora:WORD", {}, r"my_corpora:WORD: cannot be called with the root and \{\}: 'word' is not"),
         ("my_corpora:read", {"sufix": 1}, r"cannot be called with the root and \{'sufix': 1\}: .*'suffix'"),
         ("builtins:dict", {}, "builtins:dict: cannot be called with .*no signature found"),
-        ("my_corpora:rows", {}, "my_corpora:rows: gave list; it should give an Imported"),
+        ("my_corpora:rows", {}, "my_corpora:rows: returned list; it should return an Imported"),
         ("my_corpora:uneven", {}, r"my_corpora:uneven: row 2 is \{'id': 'b'.*`id`, `path` and the columns"),
         ("my_corpora:number", {}, r"my_corpora:number: row 1 is \{.*'word': 1\}; .* as text or None"),
     ],

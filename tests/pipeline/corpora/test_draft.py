@@ -132,7 +132,7 @@ def test_classes_that_a_part_of_the_split_could_not_train_are_left_out(table: Ta
     moods[0] = moods[12] = "odd"  # of a0 alone
     found = draft(table(path=PATHS, label=moods, speaker=ACTORS))
     assert corpus_of(found)["classes"] == ["glad", "sad"]
-    assert any(warning.endswith("test them untrained: odd") for warning in found.warnings)
+    assert any(warning.endswith("no training rows of them: odd") for warning in found.warnings)
     with pytest.raises(ValueError, match=r"0 classes of 'label' have rows.*group speaker"):
         draft(table(path=PATHS, label=["x"] * 12 + ["y"] * 12, speaker=["s1"] * 12 + ["s2"] * 12))
 
@@ -145,11 +145,11 @@ def test_what_is_thin_or_missing_is_warned_of(table: Table, tmp_path: Path) -> N
     text = "\n".join(draft(folder).warnings)
     for expected in (
         r"1 rows name a file that is missing, first .*clips/23.wav",
-        r"1 audio files are in no row, first .*clips/extra.wav",
+        r"1 audio files have no row, first .*clips/extra.wav",
         "classes with fewer than 10 rows: glad 9, rare 4",
         "classes with fewer than 3 speakers: glad 2, rare 2, sad 2",
-        "sample rates differ .8000 Hz 1, 16000 Hz 23 of 24 files looked at.: they may give",
-        "1 of 24 files looked at are shorter than 0.1 s",
+        "sample rates differ .8000 Hz 1, 16000 Hz 23 of 24 files checked.: they may reveal",
+        "1 of 24 files checked are shorter than 0.1 s",
     ):
         assert re.search(expected, text), (expected, text)
     assert corpus_of(draft(folder))["max_bad_fraction"] == 0.09
@@ -209,7 +209,7 @@ def test_the_printed_command_runs(
     assert json.loads((tmp_path / "runs/my speech/report/metrics.json").read_text())["uar"] > 0.8
 
     assert stillwave("init", "my speech") == 1
-    assert "corpus.yaml, recipe.yaml: already there; write elsewhere" in capsys.readouterr().err
+    assert "corpus.yaml, recipe.yaml: already exist; write elsewhere" in capsys.readouterr().err
     assert "epochs: 6\n" in recipe.read_text()
     assert stillwave("init", "my speech", "--force", "--label", "text") == 0
     assert "epochs: 60" in recipe.read_text()

@@ -80,7 +80,7 @@ def test_a_broken_manifest_is_refused_and_not_written(
 
 def test_reading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "manifest.parquet"
-    with pytest.raises(ManifestError, match=r"no such manifest; `stillwave prepare` makes it"):
+    with pytest.raises(ManifestError, match=r"no such manifest; `stillwave prepare` writes it"):
         read_manifest(path)
     path.write_text("id,path\n")
     with pytest.raises(ManifestError, match=r"manifest\.parquet: not a Parquet file"):

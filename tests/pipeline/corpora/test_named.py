@@ -83,16 +83,19 @@ def test_columns_are_chosen_and_ordered_and_rows_kept_by_value(tmp_path: Path) -
         ({"values": {"emoton": {"h": "x"}}}, "values: no column 'emoton'; there are speaker, emotion"),
         ({"keep": {"channel": ["x"]}}, "keep: no column 'channel'"),
         ({"split": {"kind": "predefined", "column": "part"}}, "split: no column 'part'"),
-        ({"constants": {"speaker": "x"}}, "speaker: reserved, or in `pattern` and in `constants`; rename it"),
+        (
+            {"constants": {"speaker": "x"}},
+            "speaker: reserved, or in both `pattern` and `constants`; rename it",
+        ),
         ({"constants": {"sha256": "x"}}, "sha256: reserved"),
         ({"example": "ann/x1.wav"}, r"example: 'ann/x1\.wav' does not match pattern .*; correct either"),
         (
             {"values": {"emotion": {"s": "sad"}}},
-            r"values\.emotion: no value for 'h', which ann/h1\.wav has; .*narrow \(\?P<emotion>\.\.\.\)",
+            r"values\.emotion: no value for 'h', found in ann/h1\.wav; .*narrow \(\?P<emotion>\.\.\.\)",
         ),
         (
             {"values": {"emotion": {"h": "happy", 1: "x"}}},
-            r"`values\.emotion\.1.*YAML reads this as 1, not as text; put it in quotes",
+            r"`values\.emotion\.1.*YAML reads this as 1, not as text; quote it",
         ),
         ({"constants": {"language": False}}, r"`constants\.language`: .*YAML reads this as False"),
     ],
@@ -104,7 +107,7 @@ def test_a_rule_that_cannot_be_used_is_refused(fields: dict[str, object], messag
 
 def test_a_file_whose_value_the_rule_lacks_is_an_error(tmp_path: Path) -> None:
     files(tmp_path, "ann/h1.wav", "ann/s1.wav")
-    with pytest.raises(ValueError, match=r"values\.emotion: no value for 's', which ann/s1\.wav has; add it"):
+    with pytest.raises(ValueError, match=r"values\.emotion: no value for 's', found in ann/s1\.wav; add it"):
         config(values={"emotion": {"h": "happy"}}).read(tmp_path)
 
 

@@ -227,7 +227,7 @@ def test_predefined_names_and_folds(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_root_says_where_to_give_it(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"corpus folder: where is it\? Give --root DIR"):
+    with pytest.raises(ValueError, match=r"corpus folder: its folder is not known; give --root DIR"):
         prepare(config(), None, tmp_path / "m.parquet")
     with pytest.raises(ValueError, match=r"nowhere: no such folder"):
         prepare(config(), tmp_path / "nowhere", tmp_path / "m.parquet")

@@ -106,7 +106,7 @@ def test_small_shares_still_get_a_group() -> None:
 def test_too_few_groups_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"kfold with 5 folds takes at least 5 groups; there are 2: a, b"):
         kfold(["a", "b", "a"], 5, 0)
-    with pytest.raises(ValueError, match=r"leave_one_group_out: 1 group \(a\); it takes at least 2"):
+    with pytest.raises(ValueError, match=r"leave_one_group_out: 1 group \(a\); it needs at least 2"):
         leave_one_group_out(["a", "a"])
 
 

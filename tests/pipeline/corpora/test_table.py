@@ -107,7 +107,7 @@ def test_no_table(tmp_path: Path) -> None:
         ({"kind": "tabel"}, r"`kind`: must be one of 'table', 'folder', .*'custom' \(got 'tabel'\)$"),
         ({"kind": ["table"]}, r"`kind`: must be one of .*\(got \['table'\]\)$"),
         ({"columns": {"word": "word"}}, "columns must name the one with the audio paths"),
-        ({"constants": {"word": "x"}}, "word: in `columns` and in `constants`; keep one"),
+        ({"constants": {"word": "x"}}, "word: both in `columns` and in `constants`; keep one"),
         ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
         ({"split": {"kind": "kfold", "flods": 3}}, r"test\.yaml: `split\.flods`: Extra inputs are not"),
         ({"split": {"kind": "holdout", "valid": 0.5, "test": 0.5}}, "leaves no training rows"),

@@ -137,7 +137,9 @@ def test_other_labels_are_an_error(pair: tuple[Path, Path], tmp_path: Path) -> N
     frame = table(0.6)
     frame.loc[frame["id"] == "u0005", "label"] = "happy"
     other = written(tmp_path / "c", frame)
-    with pytest.raises(ValueError, match=r"1 rows have another label in .*: 'u0005' is '[abc]' and 'happy'"):
+    with pytest.raises(
+        ValueError, match=r"1 rows have different labels in .*: 'u0005' is '[abc]' and 'happy'"
+    ):
         compare(pair[0], other, common=True)
 
 
@@ -181,7 +183,7 @@ def test_what_is_no_report_is_named(tmp_path: Path, pair: tuple[Path, Path]) -> 
     with pytest.raises(ValueError, match="has no column predicted"):
         compare(bare, pair[1])
     twice = written(tmp_path / "twice", pd.concat([table(0.6), table(0.6).head(1)]))
-    with pytest.raises(ValueError, match=r"1 ids more than once \(u\d+\)"):
+    with pytest.raises(ValueError, match=r"1 repeated ids \(u\d+\)"):
         compare(pair[0], twice)
 
 
@@ -206,7 +208,7 @@ def test_few_groups_bound_p_and_the_command_says_so(tmp_path: Path) -> None:
     assert line["p"] == 2 / 2**5  # B is better in all 5 groups
     shown = CliRunner().invoke(app, ["compare", *paths, "--group", "speaker"])
     assert "5 groups by speaker drawn 5000 times" in shown.output
-    assert "p of 5 groups is never below 0.062" in shown.output
+    assert "p for 5 groups is never below 0.062" in shown.output
 
 
 def test_the_command_says_how_many_rows_it_left_out(tmp_path: Path) -> None:
@@ -221,6 +223,6 @@ def test_a_group_that_differs_between_the_reports_is_refused(tmp_path: Path) -> 
     b["fold"] = (b["fold"] + 1) % 5
     paths = written(tmp_path / "a", a), written(tmp_path / "b", b)
     with pytest.raises(
-        ValueError, match=r"rows are of another 'fold' in the two reports: 'u0000' is of '0' and '1'"
+        ValueError, match=r"rows have a different 'fold' in the two reports: 'u0000' has '0' and '1'"
     ):
         compare(*paths, group="fold")

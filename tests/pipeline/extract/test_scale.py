@@ -196,7 +196,7 @@ def test_a_scheduler_lost_on_the_way_is_named_and_what_is_done_is_kept(
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
     cluster = LocalCluster(n_workers=1, **options)
     out = tmp_path / "a.zarr"
-    with pytest.raises(ValueError, match="the Dask scheduler was lost; what is done is kept"):
+    with pytest.raises(ValueError, match="the Dask scheduler was lost; finished units are kept"):
         extract(
             TINY,
             manifest,

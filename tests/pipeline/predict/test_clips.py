@@ -54,10 +54,10 @@ def test_rows_without_audio_or_text_lack_it(speech: Path, tmp_path: Path) -> Non
 def test_a_text_is_of_one_clip(speech: Path, tmp_path: Path) -> None:
     assert list(clips_of(["a.wav"], text="hello")) == [Clip("a.wav", "a.wav", "hello")]
     assert list(clips_of([], text="hello", speaker="s")) == [Clip("text", None, "hello", "s")]
-    with pytest.raises(ValueError, match="a text is that of one file, and there are 2; name one of them"):
+    with pytest.raises(ValueError, match="a text belongs to one file, but there are 2; name one of them"):
         clips_of(["a.wav", "b.wav"], text="hello")
     for many in (str(tmp_path), str(speech / "manifest.parquet")):
-        with pytest.raises(ValueError, match="may hold many; give them as a manifest"):
+        with pytest.raises(ValueError, match="may hold many; give texts in a manifest"):
             clips_of([many], text="hello")
     with pytest.raises(ValueError, match="text is '  '; give words, or leave it out"):
         clips_of(["a.wav"], text="  ")
@@ -97,7 +97,9 @@ def test_what_is_read_is_not_written_over(speech: Path, tmp_path: Path) -> None:
         ([table], table),
         ([table], row),
     ):
-        with pytest.raises(ValueError, match=f"--out {out} would overwrite .*, which is read; name another"):
+        with pytest.raises(
+            ValueError, match=f"--out {out} would overwrite .*, which is an input; name another"
+        ):
             check_output(out, files_of([str(source) for source in sources]))
     (tmp_path / "old.csv").touch()
     for out in (tmp_path / "new.json", tmp_path / "old.csv"):
@@ -117,7 +119,7 @@ def test_samples_far_beyond_full_scale_are_refused(tmp_path: Path) -> None:
             np.testing.assert_array_equal(sound_of(loud, 8000).waveform, loud)
             continue
         message = re.escape(
-            f"samples reach {shown}, and full scale is 1; at most 10000 is taken: divide 16-bit"
+            f"samples reach {shown}, but full scale is 1; at most 10000 is taken: divide 16-bit"
         )
         with pytest.raises(ValueError, match=message):
             read_sound(path, 1)
@@ -157,7 +159,7 @@ def test_samples_of_the_caller_become_those_of_a_file(tmp_path: Path) -> None:
         (
             np.zeros((1, 9)),
             16000,
-            r"shape \(1, 9\) have 9 channels, and 8 .* \(samples, channels\): transpose",
+            r"shape \(1, 9\) have 9 channels, but 8 .* \(samples, channels\): transpose",
         ),
         (torch.zeros(2, 16000), 16000, r"shape \(2, 16000\) have 16000 channels"),
         (np.zeros((1, 0)), 16000, "zero_length: no samples"),

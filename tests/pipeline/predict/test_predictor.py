@@ -170,7 +170,7 @@ def test_a_bad_clip_is_told_and_costs_no_other(segment: Predictor, folder: Path,
     reasons = [one.error.partition(":")[0] for one in found if isinstance(one, Failure)]
     assert reasons == [
         *("missing", "empty", "not_audio", "too_short", "non_finite"),
-        "the run reads audio, and the clip has none",
+        "the run reads audio, but the clip has none",
     ]
     assert found[4].to_dict()["error"].endswith("100 samples at 16000 Hz: less than one frame of the model")
     for path in good:
@@ -198,7 +198,7 @@ def test_clips_stream_through(segment: Predictor, wav: str, monkeypatch: pytest.
     monkeypatch.setattr(predict_module, "WINDOW_S", 0.0)
     assert next(segment.predict_many(endless())).clip == f"clip {taken - 4}"
     assert list(segment.predict_many([])) == []
-    with pytest.raises(ValueError, match="batch_size is 0; it is at least 1"):
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
         next(segment.predict_many([], batch_size=0))
 
 
@@ -248,13 +248,15 @@ def test_a_stream_answers_as_the_whole_does(folder: Path, rate: int, chunk_s: fl
 
 def test_a_stream_that_cannot_be_is_refused(segment: Predictor) -> None:
     for rate in (0, -1, math.inf, math.nan):
-        with pytest.raises(ValueError, match=f"sample_rate is {rate}; samples need the rate that they were"):
+        with pytest.raises(
+            ValueError, match=f"sample_rate is {rate}; samples need the rate at which they were"
+        ):
             segment.stream(rate)  # type: ignore[arg-type]
     with pytest.raises(BadAudio, match=r"too_short: 0.010 s, 160 samples at 16000 Hz"):
         segment.stream(8000, segment_s=0.01)
     with pytest.raises(ValueError, match="segment_s 1 and hop_s 2"):
         segment.stream(16_000, segment_s=1, hop_s=2)
-    with pytest.raises(ValueError, match="the run reads audio alone"):
+    with pytest.raises(ValueError, match="the run reads only audio"):
         segment.stream(16_000, text="hello")
 
 
@@ -282,9 +284,7 @@ def test_a_backbone_that_hears_a_clip_alone_hears_all_of_a_long_one(folder: Path
     assert len(predictor(np.concatenate(parts)[: clip + 1], 16_000).segments) == 2
     assert [one.end_s for one in predictor.stream(16_000).push(parts[1])] == [0.4]
     assert Predictor.load(run, segment_s=0.2).segment_s == 0.2
-    message = (
-        r"segment_s is 0\.5, .* hears the first 0\.4 s alone \(clip_s in its config\); give 0\.4 at most"
-    )
+    message = r"segment_s is 0\.5, .* uses only the first 0\.4 s of a segment .*; give at most 0\.4"
     with pytest.raises(ValueError, match=message):
         Predictor.load(run, segment_s=0.5)
     with pytest.raises(ValueError, match=message):
@@ -297,7 +297,7 @@ def test_a_modality_may_be_missing_but_not_both(fusion: Predictor, wav: str) -> 
     assert (read.clip, read.duration_s) == ("text", None)
     found = list(fusion.predict_many([Clip("none"), Clip("t", text="the tone is low"), Clip("a", wav)]))
     assert isinstance(found[0], Failure)
-    assert found[0].error == "the run reads audio or text, and the clip has none"
+    assert found[0].error == "the run reads audio or text, but the clip has none"
     same(found[1], read)
     same(found[2], heard)
     with pytest.raises(ValueError, match="text is ' '; give words, or leave it out"):
@@ -333,7 +333,7 @@ def test_who_speaks_makes_a_difference_where_the_run_knows(
     with pytest.raises(ValueError, match=f"speaker is 'Jane Doe'; the run knows {known[0]}, "):
         Predictor.load(folder / "personal", fold=0, speaker="Jane Doe")
     with pytest.raises(
-        ValueError, match="speaker is 's1', and the run is not personalised; leave it out, or"
+        ValueError, match="speaker is 's1', but the run is not personalised; leave it out, or"
     ):
         segment(wav, speaker="s1")
 
@@ -356,10 +356,10 @@ def test_an_enrolled_speaker_has_answers_of_its_own(
     shown = command("--run", run, wav, "--speaker", elsewhere)[1]
     assert json.loads(shown)["score"] == pytest.approx(eve(wav).score, rel=1e-4)
     with pytest.raises(
-        ValueError, match=r"lost\.safetensors: no such file; give what `stillwave enroll --out`"
+        ValueError, match=r"lost\.safetensors: no such file; give the one that `stillwave enroll --out`"
     ):
         Predictor.load(run, speaker=tmp_path / "lost.safetensors")
-    with pytest.raises(ValueError, match=r"fold_0/model\.safetensors: no speaker's file; give what"):
+    with pytest.raises(ValueError, match=r"fold_0/model\.safetensors: not a speaker's file; give the one"):
         Predictor.load(run, speaker=run / "fold_0/model.safetensors")
     assert sum(eve(clip).label == label for clip, label in zip(clips, flipped, strict=True)) >= 5
     same(Predictor.load(run)(wav), plain(wav), 1e-9)
@@ -419,23 +419,27 @@ def test_runs_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> N
             Predictor.load(tmp_path / f"bad_{name}")
     other = config | {"backbones": {"frames": config["backbones"]["frames"] | {"num_mels": 40}}}
     (broken("other") / "config.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match=r"would give other frames .* config.num_mels: stored 80, now 40"):
+    with pytest.raises(
+        ValueError, match=r"would give different frames .* config.num_mels: stored 80, now 40"
+    ):
         Predictor.load(tmp_path / "other")
     (broken("mute") / "config.json").write_text(json.dumps(config | {"backbones": {"frames": None}}))
-    with pytest.raises(ValueError, match=r"it does not say how the frames of fbank were made.* --backbones"):
+    with pytest.raises(
+        ValueError, match=r"it does not record how the frames of fbank were made.* --backbones"
+    ):
         Predictor.load(tmp_path / "mute")
     (tmp_path / "fbank.yaml").write_text("{kind: fbank, deltas: 0}")
     Predictor.load(tmp_path / "mute", backbones=tmp_path)
 
 
 def test_arguments_that_make_no_sense_are_refused(segment: Predictor, wav: str) -> None:
-    with pytest.raises(ValueError, match="a text was given, and the run reads audio alone; leave it out"):
+    with pytest.raises(ValueError, match="a text was given, but the run reads only audio; leave it out"):
         segment(wav, text="hello")
-    with pytest.raises(ValueError, match="sample_rate is 8000; leave it out, it is of samples alone"):
+    with pytest.raises(ValueError, match="sample_rate is 8000; leave it out, it applies only to samples"):
         segment(wav, 8000)
     with pytest.raises(ValueError, match="sample_rate is -1; samples need the rate"):
         segment(np.zeros(9000, np.float32), -1)
-    with pytest.raises(ValueError, match="the run reads audio, and the clip has none"):
+    with pytest.raises(ValueError, match="the run reads audio, but the clip has none"):
         segment()
     with pytest.raises(ValueError, match="segment_s 1 and hop_s 3"):
         Predictor(segment.models, segment_s=1, hop_s=3)
@@ -449,7 +453,7 @@ def test_decisions_follow_the_threshold_and_what_is_no_number_is_refused() -> No
     assert (bare["decision"], bare["threshold"], bare["label"]) == (None, None, "a")
     assert fields_of(values | {"p": np.array([0.0, 1.0])}, ["a", "b"])["entropy"] == 0
     assert fields_of(values | {"p": np.array([0.5, 0.5])}, ["a", "b"])["entropy"] == 1
-    with pytest.raises(ValueError, match="the model's answer is not a number"):
+    with pytest.raises(ValueError, match="the model's output is not a number"):
         fields_of(values | {"p": np.array([np.nan, np.nan])}, ["a", "b"])
 
 
@@ -499,7 +503,7 @@ def test_the_command_writes_over_nothing_that_it_reads(folder: Path, tmp_path: P
     mine = Path(shutil.copy(wav, tmp_path / "x.wav"))
     before = mine.read_bytes()
     for source in (mine, tmp_path):
-        with pytest.raises(ValueError, match=r"--out .*x\.wav would overwrite .*x\.wav, which is read"):
+        with pytest.raises(ValueError, match=r"--out .*x\.wav would overwrite .*x\.wav, which is an input"):
             command("--run", folder / "segment", source, "--out", mine)
     assert mine.read_bytes() == before
     assert command("--run", folder / "segment", tmp_path, "--out", tmp_path / "o.json")[0] == 0
@@ -531,7 +535,7 @@ def test_the_command_knows_text_and_speakers(folder: Path, wav: str, fusion: Pre
     shown = command("--run", folder / "personal", wav, "--speaker", "s3")[1]
     expected = Predictor.load(folder / "personal", speaker="s3")(wav)
     assert json.loads(shown)["score"] == pytest.approx(expected.score, rel=1e-4)
-    with pytest.raises(ValueError, match="the run reads audio alone"):
+    with pytest.raises(ValueError, match="the run reads only audio"):
         command("--run", folder / "segment", wav, "--text", "hello")
     with pytest.raises(ValueError, match="no audio files below it"):
         command("--run", folder / "segment", folder / "segment")

@@ -33,7 +33,7 @@ def test_seconds_to_samples() -> None:
     assert in_samples(1.5, 0.5, 16000) == (24000, 8000)
     assert in_samples(1e-9, 1e-9, 16000) == (1, 1)
     for segment_s, hop_s in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.5), (-1.0, -1.0), (float("inf"), 1.0)):
-        with pytest.raises(ValueError, match=f"segment_s {segment_s:g} and hop_s {hop_s:g}: a segment has"):
+        with pytest.raises(ValueError, match=f"segment_s {segment_s:g} and hop_s {hop_s:g}: segment_s must"):
             in_samples(segment_s, hop_s, 16000)
 
 
@@ -42,7 +42,7 @@ def tell(sound: Sound, spans: Sequence[Span]) -> list[Segment]:
     if any(stop - start < 2 for start, stop in spans):
         raise BadAudio("too_short", "less than 2 samples")
     if any((sound.waveform[start:stop] == BAD).any() for start, stop in spans):
-        raise ValueError("the model's answer is not a number")
+        raise ValueError("the model's output is not a number")
     return [
         Segment(
             label=str(sound.waveform[start:stop].tolist()),

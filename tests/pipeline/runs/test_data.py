@@ -84,7 +84,7 @@ def test_rows_without_frames_or_label_are_left_out_by_name(manifest: pd.DataFram
     ("fields", "message"),
     [
         ({"label": "emotion"}, r"'emotion' is not a column.*word"),
-        ({"classes": ["high", "loud"]}, r"\['loud'\], of `classes`.* do not occur.*has \['high', 'low'\]"),
+        ({"classes": ["high", "loud"]}, r"\['loud'\], from `classes`.* do not occur.*has \['high', 'low'\]"),
     ],
 )
 def test_a_label_that_is_not_there_is_named(
@@ -109,7 +109,7 @@ def test_folds_that_cannot_be_trained_or_tested_are_refused(manifest: pd.DataFra
 
 def test_frames_of_other_content_are_refused(manifest: pd.DataFrame, embeddings: Path) -> None:
     manifest.loc[3, "sha256"] = "0" * 64
-    with pytest.raises(ValueError, match="are of other content than the manifest's; extract again"):
+    with pytest.raises(ValueError, match="were made from other content than the manifest's; extract again"):
         load_data(recipe(), manifest, embeddings)
 
 

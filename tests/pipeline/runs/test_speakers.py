@@ -94,6 +94,6 @@ def test_without_speakers_or_from_a_personalised_start_it_is_refused(
         train(recipe(personalise=PERSONAL), table, corpus, tmp_path / "x", manifest_path="m")
     personal = recipe(personalise=PERSONAL, train=TRAIN | {"epochs": 1})
     run = run_train(corpus, tmp_path / "run", personal, start=basic)
-    with pytest.raises(ValueError, match="begin with the basic one"):
+    with pytest.raises(ValueError, match="start from the basic one"):
         run_train(corpus, tmp_path / "y", recipe(), start=run)
     assert not (tmp_path / "y").exists()

@@ -92,11 +92,11 @@ def test_single_precision_is_good_enough() -> None:
 
 
 def test_errors_name_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match=r"of sum 3; give softmax's output"):
+    with pytest.raises(ValueError, match=r"with sum 3; give softmax's output"):
         nll(np.array([[1.0, 0.0], [1.0, 2.0]]), np.array([0, 1]))
-    with pytest.raises(ValueError, match="1 rows are no probabilities, the first is row 0"):
+    with pytest.raises(ValueError, match="1 rows are not probabilities, the first is row 0"):
         brier(np.array([[np.nan, 1.0]]), np.array([0]))
-    with pytest.raises(ValueError, match=r"labels span 0\.\.2; they must lie in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"labels span 0\.\.2; they must be in 0\.\.1"):
         ece(PROBABILITIES, np.array([0, 1, 2, 0]))
     with pytest.raises(ValueError, match="at least one row"):
         brier(np.empty((0, 2)), np.empty(0, dtype=int))

@@ -305,7 +305,7 @@ def test_errors_name_the_remedy() -> None:
         bootstrap(["a", "b"], ["a"], rng(0))
     with pytest.raises(ValueError, match="at least one"):
         bootstrap([], [], rng(0))
-    with pytest.raises(ValueError, match=r"1 groups on 2 of 2 rows.*draw rows instead"):
+    with pytest.raises(ValueError, match=r"1 groups on 2 of 2 rows.*resample rows instead"):
         bootstrap(["a", "b"], ["a", "b"], rng(0), groups=["s", "s"])
     with pytest.raises(ValueError, match="resamples is 0"):
         bootstrap(["a"], ["a"], rng(0), resamples=0)

@@ -133,7 +133,7 @@ def test_the_report() -> None:
 
 
 def test_errors_name_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"no rows of unknown classes among 3.*name as unknown"):
+    with pytest.raises(ValueError, match=r"no rows of unknown classes among 3.*list as unknown"):
         auroc(np.arange(3), np.ones(3, dtype=bool))
     with pytest.raises(ValueError, match="no rows of known classes among 3"):
         oscr(np.arange(3), np.zeros(3, dtype=bool), np.ones(3, dtype=bool))

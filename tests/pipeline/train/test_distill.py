@@ -108,7 +108,7 @@ def test_a_teacher_that_has_seen_the_test_rows_is_refused(corpus: Path, tmp_path
         student(corpus, tmp_path / "run", chosen, teach=taught(corpus))
     manifest = read_manifest(corpus / "manifest.parquet")
     manifest["fold"] = (manifest["fold"] + 1) % 3
-    with pytest.raises(ValueError, match="have changed since it was trained, or the manifest is another"):
+    with pytest.raises(ValueError, match="changed since training, or this is another manifest"):
         train(
             recipe(losses=TAUGHT), manifest, corpus / "e", tmp_path / "run",
             manifest_path=corpus / "manifest.parquet", teach=partial(Teacher, corpus / "teacher", manifest),

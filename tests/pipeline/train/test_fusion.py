@@ -278,7 +278,7 @@ def test_text_that_was_not_extracted_is_not_taken_for_absent(corpus: Path, tmp_p
 def test_backbones_in_the_wrong_order_are_refused(corpus: Path) -> None:
     manifest = read_manifest(corpus / "manifest.parquet")
     with pytest.raises(
-        ValueError, match=r"mbert.zarr holds frames of text, and the recipe reads it as audio"
+        ValueError, match=r"mbert.zarr holds frames of text, but the recipe reads it as audio"
     ):
         load_data(recipe(backbones=["mbert", "fbank"]), manifest, corpus / "e")
 
@@ -291,7 +291,7 @@ def test_a_modality_that_a_fold_never_trains_is_refused(corpus: Path, tmp_path: 
     shutil.copy(f"{corpus}/e/fbank.zarr.quarantine.csv", tmp_path / "e")
     data = load_data(recipe(), manifest, tmp_path / "e")
     with pytest.raises(
-        ValueError, match=r"fold 0 has no training rows with text.*take text out of `modalities`"
+        ValueError, match=r"fold 0 has no training rows with text.*remove text from `modalities`"
     ):
         folds_of(data, recipe())
 
@@ -380,7 +380,7 @@ def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
     with pytest.raises(ValueError, match="36 of 36 rows are recordings that the run was trained on"):
         evaluate(out, ensemble=True, manifest=original)
     (folder / "manifest.parquet").unlink()
-    with pytest.raises(ValueError, match="name it with --manifest"):
+    with pytest.raises(ValueError, match="give it with --manifest"):
         evaluate(out)
 
 
@@ -398,7 +398,7 @@ def test_an_ensemble_knows_its_training_rows_when_their_manifest_is_another_now(
         ({"augment": {"bands": 7, "gain": 0.1}}, "no multiple of bands = 7"),
         (
             {"train": TRAIN | {"groups": {"nothing": {"rate": 2}}}},
-            r"train.groups \['nothing'\] fit no parameter",
+            r"train.groups \['nothing'\] match no parameter",
         ),
         (
             {
@@ -457,7 +457,10 @@ def test_a_class_called_unknown_cannot_stand_beside_unknown_rows(corpus: Path) -
     manifest = read_manifest(corpus / "manifest.parquet")
     manifest["word"] = manifest["word"].replace({"high": "unknown"})
     manifest.loc[::3, "word"] = "other"
-    with pytest.raises(ValueError, match=r"the class 'unknown' cannot be trained beside open_set.unknown"):
+    with pytest.raises(
+        ValueError,
+        match=r"the class 'unknown' has the name that decisions give to the rows of open_set.unknown",
+    ):
         load_data(recipe(open_set={"unknown": ["other"]}), manifest, corpus / "e")
 
 

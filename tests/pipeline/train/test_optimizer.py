@@ -46,7 +46,7 @@ def test_the_longest_name_that_fits_counts_and_names_are_whole() -> None:
 
 
 def test_a_group_that_fits_nothing_is_named_and_encoders_are_for_live_backbones() -> None:
-    with pytest.raises(ValueError, match=r"train.groups \['dep'\] fit no parameter.* first, deep"):
+    with pytest.raises(ValueError, match=r"train.groups \['dep'\] match no parameter.* first, deep"):
         build_optimizer(Toy(), Train(groups={"dep": Group()}))
     build_optimizer(Toy(), Train(groups={"encoders": Group(rate=0.1)}))
 
