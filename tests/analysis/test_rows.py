@@ -98,9 +98,11 @@ def test_the_label_is_the_one_column_that_can_be_it() -> None:
     assert label_column(columns(accent=["x", "y"]), "gender") == "gender"
     with pytest.raises(ValueError, match=r"may be the label: accent, take; choose one, -S label=accent"):
         label_column(columns(accent=["x", "y"], take=["1", "2"]), None)
-    with pytest.raises(ValueError, match=r"label 'mood' is no label of the manifest, whose columns are id,"):
+    with pytest.raises(
+        ValueError, match=r"label 'mood' is not a label in the manifest, whose columns are id,"
+    ):
         label_column(columns(), "mood")
-    with pytest.raises(ValueError, match=r"label 'fold' is no label"):
+    with pytest.raises(ValueError, match=r"label 'fold' is not a label"):
         label_column(columns(), "fold")
 
 
