@@ -20,7 +20,6 @@ from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet
 from stillwave.pipeline.backbones.quiet import quiet
 from stillwave.pipeline.backbones.weights import random_weights
 from tests.pipeline.backbones.ctranslate2_files import whisper_variables, write_variables
-from tests.pipeline.backbones.onnx_files import write_graphs
 from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {
@@ -162,6 +161,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small ONNX graphs."""
+    pytest.importorskip("onnx", reason="needs onnx and onnxruntime: pip install 'stillwave[onnx]'")
+    from tests.pipeline.backbones.onnx_files import write_graphs
+
     folder = tmp_path_factory.mktemp("graphs")
     write_graphs(folder)
     return folder
@@ -262,7 +264,7 @@ def waveform() -> Callable[[int], Tensor]:
 
 
 @pytest.fixture(scope="session")
-def configure(folders: dict[str, Path], graphs: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
+def configure(folders: dict[str, Path], request: pytest.FixtureRequest) -> Callable[..., Any]:
     """`configure(variant, **changes)`: its config, with folder names made paths."""
 
     def configure(variant: str, **changes: Any) -> Any:
@@ -270,7 +272,9 @@ def configure(folders: dict[str, Path], graphs: Path, request: pytest.FixtureReq
         if raw.get("weights") in folders:
             raw = raw | {"weights": str(folders[raw["weights"]])}
         named = [name for name in ("graph", "front") if raw.get(name) and "/" not in raw[name]]
-        raw = raw | {name: str(graphs / raw[name]) for name in named}
+        if named:
+            graphs = request.getfixturevalue("graphs")
+            raw = raw | {name: str(graphs / raw[name]) for name in named}
         if raw.get("weights") == "small.nemo":  # written when first asked for: NeMo takes seconds to import
             raw = raw | {"weights": str(request.getfixturevalue("nemo_file"))}
         return parse_backbone(raw, variant, trusted=True)

@@ -7,16 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-BANDS, WINDOW = 8, 2  # of the front end's frames
-FRONT = {
-    "front": "front.onnx",
-    "front_window": 400,
-    "front_hop": 160,
-    "front_scale": 0.5,
-    "front_offset": 1.0,
-}
-WINDOWS = {"graph": "window.onnx", "window": WINDOW, "hop": 3, **FRONT}
-CLIPS = {"graph": "clip.onnx", "sees": "clip", "window": 400, "hop": 320, "input_scale": 4.0}
+from tests.pipeline.backbones.variants import BANDS, WINDOW
 
 
 def weights(seed: int, *shape: int) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from stillwave.pipeline.backbones import build_backbone
 from stillwave.pipeline.backbones.onnx import Onnx
-from tests.pipeline.backbones.onnx_files import BANDS, WINDOW, write_encoder
+from tests.pipeline.backbones.onnx_files import write_encoder
+from tests.pipeline.backbones.variants import BANDS, WINDOW
 
 
 def run(file: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:

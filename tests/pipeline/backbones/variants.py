@@ -4,11 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from stillwave.pipeline.backbones import Backbone
-from tests.pipeline.backbones.onnx_files import CLIPS, WINDOWS
 
 WAV2VEC2_TINY = Path(__file__).parents[3] / "configs" / "backbones" / "wav2vec2_tiny.yaml"
 HEAR_API = "stillwave.pipeline.backbones.hear_api"
 TINY = {"weights": "random", "size": "tiny"}
+BANDS, WINDOW = 8, 2  # of the front end's frames
+FRONT = {
+    "front": "front.onnx",
+    "front_window": 400,
+    "front_hop": 160,
+    "front_scale": 0.5,
+    "front_offset": 1.0,
+}
+WINDOWS = {"graph": "window.onnx", "window": WINDOW, "hop": 3, **FRONT}
+CLIPS = {"graph": "clip.onnx", "sees": "clip", "window": 400, "hop": 320, "input_scale": 4.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "fbank": {"kind": "fbank"},
     "fbank-kaldi": {"kind": "fbank", "kaldi": True, "deltas": 0},
