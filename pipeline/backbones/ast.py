@@ -13,7 +13,12 @@ from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
+from stillwave.pipeline.backbones.transformer import (
+    TransformerBackbone,
+    load_transformer,
+    select_layers,
+    stitched,
+)
 from stillwave.pipeline.backbones.weights import read_json
 
 GPU_WINDOWS_AT_ONCE = 32
@@ -113,9 +118,7 @@ class Ast(TransformerBackbone):
             # All items' windows form one list, and each window is encoded independently.
             at_once = WINDOWS_AT_ONCE if on_host(batch) else GPU_WINDOWS_AT_ONCE
             encoded = torch.cat([self._encode(part) for part in windows.split(at_once)])
-        frames = encoded.new_zeros(len(counts) * most, *encoded.shape[1:]).index_copy(0, places, encoded)
-        frames = frames.unflatten(0, (len(counts), most)).flatten(1, 2)[:, : max(counts)]
-        return Frames(frames, send(torch.tensor(counts), batch.device))
+        return stitched(encoded, places, counts)
 
     def _forward_one(self, batch: Tensor, lengths: Tensor) -> Frames:
         """`forward` of one item without padding, without a loop: for exported graphs."""

@@ -1,8 +1,8 @@
 """Fields common to backbones; each kind's own are in its module."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from stillwave.pipeline.config.base import Config
 from stillwave.pipeline.config.views import ViewsConfig
@@ -64,7 +64,7 @@ class PretrainedConfig(BackboneConfig):
     precision: for the forward pass; frames are fp32 either way.
     weights: a hub id, a local folder written by `save_pretrained`, `package:name/folder` for a folder in an
         installed package, or `random` (seeded, for offline use).
-    sha256: of the weights file in a folder; any other file of that name is refused.
+    sha256: of the only weights file; any other file of that name is refused.
     revision: branch, tag or commit of the hub id.
     download: whether the network may be used if the hub id is not in the local cache.
     layers: `last`, `all`, or indexes; 0 is the input of the first transformer layer, negatives count
@@ -86,6 +86,12 @@ class PretrainedConfig(BackboneConfig):
     not_in_fingerprint = BackboneConfig.not_in_fingerprint | {
         "weights", "sha256", "revision", "download", "seed", "size",
     }  # fmt: skip
+
+    @model_validator(mode="after")
+    def _nothing_to_check(self) -> Self:
+        if self.weights == "random" and self.sha256 is not None:
+            raise ValueError("sha256: random weights have no file; remove it, or name the weights")
+        return self
 
     @property
     def source(self) -> str:

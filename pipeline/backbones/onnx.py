@@ -1,4 +1,4 @@
-"""ONNX graphs as a backbone: a front end where there is one, then an encoder of windows or whole clips."""
+"""ONNX graphs as a backbone: an optional front end, then an encoder of windows or whole clips."""
 
 import hashlib
 import re
@@ -18,8 +18,8 @@ from stillwave.pipeline.backbones.weights import check_sha256, local_path
 
 WINDOWS_AT_ONCE = 64
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-TOLERANCE = 1e-5  # between a window's numbers alone and beside another one
-REMEDY = "set the fields to what the graph does, which its model card says"
+TOLERANCE = 1e-5  # between the numbers of a window alone and next to another one
+REMEDY = "set these fields to the graph's own, from its model card"
 
 Array = NDArray[np.float32]
 
@@ -27,18 +27,17 @@ Array = NDArray[np.float32]
 class OnnxConfig(BackboneConfig):
     """One or two ONNX graphs. A file is a path, or `package:name/file` for one in an installed package.
 
-    graph: of the encoder. front: of what runs before it on the whole waveform, such as a log-mel graph.
-    sha256, front_sha256: of the files; another file of that name is then refused.
-    sample_rate: Hz. input_scale: what the waveform, in [-1, 1], is multiplied by first.
-    front_window, front_hop: samples that a frame of `front` sees, and from one to the next.
-    front_scale, front_offset: its frames are multiplied by the one, then the other is added.
-    sees: `window`: the encoder takes windows of fixed length, each of which gives one frame; `clip`: it
-        takes a clip of any length and gives its frames.
-    pad: samples of silence put before and behind a clip. Half of what a frame sees puts the first frame's
-        centre at the clip's start, and the last one's at its end.
-    window, hop: what a frame of the encoder sees, and from one to the next; in frames of `front`, or in
-        samples where there is none.
-    precision: always fp32, for a graph says itself what it computes in.
+    graph: the encoder. front: a graph that runs before it on the whole waveform, for example log-mel.
+    sha256, front_sha256: of the files; any other file of that name is refused.
+    sample_rate: Hz. input_scale: factor on the waveform, which is in [-1, 1].
+    front_window, front_hop: length and step of the frames of `front`, in samples.
+    front_scale, front_offset: its frames are multiplied by the first, then the second is added.
+    sees: `window`: the encoder takes windows of fixed length and gives one frame for each; `clip`: it takes
+        a clip of any length and gives its frames.
+    pad: samples of silence added before and after a clip. Half a window centres the first frame on the start
+        of the clip.
+    window, hop: length and step of the encoder's frames, in frames of `front`, or in samples without one.
+    precision: always fp32; the graph determines its own arithmetic.
     """
 
     kind: Literal["onnx"]
@@ -65,12 +64,12 @@ class OnnxConfig(BackboneConfig):
 
 
 class Onnx(Backbone):
-    """What ONNX graphs make of a clip: one frame per window, or the frames of the whole clip.
+    """Frames from ONNX graphs: one per window, or those of the whole clip.
 
-    A front end, and an encoder of clips, get the items one by one and without padding: some graphs scale by
-    the loudest of all that they are given. Windows of all items meet in one batch, unless the graph mixes
-    them, which is tried when it is loaded. So is the number of frames, which must follow from `window` and
-    `hop`. Graphs run on the CPU, or by CUDA where onnxruntime has it; they hold no weights that torch knows.
+    A front end, or an encoder of clips, gets one item at a time, without padding, because some graphs scale
+    by the loudest value of the whole batch. Windows of all items share a batch, unless the graph mixes them.
+    Loading tests that, and that the number of frames follows from `window` and `hop`. Graphs run on the CPU,
+    or on CUDA if onnxruntime supports it.
     """
 
     config_type = OnnxConfig
@@ -94,9 +93,8 @@ class Onnx(Backbone):
         self.dim = self._probe()
 
     def num_frames(self, length: int) -> int:
-        return max(0, (length + 2 * self.config.pad - self.first_window) // self.hop_length + 1) * (
-            length > 0
-        )
+        padded = length + 2 * self.config.pad
+        return max(0, (padded - self.first_window) // self.hop_length + 1) if length > 0 else 0
 
     def forward(self, batch: Tensor, lengths: Tensor) -> Frames:
         self.checked(lengths, lengths.device)
@@ -176,10 +174,8 @@ class Onnx(Backbone):
                 frames = self(torch.from_numpy(waveform[None]), torch.tensor([len(waveform)])).values
         if self.config.sees == "window":
             window = self._windows(self._heard(waveform))[:1]
-            alone, beside = (
-                self._run(window, "cpu"),
-                self._run(np.concatenate([window, 1000 * window]), "cpu"),
-            )
+            alone = self._run(window, "cpu")
+            beside = self._run(np.concatenate([window, 1000 * window]), "cpu")
             if not np.abs(alone[0] - beside[0]).max() <= TOLERANCE * np.abs(alone).max():
                 self.at_once = 1
         return int(frames.shape[-1])
@@ -205,8 +201,7 @@ class GraphFile:
         path = local_path(name, field)
         if not path.is_file():
             raise ValueError(f"`{field}` {name}: there is no such file")
-        check_sha256(path, sha256, f"`{field}` {name}")
-        self.content, self.sha256 = _read(path, f"`{field}` {name}")
+        self.content, self.sha256 = _read(path, sha256, f"`{field}` {name}")
         self._sessions: dict[str, Any] = {}
         session = self._session("cpu")
         inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -234,7 +229,7 @@ class GraphFile:
         return values.reshape(len(values), *shape)
 
     def _session(self, device: str) -> Any:
-        import onnxruntime
+        import onnxruntime  # which is there: _read has imported it
 
         provider = PROVIDERS.get(device, PROVIDERS["cpu"])
         if provider not in onnxruntime.get_available_providers():
@@ -249,13 +244,26 @@ class GraphFile:
         return self._sessions[provider]
 
 
-def _read(path: Path, where: str) -> tuple[bytes, str]:
-    """A graph with all its tensors, and the sha256 of both. Tensors outside the file's folder are refused."""
-    import onnx
-    from onnx.external_data_helper import _get_all_tensors, load_external_data_for_model, uses_external_data
+def _read(path: Path, wanted: str | None, where: str) -> tuple[bytes, str]:
+    """A graph with all its tensors, and the sha256 of both. Tensors outside the file's folder are refused.
 
+    wanted: the sha256 of the file itself, if the config gives it.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        from onnx.external_data_helper import (
+            _get_all_tensors,
+            load_external_data_for_model,
+            uses_external_data,
+        )
+    except ImportError as error:
+        raise ValueError(
+            f"kind onnx needs onnx and onnxruntime ({error}): pip install 'stillwave[onnx]'"
+        ) from error
     content = path.read_bytes()
     digest = hashlib.sha256(content)
+    check_sha256(digest.hexdigest(), wanted, where, path.name)
     try:
         model = onnx.load_from_string(content)
         outside = [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]

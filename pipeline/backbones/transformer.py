@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stillwave.pipeline.backbones.base import Backbone
+from stillwave.heads.devices import send
+from stillwave.pipeline.backbones.base import Backbone, Frames
 from stillwave.pipeline.backbones.config import Layers, PretrainedConfig
 from stillwave.pipeline.backbones.weights import load_pretrained, random_weights
 
@@ -85,3 +86,15 @@ def select_layers(states: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
     if len(chosen) == 1:
         return states[chosen[0]].float()
     return torch.stack([states[index].float() for index in chosen], dim=2)
+
+
+def stitched(windows: Tensor, places: Tensor, counts: Sequence[int]) -> Frames:
+    """The frames of items from those of their windows, (windows, frames, [layers,] dim), one after another.
+
+    Every item has room for as many windows as the longest needs. places: of each window, counted over the
+    room of all items. counts: frames of each item, which end in its last window.
+    """
+    room = -(-max(counts) // windows.shape[1])
+    frames = windows.new_zeros(len(counts) * room, *windows.shape[1:]).index_copy(0, places, windows)
+    frames = frames.unflatten(0, (len(counts), room)).flatten(1, 2)[:, : max(counts)]
+    return Frames(frames, send(torch.tensor(counts), windows.device))

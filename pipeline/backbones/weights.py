@@ -44,24 +44,22 @@ def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TR
     name = config.source
     local = local_path(name, "weights")
     if local.is_dir():
-        if files := _weight_files(local, wanted):
-            if config.sha256 is not None:
-                check_sha256(files[0], config.sha256, f"`weights` {name}")
-            return local
+        if weight_files(local, wanted):
+            return _checked(config, local, wanted)
         lacks = "a .nemo file" if NEMO_WEIGHTS in wanted else "config.json or model.safetensors"
         raise ValueError(_missing(config, f"the folder {name} lacks {lacks}"))
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(_missing(config, f"there is no folder {name}"))
     cached = _snapshot(config, wanted, local_files_only=True)
     if isinstance(cached, Path):
-        return cached
+        return _checked(config, cached, wanted)
     if not config.download:
         raise NotCached(_missing(config, f"{NOT_CACHED}, and `download` is false"))
     if hub_is_offline():
         raise NotCached(_missing(config, f"{NOT_CACHED}, and HF_HUB_OFFLINE is set"))
     fetched = _snapshot(config, wanted, local_files_only=False)
     if isinstance(fetched, Path):
-        return fetched
+        return _checked(config, fetched, wanted)
     raise ValueError(_missing(config, f"{NOT_CACHED}, and the hub said: {fetched}"))
 
 
@@ -91,7 +89,7 @@ def at_hand(config: PretrainedConfig) -> bool:
         return (Path(torch.hub.get_dir()) / "checkpoints" / config.source.rpartition("/")[2]).is_file()
     try:
         offline = config.model_copy(update={"download": False})
-        find_folder(offline, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
+        find_folder(offline, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS, CTRANSLATE2_WEIGHTS))
     except NotCached:
         return False
     except ValueError:  # the folder is missing or not a model: building it raises the error
@@ -169,38 +167,46 @@ def _snapshot(
     """The hub's folder for this id and revision, or why there is none."""
     from huggingface_hub import snapshot_download
 
-    reason = f"no {' or '.join(patterns[0] for patterns in wanted)} in the repository"
-    for weight_files in wanted:
+    reason = f"no {' or '.join(kind[0] for kind in wanted)} in the repository"
+    for patterns in wanted:
         try:
             folder = snapshot_download(
                 config.source,
                 revision=config.revision,
-                allow_patterns=[*SIDE_FILES, *weight_files],
+                allow_patterns=[*SIDE_FILES, *patterns],
                 local_files_only=local_files_only,
             )
         except Exception as error:  # no file, no network, no such id: the remedies are the same
             return f"{type(error).__name__}: {error}"
-        if _weight_files(Path(folder), wanted):
+        if weight_files(Path(folder), wanted):
             return Path(folder)
     return reason
 
 
-def _weight_files(folder: Path, wanted: Sequence[tuple[str, ...]]) -> list[Path]:
+def weight_files(folder: Path, wanted: Sequence[tuple[str, ...]]) -> list[Path]:
     """Files of weights in a folder, the best kind first; none where no model's config says what they are."""
     weights = [file for patterns in wanted for file in sorted(folder.glob(patterns[0]))]
     configured = (folder / "config.json").is_file()
     return [file for file in weights if configured or file.suffix == ".nemo"]
 
 
-def check_sha256(file: Path, wanted: str | None, where: str) -> None:
-    """Raise ValueError where the file is another than the one that the config means."""
-    if wanted is None:
-        return
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != wanted:
+def _checked(config: PretrainedConfig, folder: Path, wanted: Sequence[tuple[str, ...]]) -> Path:
+    """`folder`. Raises ValueError if its weights are not those that `sha256` means."""
+    if config.sha256 is not None:
+        first, *others = weight_files(folder, wanted)
+        where = f"`weights` {config.source}"
+        if shards := [file.name for file in others if file.suffix == first.suffix == ".safetensors"]:
+            raise ValueError(f"{where}: `sha256` is of one file, but there is also {shards[0]}; remove it")
+        with first.open("rb") as opened:
+            check_sha256(hashlib.file_digest(opened, "sha256").hexdigest(), config.sha256, where, first.name)
+    return folder
+
+
+def check_sha256(found: str, wanted: str | None, where: str, file: str) -> None:
+    """Raise ValueError if a file is not the one that the config means."""
+    if wanted not in (None, found):
         raise ValueError(
-            f"{where}: the sha256 of {file.name} is {found}, not {wanted}: this is not the file that the "
+            f"{where}: the sha256 of {file} is {found}, not {wanted}: this is not the file that the "
             "config means. Install the version in constraints.txt, or, if you trust it, put its sha256 there"
         )
 

@@ -24,8 +24,7 @@ class Origin(NamedTuple):
     """name: its name in errors. rows: by id and view, what stands for each row that it has.
 
     part: the features of such rows, in their order, where None means that a row lacks the modality. The
-    first,
-    clean ones are those of the manifest: ValueError if they are something else.
+    first, clean ones are those of the manifest: ValueError if they are something else.
     """
 
     name: str

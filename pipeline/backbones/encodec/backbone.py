@@ -44,6 +44,7 @@ class EncodecConfig(PretrainedConfig):
     model: Literal["24khz", "48khz"] = "24khz"
     implementation: Literal["transformers", "encodec"] = "transformers"
     weights: str = Field("published", min_length=1)
+    sha256: None = None
     size: Literal["tiny", "base"] = "base"
     layers: Literal["last"] = "last"
     compile: Literal[False] = False  # breaks the graph at every convolution: minutes, with no gain

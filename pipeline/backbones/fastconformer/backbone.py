@@ -56,6 +56,7 @@ class FastConformerConfig(PretrainedConfig):
     kind: Literal["fastconformer"]
     implementation: Implementation = "custom"
     weights: str = Field("nvidia/stt_en_fastconformer_ctc_large", min_length=1)
+    sha256: None = None
     size: Literal["tiny", "small", "medium", "large"] = "large"
 
     @model_validator(mode="after")

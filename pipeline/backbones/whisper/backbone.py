@@ -12,13 +12,19 @@ from stillwave.heads.masks import on_host, valid_mask, zero_padding
 from stillwave.pipeline.backbones.base import Frames
 from stillwave.pipeline.backbones.config import PretrainedConfig
 from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.backbones.transformer import TransformerBackbone, load_transformer, select_layers
+from stillwave.pipeline.backbones.transformer import (
+    TransformerBackbone,
+    load_transformer,
+    select_layers,
+    stitched,
+)
 from stillwave.pipeline.backbones.weights import (
     CTRANSLATE2_WEIGHTS,
     TRANSFORMERS_WEIGHTS,
     find_folder,
     load_pretrained,
     read_json,
+    weight_files,
 )
 from stillwave.pipeline.backbones.whisper.ctranslate2 import read_whisper
 from stillwave.pipeline.backbones.whisper.mel import HOP_LENGTH, SAMPLE_RATE, WhisperMel
@@ -100,9 +106,7 @@ class Whisper(TransformerBackbone):
             behind = (0, 0) * (frames.ndim - 2) + (0, size // self.hop_length - max(part))
             encoded.append(nn.functional.pad(frames, behind))
         found = torch.cat(encoded)
-        frames = found.new_zeros(len(counts) * most, *found.shape[1:]).index_copy(0, places, found)
-        frames = frames.unflatten(0, (len(counts), most)).flatten(1, 2)[:, : max(counts)]
-        return Frames(frames, send(torch.tensor(counts), batch.device))
+        return stitched(found, places, counts)
 
     def _seen(self, count: int) -> int:
         """The frames of a window of which `count`, or more, are the clip's."""
@@ -154,8 +158,9 @@ def _load(config: WhisperConfig) -> Any:
     if config.weights == "random":
         encoder, _ = load_transformer(config, WhisperEncoder, SIZES)
         return encoder
-    folder = find_folder(config, (*TRANSFORMERS_WEIGHTS, CTRANSLATE2_WEIGHTS))
-    if (file := folder / "model.bin").is_file():
+    wanted = (*TRANSFORMERS_WEIGHTS, CTRANSLATE2_WEIGHTS)
+    file = weight_files(find_folder(config, wanted), wanted)[0]
+    if file.name in CTRANSLATE2_WEIGHTS:
         sizes, state = read_whisper(file)
         encoder = WhisperEncoder(transformers.WhisperConfig(**sizes, attn_implementation="sdpa"))  # type: ignore[call-arg]
         own = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}

@@ -1,5 +1,6 @@
 """Whisper's encoder against transformers' own extractor and model, windows, and its weights."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,19 @@ def test_a_file_of_other_content_is_refused(folders: dict[str, Path]) -> None:
         ValueError, match=r"the sha256 of model\.safetensors is [0-9a-f]{64}, not 00ff: .*constraints"
     ):
         build(folders["whisper"], sha256="00ff")
+
+
+def test_the_file_that_is_loaded_is_the_one_that_is_checked(folders: dict[str, Path], tmp_path: Path) -> None:
+    """In a folder of both formats, transformers' counts for both; shards have no one sha256."""
+    folder = shutil.copytree(folders["whisper"], tmp_path / "both")
+    (folder / "model.bin").write_bytes(b"not read")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert build(folder, sha256=digest).fingerprint() == build(folders["whisper"]).fingerprint()
+    (folder / "model-00002.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="`sha256` is of one file, but there is also"):
+        build(folder, sha256=digest)
+    with pytest.raises(ValueError, match="sha256: random weights have no file"):
+        build("random", size="tiny", sha256=digest)
 
 
 @pytest.mark.corpora
