@@ -10,13 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.analysis import measures, projections
-from stillwave.analysis.embeddings import pool_layers, pool_store
+from stillwave.analysis.embeddings import WIDTHS, pool_layers, pool_store
 from stillwave.analysis.folder import building
-from stillwave.analysis.notes import NAMED, fitted, left_out, on_label, on_letters
+from stillwave.analysis.notes import NAMED, fitted, left_out, on_label, on_layers, on_letters
 from stillwave.analysis.pictures import draw, save
 from stillwave.analysis.profiles import dimensions_figure, layers_figure
 from stillwave.analysis.rows import Rows, manifest_beside, rows_of, with_predictions
 from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.backbones.fingerprint import layer_numbers
 from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.runs.data import label_numbers
@@ -68,7 +69,7 @@ def _written(
     """`analyze`, without the explorer."""
     progress("rows")
     opened = EmbeddingStore(store)
-    if opened.spec.dim < 2 and config.pooling != "multi_scale":
+    if opened.spec.dim * WIDTHS.get(config.pooling, 1) < 2:
         raise ValueError(
             f"{store}: its frames have 1 dimension, but a picture needs 2; -S pooling=multi_scale gives 3"
         )
@@ -140,7 +141,10 @@ def _look(
     probed, here = _probe(store, rows, config, vectors, groups, out / "layers.npy")
     lines = measures.leakage(here, retrieval, cluster_reports)
     pd.DataFrame(lines, columns=list(measures.LEAKAGE)).to_csv(out / "leakage.csv", index=False)
-    if len({line["layer"] for line in probed}) > 1:
+    if store.spec.layers > 1 and probed:
+        by_layer = measures.by_layer(probed)
+        pd.DataFrame(by_layer, columns=list(measures.LAYERS)).to_csv(out / "layers.csv", index=False)
+        notes += on_layers(by_layer)
         undrawn |= save(layers_figure(_by_target(probed, rows.label)), out / "layers")
     table = rows.table.assign(**clustered)
     for name, xy in points.items():
@@ -209,16 +213,18 @@ def _probe(
             {"layer": None, **line} for line in measures.probe(vectors, config.probe, config.seed, groups)
         ]
         return here, here
+    numbers = layer_numbers(store.fingerprint, layers)
+    pooled = pool_layers(store, rows.numbers, config.pooling, file=scratch)
     each = [
-        {"layer": number, **line}
-        for number, values in enumerate(pool_layers(store, rows.numbers, config.pooling, file=scratch))
+        {"layer": number, "index": index, **line}
+        for index, (number, values) in enumerate(zip(numbers, pooled, strict=True))
         for line in measures.probe(values, config.probe, config.seed, groups)
     ]
     scratch.unlink()
     if config.layer == "mean":
         found = measures.probe(vectors, config.probe, config.seed, groups)
         return each, [{"layer": "mean", **line} for line in found]
-    return each, [line for line in each if line["layer"] == config.layer % layers]
+    return each, [line for line in each if line["index"] == config.layer % layers]
 
 
 def _by_target(probed: list[dict[str, Any]], label: str | None) -> dict[str, list[dict[str, Any]]]:

@@ -39,19 +39,26 @@ def multi_scale(frames: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([mean(frames, lengths), maximum(frames, lengths), deviation(frames, lengths)], 1)
 
 
-# As in GlobalPooling: (batch, frames, dim) with zeros beyond the lengths (batch,) -> (batch, dim or 3 dim).
+def mean_std(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Mean and deviation, concatenated, (batch, 2 dim)."""
+    return torch.cat([mean(frames, lengths), deviation(frames, lengths)], 1)
+
+
+# As in GlobalPooling: (batch, frames, dim) with zeros beyond the lengths (batch,) -> (batch, width).
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": mean,
     "max": maximum,
     "std": deviation,
     "attention": attention,
+    "mean_std": mean_std,
     "multi_scale": multi_scale,
 }
+WIDTHS = {"mean_std": 2, "multi_scale": 3}  # of what is pooled, in multiples of dim; otherwise 1
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """values: float32 (rows, dim, or 3 dim for multi_scale). statistics: of the frames, one row per
+    """values: float32 (rows, dim times WIDTHS). statistics: of the frames, one row per
     dimension.
 
     Columns of statistics: mean, std (over n), min, max, zeros (share of exact zeros), and flag, one of
@@ -82,7 +89,7 @@ def pool_store(
     """
     pool = _pooling(pooling)
     layer = _layer(store, layer)
-    width = store.spec.dim * (3 if pooling == "multi_scale" else 1)
+    width = store.spec.dim * WIDTHS.get(pooling, 1)
     values = np.empty((len(rows), width), np.float32)
     # The blocks write their rows directly: returning them would hold everything in memory twice.
     found = _each_block(store, rows, workers, _pool_block, values, pool, layer)
@@ -97,12 +104,12 @@ def pool_layers(
     workers: int | None = None,
     file: Path | None = None,
 ) -> NDArray[np.float32]:
-    """Like `pool_store`, for every stored layer in one pass: (layers, rows, dim or 3 dim).
+    """Like `pool_store`, for every stored layer in one pass: (layers, rows, width).
 
     file: a new .npy to keep them in, because they may not fit in memory.
     """
     pool = _pooling(pooling)
-    width = store.spec.dim * (3 if pooling == "multi_scale" else 1)
+    width = store.spec.dim * WIDTHS.get(pooling, 1)
     shape = (max(1, store.spec.layers), len(rows), width)
     values = np.empty(shape, np.float32) if file is None else open_memmap(file, "w+", np.float32, shape)
     _each_block(store, rows, workers, _pool_block_layers, values, pool)

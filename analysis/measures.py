@@ -19,6 +19,9 @@ Groups = Mapping[str, NDArray[Any]]
 METRICS: tuple[neighbours.Metric, ...] = ("cosine", "euclidean")
 SHUFFLES = 20  # number of random shufflings for NMI's chance level
 LEAKAGE = ("measure", "label", "speaker", "chance_label", "chance_speaker")
+LAYERS = (
+    "layer", "index", "label", "label_std", "chance_label", "speaker", "speaker_std", "chance_speaker",
+)  # fmt: skip
 MANY_CLUSTERS = 8  # for K-means, if there are no classes to count
 NO_SPEAKERS = "no speakers: rows were held out at random, so that a speaker may be on both sides"
 
@@ -123,6 +126,19 @@ def leakage(
         lines.append(_line(f"{method} NMI", _each(groups, "nmi"), _each(groups, "chance_nmi")))
         lines.append(_line(f"{method} ARI", _each(groups, "ari"), dict.fromkeys(groups, 0.0)))
     return lines
+
+
+def by_layer(probed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The values that LAYERS names, for each layer: UAR of its probes, with deviation over folds and chance.
+
+    layer: its number, as the backbone's config has it. index: its place in the store.
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for line in probed:
+        name, empty = line["target"], dict.fromkeys(LAYERS)
+        found = lines.setdefault(line["index"], empty | {key: line[key] for key in ("layer", "index")})
+        found |= {name: line["uar"], f"{name}_std": line["uar_std"], f"chance_{name}": line["chance"]}
+    return list(lines.values())
 
 
 def _each(figures: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:

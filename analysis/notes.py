@@ -46,6 +46,19 @@ def on_label(manifest: pd.DataFrame, config: Analysis) -> list[str]:
     return []
 
 
+def on_layers(by_layer: list[dict[str, Any]]) -> list[str]:
+    """A note that the layer with the best probe of the label is not thereby a result."""
+    scored = [line for line in by_layer if line["label"] is not None]
+    if not scored:
+        return []
+    best = max(scored, key=lambda line: line["label"])
+    return [
+        f"layers.csv: the probe of the label is best on layer {best['layer']}, UAR {best['label']:.3f}, but the "
+        f"layer was picked from {len(scored)} on the rows that test it: a hint, not a result; -S "
+        f"layer={best['index']} analyzes it"
+    ]
+
+
 def on_letters(undrawn: set[str]) -> list[str]:
     """A note on letters that the pictures could not draw."""
     if not undrawn:

@@ -89,3 +89,12 @@ class LayerMix(nn.Module):
                 f"expected (batch, frames, {self.num_layers} layers, dim), got {tuple(frames.shape)}"
             )
         return torch.einsum("btld,l->btd", frames, self.weights.softmax(0).to(frames.dtype))
+
+
+def layer_weights(head: nn.Module) -> dict[str, Tensor]:
+    """The weights of every LayerMix in `head`, (layers,) with sum 1, by its name; none of a single layer."""
+    return {
+        name: module.weights.detach().softmax(0)
+        for name, module in head.named_modules()
+        if isinstance(module, LayerMix) and module.weights is not None
+    }

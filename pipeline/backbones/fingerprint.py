@@ -27,6 +27,15 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
     return found
 
 
+def layer_numbers(found: Mapping[str, Any], count: int) -> list[int]:
+    """The numbers of the `count` layers of a frame, as `layers` of a backbone's config has them.
+
+    0 to count - 1 for backbones without such a field.
+    """
+    layers = found.get("config", {}).get("layers")
+    return list(layers) if isinstance(layers, list) and len(layers) == count else list(range(count))
+
+
 def is_of_text(found: Mapping[str, Any]) -> bool:
     """Whether the fingerprint is of text frames, which do not depend on how audio is decoded."""
     return "audio_version" not in found

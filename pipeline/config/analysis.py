@@ -101,7 +101,8 @@ class Probe(Config):
 class Analysis(Config):
     """Settings of `stillwave analyze`.
 
-    pooling: how a row's frames become one vector; multi_scale concatenates mean, maximum and deviation.
+    pooling: how a row's frames become one vector; mean_std concatenates mean and deviation,
+        multi_scale mean, maximum and deviation.
     layer: for stores with several layers, which one to use (-1: the last), or the mean of all.
     label: a column of the manifest; null means that of the run, else the manifest's only label.
     standardise: whether dimensions get mean 0 and variance 1 over the rows before all analyses.
@@ -109,7 +110,7 @@ class Analysis(Config):
     tsne, umap, kmeans, hdbscan, dbscan, probe: null leaves it out.
     """
 
-    pooling: Literal["mean", "max", "std", "attention", "multi_scale"] = "mean"
+    pooling: Literal["mean", "max", "std", "attention", "mean_std", "multi_scale"] = "mean"
     layer: int | Literal["mean"] = -1
     label: str | None = None
     standardise: bool = True

@@ -16,6 +16,7 @@ from stillwave.pipeline.evaluate.fonts import lettered
 from stillwave.pipeline.evaluate.plots import (
     confusion_figure,
     curves_figure,
+    layer_weights_figure,
     losses_figure,
     open_set_figure,
     reliability_figure,
@@ -139,7 +140,8 @@ def report_figures(
 ) -> dict[str, Figure]:
     """The pictures of a report, by name.
 
-    confusion, reliability, curves; losses if several are added up; per_speaker if rows have speakers; if rows
+    confusion, reliability, curves; losses if several are added up; layer_weights if the head weights the
+    layers of a store; per_speaker if rows have speakers; if rows
     of unknown classes are tested, open_set, and decisions if there is a threshold.
     """
     before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
@@ -151,6 +153,8 @@ def report_figures(
     }
     if any(str(name).startswith("loss_") for name in curves):
         figures["losses"] = losses_figure(curves)
+    if "layer_weights" in metrics:
+        figures["layer_weights"] = layer_weights_figure(metrics["layer_weights"])
     if metrics["per_speaker"]:
         figures["per_speaker"] = scores_figure(metrics["per_speaker"], metrics["uar"])
     if "open_set" in metrics:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stillwave.heads.layers import layer_weights
+from stillwave.pipeline.backbones.fingerprint import layer_numbers
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
 from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
@@ -68,6 +70,8 @@ def evaluate(
     metrics = full_report(predictions, data.classes, trained.recipe.open_set.score)
     metrics |= {"n_missing": len(data.missing), "missing": data.missing, "absent": data.absent()}
     metrics["calibration"]["folds"] = {str(fold): _facts(trained, fold) for fold in trained.folds}
+    if weights := _layer_weights(trained, data):
+        metrics["layer_weights"] = weights
     metrics["run"] = {
         "folder": trained.folder.as_posix(),
         "digest": trained.training_digest(),
@@ -99,6 +103,23 @@ def _facts(run: Run, fold: int) -> dict[str, Any]:
     """The results fitted after training: the temperature, and the status of OpenMax's tails, by class."""
     calibration = run.calibration(fold)
     return {"temperature": calibration.temperature, "openmax": calibration.openmax_status()}
+
+
+def _layer_weights(run: Run, data: Data) -> dict[str, Any]:
+    """For each weighted sum of layers in the head, by its name: `layers`, their numbers; `mean`; `folds`.
+
+    Empty if no store has several layers. In a head of several modalities, names end in the modality.
+    """
+    if not any(len(store["frame_shape"]) > 1 for store in run.stores.values()):
+        return {}
+    folds = {str(fold): layer_weights(run.model(fold, data.encoders()).head) for fold in run.folds}
+    found: dict[str, Any] = {}
+    for name, first in next(iter(folds.values())).items():
+        each = {fold: weights[name].tolist() for fold, weights in folds.items()}
+        store = run.stores.get(name.rpartition(".")[2]) or run.stores.get("frames", {})
+        layers = layer_numbers(store.get("fingerprint", {}), len(first))
+        found[name] = {"layers": layers, "mean": np.mean([*each.values()], 0).tolist(), "folds": each}
+    return found
 
 
 def _unseen(run: Run, data: Data) -> RowNumbers:
