@@ -53,9 +53,9 @@ def on_layers(by_layer: list[dict[str, Any]]) -> list[str]:
         return []
     best = max(scored, key=lambda line: line["label"])
     return [
-        f"layers.csv: the probe of the label is best on layer {best['layer']}, UAR {best['label']:.3f}, but the "
-        f"layer was picked from {len(scored)} on the rows that test it: a hint, not a result; -S "
-        f"layer={best['index']} analyzes it"
+        f"layers.csv: the label's probe is best on layer {best['layer']}, UAR {best['label']:.3f}, but that "
+        f"layer was picked from {len(scored)} on the rows that test it: a hint, not a result; "
+        f"-S layer={best['index']} analyzes it"
     ]
 
 

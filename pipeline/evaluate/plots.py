@@ -185,17 +185,19 @@ def losses_figure(curves: pd.DataFrame) -> Figure:
 def layer_weights_figure(mixes: dict[str, Any]) -> Figure:
     """Weight of each layer: a bar is the mean of the folds, a point is a fold, in their order from the left.
 
-    `mixes`: name -> layers (their numbers), mean, folds (fold -> weights), one panel each; as in metrics.json.
+    `mixes`: name -> layers (their numbers), mean, folds (fold -> weights), as in metrics.json; a panel each.
     """
     figure = Figure(figsize=(5.5, 0.6 + 2.2 * len(mixes)), dpi=150, layout="constrained")
-    for axes, (name, mix) in zip(figure.subplots(len(mixes), squeeze=False)[:, 0], mixes.items(), strict=True):
+    panels = figure.subplots(len(mixes), squeeze=False)[:, 0]
+    for axes, (name, mix) in zip(panels, mixes.items(), strict=True):
         count, folds = len(mix["layers"]), np.array([*mix["folds"].values()])
         places = np.arange(count)
         bars = axes.bar(places, mix["mean"], color=BLUE, width=0.7)
         equal = axes.axhline(1 / count, color="k", linestyle=":", linewidth=1.2)
         handles: list[Any] = [bars, equal]
-        names = ["weight" if len(folds) == 1 else f"mean of {len(folds)} folds", f"all equal: {1 / count:.3f}"]
-        if len(folds) > 1:
+        several = len(folds) > 1
+        names = [f"mean of {len(folds)} folds" if several else "learned", f"all equal: {1 / count:.3f}"]
+        if several:
             beside = np.linspace(-0.25, 0.25, len(folds))[:, None]
             handles += axes.plot((places + beside).ravel(), folds.ravel(), "o", color="k", markersize=3)
             names.append("a fold")

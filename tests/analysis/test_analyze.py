@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from stillwave.analysis import analyze as module
 from stillwave.analysis.analyze import analyze, standardised
 from stillwave.analysis.embeddings import pool_store
-from stillwave.analysis.notes import fitted, on_label
+from stillwave.analysis.measures import LAYERS
+from stillwave.analysis.notes import fitted, on_label, on_layers
+from stillwave.analysis.probes import probe
 from stillwave.cache import EmbeddingStore, Spec
 from stillwave.pipeline.backbones import load_backbone
 from stillwave.pipeline.cli import app
@@ -23,7 +25,7 @@ from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.train.stage import train
-from tests.fakes import rows_with_views, write_store
+from tests.fakes import FINGERPRINT, rows_with_views, write_store
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BARE = Analysis(tsne=None, umap=None, kmeans=None, hdbscan=None)
@@ -156,7 +158,8 @@ def test_a_store_of_layers_has_a_probe_for_each(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = Spec(dim=6, layers=3, chunk_frames=4, shard_frames=16)
-    write_store(tmp_path / "embeddings/deep.zarr", rows_with_views(manifest, 0), spec)
+    fingerprint = FINGERPRINT | {"config": {"layers": [2, 5, 11]}}
+    write_store(tmp_path / "embeddings/deep.zarr", rows_with_views(manifest, 0), spec, fingerprint)
     manifest.to_parquet(tmp_path / "manifest.parquet")
     files, pool = [], module.pool_layers
     with monkeypatch.context() as patched:
@@ -165,14 +168,40 @@ def test_a_store_of_layers_has_a_probe_for_each(
     assert [file.parent.parent for file in files] == [tmp_path / "out"]  # on disk, and gone afterwards
     assert not list((tmp_path / "out").rglob("layers.npy"))
     assert facts["leakage"][0]["label"] == facts["probes"][4]["uar"]
+    before = digests(tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out/layers.csv")
+    assert list(table) == list(LAYERS)
+    assert "layers.csv" in facts["files"]
+    assert table["layer"].tolist() == [2, 5, 11]  # as the backbone has them
+    assert table["index"].tolist() == [0, 1, 2]  # as the store has them
+    store = EmbeddingStore(tmp_path / "embeddings/deep.zarr")
+    label, speaker = (manifest[name].to_numpy(object) for name in ("word", "speaker"))
+    for index, line in table.iterrows():
+        values = pool_store(store, store.rows(manifest["id"]), "mean", int(index)).values
+        alone = probe(values, label, speaker), probe(values, speaker)
+        assert line[["label", "speaker"]].tolist() == pytest.approx([found["uar"] for found in alone])
+        assert line[["label_std", "speaker_std"]].tolist() == pytest.approx(
+            [found["uar_std"] for found in alone]
+        )
+        assert line[["chance_label", "chance_speaker"]].tolist() == pytest.approx([1 / 2, 1 / 6])
+    best = table.loc[table["label"].idxmax()]
+    (note,) = [note for note in facts["notes"] if note.startswith("layers.csv")]
+    assert f"best on layer {best['layer']:.0f}, UAR {best['label']:.3f}" in note
+    assert f"picked from 3 on the rows that test it: a hint, not a result; -S layer={best.name}" in note
     facts = analyze(
         tmp_path / "embeddings/deep.zarr", tmp_path / "out", Analysis(**BARE.model_dump() | {"layer": "mean"})
     )
-    assert [line["layer"] for line in facts["probes"]] == [0, 0, 1, 1, 2, 2]
-    assert (tmp_path / "out/layers.png").exists()
-    store = EmbeddingStore(tmp_path / "embeddings/deep.zarr")
+    assert [line["layer"] for line in facts["probes"]] == [2, 2, 5, 5, 11, 11]
+    after = digests(tmp_path / "out")
+    for name in ("layers.csv", "layers.png", "layers.svg"):  # every layer, whichever is analyzed
+        assert after[name] == before[name]
     vectors = pool_store(store, np.arange(36), "mean", "mean").values
     np.testing.assert_array_equal(np.load(tmp_path / "out/embeddings.npy"), vectors)
+
+
+def test_without_a_label_no_layer_is_called_best() -> None:
+    lines = [dict.fromkeys(LAYERS) | {"layer": i, "index": i, "speaker": 0.5} for i in range(3)]
+    assert on_layers(lines) == []
 
 
 def test_sizes_fit_the_rows_and_that_is_said() -> None:

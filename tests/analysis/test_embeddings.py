@@ -72,6 +72,8 @@ def alone(pooling: str, frames: NDArray[np.float32]) -> NDArray[Any]:
     values, length = torch.from_numpy(frames)[None], torch.tensor([len(frames)])
     if pooling == "std":
         return deviation(values, length)[0].numpy()
+    if pooling == "mean_std":
+        return np.concatenate([alone("mean", frames), alone("std", frames)])
     return GlobalPooling(frames.shape[1], pooling)(values, length)[0].numpy()  # type: ignore[arg-type]
 
 

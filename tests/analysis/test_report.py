@@ -514,6 +514,22 @@ def test_what_few_runs_have_is_said_too(project: Path) -> None:
     assert (trained["gpu"], trained["commit"]) == ("H100, 79.2 GiB", "abc, with uncommitted changes")
 
 
+def test_layer_weights_are_drawn_and_the_largest_is_told(project: Path) -> None:
+    (shown,) = read_shown([project / "runs/first"], project / "reports")
+    folds = {"0": [0.25, 0.25, 0.5], "1": [0.125, 0.375, 0.5]}
+    mix = {"layers": [2, 5, 11], "mean": [0.1875, 0.3125, 0.5], "folds": folds}
+    other = {"layers": [0, 1], "mean": [0.75, 0.25], "folds": {"0": [0.75, 0.25]}}
+    metrics = shown.metrics | {"layer_weights": {"layer_mix.audio": mix, "layer_mix.text": other}}
+    found = Page(render([replace(shown, metrics=metrics)]))
+    (said,) = [label for label in found.attributes("aria-label") if "learned weights" in label]
+    assert said == (
+        "first: learned weights of the backbone's layers; layer_mix.audio: most for layer 11, 0.500; "
+        "layer_mix.text: most for layer 0, 0.750"
+    )
+    assert "does not mean that the layer is the best one by itself" in found.text
+    assert "learned weights" not in " ".join(page(project, "first").attributes("aria-label"))
+
+
 def test_blues_differ_on_dark_paper() -> None:
     dark = (PAGE / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
     lightness = {}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from stillwave.heads.layers import LayerMix, Standardise
+from stillwave.heads.layers import LayerMix, Standardise, layer_weights
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5)])
@@ -69,3 +70,17 @@ def test_layer_mix_of_one_layer_is_the_identity():
     assert torch.equal(module(frames[:, :, None]), frames)
     with pytest.raises(ValueError, match="3 layers"):
         LayerMix(3)(frames)
+
+
+def test_layer_weights_are_found_wherever_a_head_has_them_and_sum_to_one():
+    head = nn.ModuleDict(
+        {"mix": nn.ModuleDict({"audio": LayerMix(2), "text": LayerMix(1)}), "inner": LayerMix(3)}
+    )
+    with torch.no_grad():
+        head["mix"]["audio"].weights.copy_(torch.tensor([0.0, 3.0]).log1p())
+    found = layer_weights(head)
+    assert list(found) == ["mix.audio", "inner"]
+    torch.testing.assert_close(found["mix.audio"], torch.tensor([0.2, 0.8]))
+    torch.testing.assert_close(found["inner"], torch.full((3,), 1 / 3))
+    assert not found["inner"].requires_grad
+    assert layer_weights(nn.Linear(2, 2)) == {}

@@ -11,7 +11,7 @@ import soundfile
 from stillwave.cache.differences import differences
 from stillwave.pipeline.backbones import Backbone, build_backbone
 from stillwave.pipeline.backbones import fingerprint as module
-from stillwave.pipeline.backbones.fingerprint import fingerprint
+from stillwave.pipeline.backbones.fingerprint import fingerprint, layer_numbers
 
 
 def test_every_library_that_makes_the_numbers_is_named_with_its_version(backbone: Backbone) -> None:
@@ -45,3 +45,13 @@ def test_a_library_of_another_minor_version_makes_another_store(
     (found,) = differences(before, fingerprint(speech))
     assert found.startswith("libraries.torch: stored ")
     assert found.endswith("now '99.1'")
+
+
+def test_layers_have_the_numbers_of_the_backbones_config_if_it_has_any(
+    configure: Callable[..., Any],
+) -> None:
+    config = configure("mbert-tiny").model_copy(update={"layers": (2, 0, -1)})
+    assert layer_numbers(fingerprint(build_backbone(config)), 3) == [2, 0, 3]
+    assert layer_numbers(fingerprint(build_backbone(configure("fbank"))), 1) == [0]
+    assert layer_numbers({"config": {"layers": 2}}, 2) == [0, 1]  # a field of somebody else's backbone
+    assert layer_numbers({"config": {"layers": [7, 8, 9]}}, 2) == [0, 1]

@@ -13,6 +13,7 @@ from stillwave.pipeline.evaluate.fonts import fonts, lettered
 from stillwave.pipeline.evaluate.plots import (
     confusion_figure,
     curves_figure,
+    layer_weights_figure,
     losses_figure,
     open_set_figure,
     reliability_figure,
@@ -97,7 +98,8 @@ def test_a_score_keeps_its_look_when_it_ranks_otherwise() -> None:
 
 
 def test_legends_lie_outside_the_data_and_inside_the_picture() -> None:
-    for figure in (reliability_figure(reports()), open_set_figure(curves()[0])):
+    weights = layer_weights_figure({"layer_mix": mix([0, 1, 2], 10)})
+    for figure in (reliability_figure(reports()), open_set_figure(curves()[0]), weights):
         png(figure)  # lays it out
         axes = figure.axes[0]
         legend, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
@@ -132,6 +134,35 @@ def test_curves_show_every_fold_and_their_mean_as_long_as_all_train() -> None:
             np.testing.assert_array_equal(drawn[2][0], [1, 2])
             np.testing.assert_allclose(drawn[2][1], (each[0][:2] + each[1]) / 2)
     assert len(curves_figure(table.drop(columns=["valid_loss", "valid_uar"])).axes) == 1
+
+
+def mix(layers: list[int], folds: int) -> dict[str, Any]:
+    weights = np.random.default_rng(0).dirichlet(np.ones(len(layers)), folds)
+    each = {str(fold): line.tolist() for fold, line in enumerate(weights)}
+    return {"layers": layers, "mean": weights.mean(0).tolist(), "folds": each}
+
+
+def test_layer_weights_show_every_fold_and_their_mean_under_the_layers_numbers() -> None:
+    given = {"mix.audio": mix([2, 5, 11], 4), "mix.text": mix([0, 3], 4)}
+    figure = layer_weights_figure(given)
+    for axes, (name, one) in zip(figure.axes, given.items(), strict=True):
+        assert [bar.get_height() for bar in axes.patches] == one["mean"]
+        equal, points = axes.lines
+        assert equal.get_ydata() == pytest.approx([1 / len(one["layers"])] * 2)
+        x, y = points.get_data()
+        assert y.tolist() == sum(one["folds"].values(), [])
+        assert x.round().tolist() == 4 * list(range(len(one["layers"])))  # above the bar of their layer
+        assert [int(text.get_text()) for text in axes.get_xticklabels()] == one["layers"]
+        assert axes.get_xlabel() == f"layer ({name})"
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert texts == ["mean of 4 folds", f"all equal: {1 / len(one['layers']):.3f}", "a fold"]
+
+
+def test_layer_weights_of_one_fold_are_bars_and_many_layers_have_fewer_numbers() -> None:
+    (axes,) = layer_weights_figure({"layer_mix": mix(list(range(25)), 1)}).axes
+    assert len(axes.lines) == 1  # no points
+    assert [text.get_text() for text in axes.get_xticklabels()] == [str(i) for i in range(0, 25, 2)]
+    assert axes.get_xlabel() == "layer"
 
 
 def test_every_loss_has_a_panel_of_its_own() -> None:

@@ -160,6 +160,8 @@ def test_pictures_are_of_what_there_is() -> None:
     only = full_report(alone[alone["known"]], CLASSES, "knn")
     drawn = report_figures(alone, only, curves().drop(columns=["loss_cross_entropy", "loss_focal"]))
     assert set(drawn) == {"confusion", "reliability", "curves"}
+    only["layer_weights"] = {"layer_mix": {"layers": [0, 1], "mean": [0.4, 0.6], "folds": {"0": [0.4, 0.6]}}}
+    assert set(report_figures(alone, only, curves())) - set(drawn) == {"losses", "layer_weights"}
 
 
 def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
