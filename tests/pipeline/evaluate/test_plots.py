@@ -150,7 +150,7 @@ def test_layer_weights_show_every_fold_and_their_mean_under_the_layers_numbers()
         equal, points = axes.lines
         assert equal.get_ydata() == pytest.approx([1 / len(one["layers"])] * 2)
         x, y = points.get_data()
-        assert y.tolist() == sum(one["folds"].values(), [])
+        assert y.tolist() == [weight for line in one["folds"].values() for weight in line]
         assert x.round().tolist() == 4 * list(range(len(one["layers"])))  # above the bar of their layer
         assert [int(text.get_text()) for text in axes.get_xticklabels()] == one["layers"]
         assert axes.get_xlabel() == f"layer ({name})"
