@@ -35,6 +35,14 @@ class Head(nn.Module):
     def check(*args: Any, **options: Any) -> None:
         """ValueError if the constructor's arguments do not fit together; called before the head is built."""
 
+    def summarise(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The inputs, reduced as far as no learned or fitted number is needed; `outputs` takes these, too.
+
+        Training on stored frames does this once per row, so all rows must get one shape. By default the
+        inputs themselves.
+        """
+        return inputs
+
     def outputs(self, *inputs: Tensor) -> Outputs:
         """-> logits (batch, classes), features (batch, width), learned_uncertainty (batch,) or None."""
         raise NotImplementedError
@@ -70,6 +78,9 @@ class WrappedHead(Head):
     """A module around a `head`, to which it delegates everything else. A subclass defines `outputs`."""
 
     head: Head
+
+    def summarise(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.head.summarise(*inputs)
 
     @property
     def output(self) -> nn.Linear:

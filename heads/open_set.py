@@ -8,7 +8,7 @@ from stillwave.heads.cac import CACScore
 from stillwave.heads.neighbours import Neighbours
 from stillwave.heads.openmax import OpenMaxScore
 from stillwave.heads.scores import Energy, LearnedUncertainty, MaximumLogit, MaximumProbability, Score
-from stillwave.heads.vim import VirtualLogit
+from stillwave.heads.vim import VirtualLogit, with_principal
 
 SCORES: dict[str, type[Score]] = {
     "msp": MaximumProbability,
@@ -30,6 +30,7 @@ def load_scorer(name: str, tensors: Mapping[str, Tensor]) -> Score:
     if name not in SCORES:
         raise ValueError(f"score is {name!r}; choose one of {', '.join(SCORES)}")
     score = SCORES[name]()
+    tensors = with_principal(tensors) if name == "vim" else tensors  # as before version 0.2
     expected = set(score.state_dict())
     if expected != set(tensors):
         raise ValueError(f"the score {name!r} has tensors {sorted(expected)}, got {sorted(tensors)}")

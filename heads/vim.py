@@ -1,5 +1,6 @@
 """Virtual-logit matching: features outside the principal directions of the training rows."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -7,6 +8,16 @@ from torch import Tensor, nn
 
 from stillwave.heads.base import Outputs
 from stillwave.heads.scores import Score
+
+
+def with_principal(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a score, which may have the `residual` directions in place of the principal ones."""
+    found = dict(tensors)
+    if "residual" in found:
+        residual = found.pop("residual")
+        basis = torch.linalg.svd(residual, full_matrices=True).U
+        found["principal"] = basis[:, residual.shape[1] :].contiguous()
+    return found
 
 
 class VirtualLogit(Score):
@@ -25,13 +36,13 @@ class VirtualLogit(Score):
     """
 
     origin: Tensor
-    residual: Tensor
+    principal: Tensor
     scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("origin", torch.empty(0, dtype=torch.float64))
-        self.register_buffer("residual", torch.empty(0, 0, dtype=torch.float64))  # (dim, directions)
+        self.register_buffer("principal", torch.empty(0, 0, dtype=torch.float64))  # (dim, directions)
         self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
@@ -45,9 +56,10 @@ class VirtualLogit(Score):
         bias = weight.new_zeros(len(weight)) if output.bias is None else output.bias.double()
         self.origin = -torch.linalg.pinv(weight) @ bias
         centred = features - self.origin
-        directions = torch.linalg.eigh(centred.T @ centred / rows).eigenvectors  # the smallest first
-        principal = min(dim // 2, rows // 2)
-        self.residual = directions[:, : dim - principal].contiguous()
+        # The right singular vectors, the largest first. Not the eigenvectors of a covariance, dim x dim: with
+        # fewer rows than dimensions that costs far more.
+        directions = torch.linalg.svd(torch.linalg.qr(centred, mode="r").R, full_matrices=False).Vh
+        self.principal = directions[: min(dim // 2, rows // 2)].T.contiguous()
         norms = self._norms(features)
         largest = outputs.logits.double().amax(1).mean().clamp(min=0)
         # A smaller residual is rounding.
@@ -63,5 +75,6 @@ class VirtualLogit(Score):
         return virtual - torch.logsumexp(outputs.logits.double(), 1)
 
     def _norms(self, features: Tensor) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm((features - self.origin) @ self.residual, dim=1)
+        centred = features - self.origin
+        norms: Tensor = torch.linalg.vector_norm(centred - centred @ self.principal @ self.principal.T, dim=1)
         return norms

@@ -16,6 +16,7 @@ from stillwave.pipeline.config.keywords import Keywords, config_of
 HEADS = {
     "segment": "stillwave.heads.classifier:SegmentClassifier",
     "pooled": "stillwave.heads.pooled:PooledClassifier",
+    "statistics": "stillwave.heads.statistics_classifier:StatisticsClassifier",
     "fusion_openmax": "stillwave.heads.fusion:FusionClassifier",
 }
 
@@ -23,7 +24,8 @@ HEADS = {
 class HeadConfig(Keywords):
     """The fields of each kind; for `kind: custom`, the keyword arguments of `class: package.module:Name`.
 
-    kind: segment, pooled, fusion_openmax, or custom, for your own class. Importing it runs its code.
+    kind: segment, pooled, statistics, fusion_openmax, or custom, for your own class. Importing it runs its
+        code.
     """
 
     if TYPE_CHECKING:

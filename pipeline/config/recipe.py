@@ -40,7 +40,8 @@ class Recipe(Config):
     """One system: stored frames -> head -> logits.
 
     backbones: names of the stores, `<embeddings>/<name>.zarr`, made with `configs/backbones/<name>.yaml`:
-        one for a segment or pooled head; for a fusion head the audio one, then the text one.
+        one for a segment or pooled head; any number for a statistics head; for a fusion head the audio one,
+        then the text one.
     modalities: for a fusion head, what it reads: [audio, text], or only one of them, whose backbone may then
         be the only one; for other heads empty. A row without frames of one modality is trained and predicted
         on the other.
@@ -70,7 +71,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _one_backbone_per_modality(self) -> "Recipe":
         fuses = self.head.kind == "fusion_openmax" or (self.head.kind == "custom" and self.modalities)
-        if not fuses:
+        if self.head.kind == "statistics":
+            _check_parts(self.backbones, self.modalities)
+        elif not fuses:
             if len(self.backbones) != 1 or self.modalities:
                 raise ValueError(
                     f"a {self.head.kind} head reads one backbone, whatever its modality; got backbones "
@@ -83,6 +86,14 @@ class Recipe(Config):
         elif not len(self.modalities) <= len(self.backbones) <= 2:
             raise ValueError(
                 f"modalities {self.modalities} take a backbone each, audio first; got {self.backbones}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _summarised_frames_are_not_augmented(self) -> "Recipe":
+        if self.head.kind == "statistics" and self.augment:
+            raise ValueError(
+                "a statistics head sees no single frames, which `augment` changes; remove it, or use `views`"
             )
         return self
 
@@ -122,11 +133,27 @@ class Recipe(Config):
         return self
 
     def stores(self) -> dict[str, str]:
-        """The stores that are read, by the modality that they stand for; `frames` in a head of one."""
+        """The stores that are read, by the modality that they stand for.
+
+        `frames` in a head of one; a statistics head of several has them under their own names.
+        """
         if not self.modalities:
-            return {"frames": self.backbones[0]}
+            one = len(self.backbones) == 1
+            return {"frames": self.backbones[0]} if one else {name: name for name in self.backbones}
         both = len(self.backbones) == 2
         names = ("audio", "text") if both else self.modalities
         return {
             name: store for name, store in zip(names, self.backbones, strict=True) if name in self.modalities
         }
+
+
+def _check_parts(backbones: list[str], modalities: list[Modality]) -> None:
+    """Raise ValueError unless these can be the parts of a statistics head."""
+    if modalities:
+        raise ValueError(
+            f"a statistics head takes whatever its stores hold; remove `modalities` {modalities}"
+        )
+    if len(set(backbones)) < len(backbones):
+        raise ValueError(f"`backbones` {backbones} name a store more than once")
+    if len(backbones) > 1 and (dotted := [name for name in backbones if "." in name]):
+        raise ValueError(f"`backbones` {dotted}: names of several stores must not contain a dot; rename them")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwave.cache import EmbeddingStore
+from stillwave.heads.base import Head
 from stillwave.heads.devices import send
 from stillwave.heads.masks import valid_mask
 from stillwave.pipeline.backbones import Backbone, Frames
@@ -111,6 +112,29 @@ class JoinedFeatures:
 def joined(parts: Sequence[Part]) -> Features:
     """The features of all parts together; a single part is returned as it is."""
     return JoinedFeatures(parts) if len(parts) > 1 else parts[0]
+
+
+class Summaries:
+    """Features whose rows a head summarised once, in memory; see `Head.summarise`."""
+
+    def __init__(self, features: Features, head: Head) -> None:
+        self.lengths, self.device = features.lengths, features.device
+        rows = np.arange(len(features.lengths))
+        found = [summarised(features, head, rows[at : at + 64]) for at in range(0, len(rows), 64)]
+        self.tensors = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Summaries":
+        return self
+
+    def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
+        chosen = send(torch.from_numpy(rows), self.device)
+        return tuple(tensor[chosen] for tensor in self.tensors)
+
+
+@torch.no_grad()
+def summarised(features: Features, head: Head, rows: RowNumbers) -> tuple[Tensor, ...]:
+    """These rows, summarised by the head."""
+    return head.summarise(*features.batch(rows))
 
 
 def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:

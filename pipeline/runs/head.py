@@ -30,7 +30,7 @@ def build_head(
     head: Head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        if recipe.modalities:
+        if recipe.modalities or recipe.head.kind == "statistics":
             head = recipe.head.module(dims, num_classes, num_layers=layers, **options)
         else:
             head = recipe.head.module(dims["frames"], num_classes, num_layers=layers["frames"], **options)

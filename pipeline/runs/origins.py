@@ -34,13 +34,15 @@ class Origin(NamedTuple):
 
 def stored(modality: str, store: EmbeddingStore, device: torch.device) -> Origin:
     """The frames in a store, by row number. ValueError if they are not of the modality."""
-    _check_modality(modality, is_of_text(store.fingerprint), str(store.path))
+    is_text = is_of_text(store.fingerprint)
+    _check_modality(modality, is_text, str(store.path))
 
     def part(found: list[int | None], manifest: pd.DataFrame) -> Part:
         rows = np.array([ABSENT if row is None else row for row in found], dtype=np.int64)
         clean = rows[: len(manifest)]
         check_fresh(store, clean, manifest)
-        _check_absent(modality, store, manifest[clean == ABSENT])
+        if modality != "frames":
+            _check_absent(is_text, store, manifest[clean == ABSENT])
         return CachedFeatures(store, rows, device)
 
     return Origin(str(store.path), store.row_of(), part)
@@ -83,17 +85,18 @@ def _check_modality(name: str, is_text: bool, source: str) -> None:
         )
 
 
-def _check_absent(name: str, store: EmbeddingStore, lacking: pd.DataFrame) -> None:
-    """Raise ValueError if rows lack a modality only because it was not extracted."""
-    if name not in ("audio", "text") or lacking.empty:
+def _check_absent(is_text: bool, store: EmbeddingStore, lacking: pd.DataFrame) -> None:
+    """Raise ValueError if rows lack text, or audio, only because it was not extracted."""
+    if lacking.empty:
         return
-    if name == "text":
+    if is_text:
         texts = lacking["text"] if "text" in lacking else pd.Series(None, index=lacking.index, dtype=object)
         lacking = lacking[[isinstance(text, str) and bool(text.strip()) for text in texts]]
     known = quarantined_ids(quarantine_path(store.path))
     if forgotten := [id_ for id_ in lacking["id"] if id_ not in known]:
+        what = "text" if is_text else "audio"
         raise ValueError(
-            f"{store.path} has no frames of {len(forgotten)} rows that have {name}, the first is "
+            f"{store.path} has no frames of {len(forgotten)} rows that have {what}, the first is "
             f"{forgotten[0]!r}, and its quarantine does not list them; extract again with the manifest that "
             "you train with"
         )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
+from stillwave.heads.base import Head
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, load_data
 from stillwave.pipeline.runs.environment import record
-from stillwave.pipeline.runs.features import valid_frames
+from stillwave.pipeline.runs.features import Summaries, valid_frames
 from stillwave.pipeline.runs.folder import begin, write_curves
 from stillwave.pipeline.runs.folds import Fold, folds_of
 from stillwave.pipeline.runs.head import build_head
@@ -113,6 +115,9 @@ def train_models(
             raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
     build = partial(_built, recipe, data)
     _check(recipe, data, folds, build)  # refuse before an old run is replaced
+    model = build((0,), 1)
+    if not model.encoders and type(model.head.innermost).summarise is not Head.summarise:
+        data = replace(data, features=Summaries(data.features, model))
     if processes.main:
         begin(out, config)
         record(out, data.features.device)
@@ -157,7 +162,7 @@ def _train_fold(
         model.eval()
         at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
         for modality, standardise in enumerate(model.standardisers):
-            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=model.frames)
+            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=_summarised(model))
             standardise.fit(frames)
     history = fit(
         model,
@@ -182,6 +187,11 @@ def _train_fold(
         facts = {"classes": list(data.classes), "speakers": speakers}
         save_tensors(folder / WEIGHTS, tensors_to_save(model), facts)
         checkpoint.unlink(missing_ok=True)
+
+
+def _summarised(model: Model) -> Callable[..., tuple[Tensor, ...]]:
+    """Makes the frames that the head's standardisers are fitted on from a batch."""
+    return lambda *inputs: model.head.summarise(*model.frames(*inputs))
 
 
 def _built(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Model:

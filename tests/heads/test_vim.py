@@ -66,7 +66,7 @@ def test_equals_a_naive_loop(dim, rows, bias, principal):
     layer = make_layer(dim, bias=bias)
     train, items = make_outputs(layer, rows, 0), make_outputs(layer, 20, 1)
     score = fitted(layer, rows)
-    assert score.residual.shape == (dim, dim - principal)
+    assert score.principal.shape == (dim, principal)
     expected = naive(layer, train, items, principal)
     assert score.scale > 0
     assert score(items).tolist() == pytest.approx(expected, rel=1e-8)
@@ -83,10 +83,10 @@ def test_leaving_the_principal_directions_is_outlying_and_staying_in_them_is_not
     layer = make_layer(8)
     score = fitted(layer)
     items = make_outputs(layer, 20, 1)
-    away = items.features + 5 * score.residual[:, 0]
+    basis = torch.linalg.qr(torch.cat([score.principal, torch.eye(8)], 1).double()).Q
+    away = items.features + 5 * basis[:, 4]
     assert (score(items._replace(features=away)) > score(items) + 1).all()
-    lead = torch.linalg.qr(torch.cat([score.residual, torch.eye(8)], 1).double()).Q[:, 4:8]
-    along = items.features + 5 * lead[:, 0]
+    along = items.features + 5 * basis[:, 0]
     torch.testing.assert_close(score(items._replace(features=along)), score(items))
 
 
@@ -114,6 +114,14 @@ def test_an_item_does_not_depend_on_its_batch_and_state_travels():
         alone = Outputs(items.logits[i : i + 1], items.features[i : i + 1])
         torch.testing.assert_close(score(alone)[0], together[i], rtol=1e-12, atol=1e-12)
     assert torch.equal(load_scorer("vim", score.state_dict())(items), together)
+
+
+def test_an_older_file_has_the_residual_directions_instead():
+    layer = make_layer(8)
+    score, items = fitted(layer), make_outputs(layer, 20, 1)
+    residual = torch.linalg.svd(score.principal, full_matrices=True).U[:, 4:]
+    old = {"origin": score.origin, "residual": residual, "scale": score.scale}
+    torch.testing.assert_close(load_scorer("vim", old)(items), score(items))
 
 
 def test_errors():
