@@ -14,6 +14,7 @@ from stillwave.pipeline.commands import init as init_commands
 from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.commands import store as store_commands
 from stillwave.pipeline.commands import training as training_commands
+from stillwave.pipeline.commands import transcribe as transcribe_commands
 from stillwave.pipeline.commands.options import (
     BackboneName,
     CorpusName,
@@ -72,6 +73,9 @@ def prepare(
     with console.Watch() as watch:
         watch.stage("prepare")
         watch.prepared(prepare(config, root, out, watch.files))
+
+
+app.command()(transcribe_commands.transcribe)
 
 
 @app.command()

@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     "docs/index.md", "docs/analysis.md", "docs/explorer.md", "docs/howto/backbone.md",
     "docs/howto/cluster.md", "docs/howto/corpus.md", "docs/howto/head.md", "docs/howto/predict.md",
-    "docs/howto/python.md", "docs/howto/s3.md", "README.md",
+    "docs/howto/python.md", "docs/howto/s3.md", "docs/howto/transcribe.md", "README.md",
 )  # fmt: skip
 # Blocks that say in their page why they are not run.
 NOT_RUN = {
     "docs/index.md": 2, "docs/analysis.md": 1, "docs/howto/cluster.md": 1, "docs/howto/predict.md": 1,
-    "docs/howto/python.md": 1, "docs/howto/s3.md": 1,
+    "docs/howto/python.md": 1, "docs/howto/s3.md": 1, "docs/howto/transcribe.md": 2,
 }  # fmt: skip
 # The README's first screen has no room for comments: commands that are not run, and why.
 README_NOT_RUN = {
@@ -220,7 +220,8 @@ def test_every_command_and_every_config_class_is_in_the_reference(site: dict[Pat
     assert {"stillwave-prepare", "stillwave-analyze"} <= commands
     assert commands <= site[Path("reference/cli.html")].ids
     names = set()
-    for file in (*(ROOT / "pipeline/config").rglob("*.py"), *(ROOT / "pipeline/backbones").rglob("*.py")):
+    rooms = ("config", "backbones", "transcribe")
+    for file in (file for room in rooms for file in (ROOT / "pipeline" / room).rglob("*.py")):
         classes = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
         ours = file.parent.name == "config"
         names |= {node.name.lower() for node in classes if ours or node.name.endswith("Config")}

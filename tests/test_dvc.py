@@ -16,6 +16,8 @@ PROJECT = Path(__file__).parents[1]
 PARAMS = {
     "corpus": "tones",
     "root": "speech",
+    "transcribe": [],
+    "manifest": "data/manifest.parquet",
     "backbones": ["fbank", "mbert_tiny"],
     "recipes": {
         "tones": ["fbank", "fbank"],

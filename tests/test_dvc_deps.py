@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 ENTRIES = {
     "prepare": "pipeline/corpora/prepare.py",
+    "transcribe": "pipeline/transcribe/stage.py",
     "extract": "pipeline/extract/stage.py",
     "train": "pipeline/train/stage.py",
     "finetune": "pipeline/train/finetune.py",

@@ -12,8 +12,8 @@ from tests.imports import ROOT, TOPS, Import, all_imports, modules
 # Each room imports those before it alone. What is in no room's folder is a room of its own.
 ORDER = (
     "version", "cache", "heads", "pipeline.config", "pipeline.audio", "pipeline.corpora",
-    "pipeline.backbones", "pipeline.extract", "pipeline.scores", "pipeline.runs", "pipeline.train",
-    "pipeline.evaluate", "pipeline.predict", "pipeline.run", "analysis",
+    "pipeline.backbones", "pipeline.transcribe", "pipeline.extract", "pipeline.scores", "pipeline.runs",
+    "pipeline.train", "pipeline.evaluate", "pipeline.predict", "pipeline.run", "analysis",
     "models", "pipeline.commands", "pipeline.cli", "__main__",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from fields import pieces
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
-from stillwave.pipeline import backbones, config, corpora
+from stillwave.pipeline import backbones, config, corpora, transcribe
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.config import heads, keywords
 from stillwave.pipeline.config.base import Config
@@ -26,6 +26,7 @@ SECTIONS = {
     "stillwave.pipeline.config.corpus": "Splits",
     "stillwave.pipeline.backbones": "Backbones",
     "stillwave.pipeline.config.views": "Views",
+    "stillwave.pipeline.transcribe": "Transcribers",
     "stillwave.pipeline.config.recipe": "Recipes",
     "stillwave.pipeline.config.heads": "Heads",
     "stillwave.pipeline.config.train": "Training",
@@ -52,7 +53,7 @@ def command_reference() -> str:
 def config_classes() -> dict[str, list[type[Config]]]:
     """Every config class, by the section that it belongs to."""
     found: dict[str, list[type[Config]]] = {name: [] for name in SECTIONS}
-    for module in (*_modules(config), *_modules(corpora), *_modules(backbones)):
+    for module in (*_modules(config), *_modules(corpora), *_modules(backbones), *_modules(transcribe)):
         section = next((name for name in SECTIONS if module.__name__.startswith(name)), module.__name__)
         found.setdefault(section, [])
         found[section] += [
@@ -157,7 +158,7 @@ def _yaml(value: Any) -> str:
 def files_in_configs() -> str:
     """A table of the YAML files of each kind, with their first comments."""
     parts = []
-    for folder in ("recipes", "backbones", "corpora"):
+    for folder in ("recipes", "backbones", "corpora", "transcribers"):
         parts += [f"## {folder.capitalize()}", "", "| file | |", "|---|---|"]
         for file in sorted((ROOT / "configs" / folder).glob("*.yaml")):
             parts.append(f"| `configs/{folder}/{file.name}` | {_comment(file)} |")

@@ -3,15 +3,24 @@
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar, Literal, Protocol
 
 import soundfile
 
 from stillwave.pipeline.audio.decode import AUDIO_VERSION
-from stillwave.pipeline.backbones import Backbone
 
 
-def fingerprint(backbone: Backbone) -> dict[str, Any]:
+class Described(Protocol):
+    """A backbone, or anything else whose results are stored."""
+
+    modality: ClassVar[Literal["audio", "text"]]
+
+    @property
+    def libraries(self) -> tuple[str, ...]: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+
+
+def fingerprint(backbone: Described) -> dict[str, Any]:
     """Everything that a backbone's stored numbers depend on, including library versions.
 
     Only major.minor of a version counts: patch releases do not change numbers on purpose.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,10 @@ LEGACY_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 NEMO_WEIGHTS = ("*.nemo",)  # contains its config
 CTRANSLATE2_WEIGHTS = ("model.bin",)  # the format of faster-whisper
 TRANSFORMERS_WEIGHTS = (SAFE_WEIGHTS, LEGACY_WEIGHTS)
-SIDE_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "special_tokens_map.json")
+SIDE_FILES = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer*", "vocab*",
+    "special_tokens_map.json",
+)  # fmt: skip
 
 PACKAGE = "package:"  # before the path of a file in an installed package
 
@@ -31,11 +34,26 @@ NOT_CACHED = "it is not in the local Hugging Face cache"
 M = TypeVar("M", bound=nn.Module)
 
 
+class WithWeights(Protocol):
+    """The fields of a config that say where its weights are; see PretrainedConfig."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def sha256(self) -> str | None: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def download(self) -> bool: ...
+    @property
+    def local_weights(self) -> str: ...
+
+
 class NotCached(ValueError):
     """The weights are not on this machine, and may not be downloaded."""
 
 
-def find_folder(config: PretrainedConfig, wanted: Sequence[tuple[str, ...]] = TRANSFORMERS_WEIGHTS) -> Path:
+def find_folder(config: WithWeights, wanted: Sequence[tuple[str, ...]] = TRANSFORMERS_WEIGHTS) -> Path:
     """The folder with config.json and weights for `config.source`; the network is tried last.
 
     wanted: patterns of weight files, weights before their index, best kind first.
@@ -104,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_pretrained(
-    config: PretrainedConfig, model_class: Any, unused: tuple[str, ...], attention: str = "sdpa"
+    config: WithWeights, model_class: Any, unused: tuple[str, ...], attention: str = "sdpa"
 ) -> tuple[Any, Path]:
     """A `transformers` model of `model_class` from `config.source`, in fp32, and the folder it came from.
 
@@ -118,7 +136,7 @@ def load_pretrained(
     if found != model_type:
         raise ValueError(
             f"`weights` {config.source}: its config.json says model_type {found!r}, "
-            f"but this kind of backbone loads {model_type!r}"
+            f"but this kind loads {model_type!r}"
         )
     try:
         with quiet():  # what matters in the load report is checked below
@@ -161,9 +179,7 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _snapshot(
-    config: PretrainedConfig, wanted: Sequence[tuple[str, ...]], local_files_only: bool
-) -> Path | str:
+def _snapshot(config: WithWeights, wanted: Sequence[tuple[str, ...]], local_files_only: bool) -> Path | str:
     """The hub's folder for this id and revision, or why there is none."""
     from huggingface_hub import snapshot_download
 
@@ -190,7 +206,7 @@ def weight_files(folder: Path, wanted: Sequence[tuple[str, ...]]) -> list[Path]:
     return [file for file in weights if configured or file.suffix == ".nemo"]
 
 
-def _checked(config: PretrainedConfig, folder: Path, wanted: Sequence[tuple[str, ...]]) -> Path:
+def _checked(config: WithWeights, folder: Path, wanted: Sequence[tuple[str, ...]]) -> Path:
     """`folder`. Raises ValueError if its weights are not those that `sha256` means."""
     if config.sha256 is not None:
         first, *others = weight_files(folder, wanted)
@@ -217,16 +233,20 @@ def hub_is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in names)
 
 
-def no_model(name: str, reason: str, fetch: str, folder: str, what: str = "model") -> str:
-    """The error message for missing weights, with the remedies."""
+def no_model(
+    name: str, reason: str, fetch: str, folder: str, what: str = "model", random: bool = True
+) -> str:
+    """The error message for missing weights, with the remedies; `random` weights may be one."""
+    untrained = "; (3) set `weights: random` to try the pipeline without a trained model" if random else ""
     return (
         f"`weights` {name}: no {what} found: {reason}. Do one of: "
-        f"(1) on a machine with network access, {fetch} and copy it here; (2) set `weights` to {folder}; "
-        "(3) set `weights: random` to try the pipeline without a trained model"
+        f"(1) on a machine with network access, {fetch} and copy it here; (2) set `weights` to {folder}"
+        f"{untrained}"
     )
 
 
-def _missing(config: PretrainedConfig, reason: str) -> str:
+def _missing(config: WithWeights, reason: str) -> str:
     revision = f" --revision {config.revision}" if config.revision else ""
     fetch = f"fill the cache with `hf download {config.source}{revision}` (older: huggingface-cli download)"
-    return no_model(config.source, reason, fetch, config.local_weights)
+    backbone = isinstance(config, PretrainedConfig)
+    return no_model(config.source, reason, fetch, config.local_weights, random=backbone)

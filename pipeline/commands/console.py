@@ -1,6 +1,7 @@
 """The output of the command line: progress on stderr, results on stdout."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +13,10 @@ from rich.table import Table
 
 from stillwave.cache import EmbeddingStore
 from stillwave.cache.places import open_storage
+from stillwave.pipeline.corpora.quarantine import Quarantined
 from stillwave.pipeline.extract.stage import ExtractResult, Progress
 from stillwave.pipeline.run import Watcher
+from stillwave.pipeline.transcribe.stage import TranscribeResult
 
 # no markup: file names may hold brackets
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -80,18 +83,34 @@ class Watch(Watcher):
             f"extract {name}: {result.rows} rows, {result.forwards} computed in {result.batches} batches, "
             f"padding {100 * result.padding:.0f} %, {result.units} units written{_took(result)}"
         )
-        for row in result.quarantined[:5]:
-            err.print(f"extract {name}: quarantined {row.id}: {row.reason}: {row.detail}", style="yellow")
-        if len(result.quarantined) > 5:
+        _show_quarantined(f"extract {name}", result.quarantined, f"{name}.zarr.quarantine.csv")
+
+    def transcribed(self, name: str, result: TranscribeResult) -> None:
+        known = f" ({result.known} of them known from an earlier run)" if result.known else ""
+        err.print(
+            f"transcribe {name}: {result.rows} rows: {result.kept} kept their text, {result.transcribed} "
+            f"were transcribed{known}, in {result.silent} no word was heard"
+        )
+        if result.items:
             err.print(
-                f"extract {name}: and {len(result.quarantined) - 5} more, see {name}.zarr.quarantine.csv"
+                f"transcribe {name}: {result.items} recordings in {result.seconds:.1f} s: "
+                f"{result.seconds_per_hour:.0f} s per hour of audio"
             )
+        _show_quarantined(f"transcribe {name}", result.quarantined, result.quarantine)
 
     def _update(self, **fields: Any) -> None:
         if self._task is None:
             self.stage("")
         assert self._task is not None
         self._progress.update(self._task, **fields)
+
+
+def _show_quarantined(stage: str, rows: Sequence[Quarantined], file: str) -> None:
+    """The first rows that were left out, and the file that lists all of them."""
+    for row in rows[:5]:
+        err.print(f"{stage}: quarantined {row.id}: {row.reason}: {row.detail}", style="yellow")
+    if len(rows) > 5:
+        err.print(f"{stage}: and {len(rows) - 5} more, see {file}")
 
 
 def _rate(progress: Progress) -> str:

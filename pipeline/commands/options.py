@@ -21,6 +21,9 @@ AnalysisName = Annotated[str, _config("analysis", "What is measured and drawn, a
 BackboneName = Annotated[str, _config("backbones", "Backbone config, for example fbank")]
 CorpusName = Annotated[str, _config("corpora", "Corpus config, for example emodb")]
 RecipeName = Annotated[str, _config("recipes", "Recipe, for example fbank_segment")]
+TranscriberName = Annotated[
+    str, _config("transcribers", "Config of the speech recognition model, for example whisper_tiny_en")
+]
 Overrides = Annotated[
     list[str],
     typer.Option("-S", metavar="KEY=VALUE", help="Override a field of the config; repeatable."),

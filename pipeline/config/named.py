@@ -7,7 +7,7 @@ from typing import Literal
 
 from stillwave.pipeline.config.base import ConfigError
 
-Kind = Literal["analysis", "backbones", "corpora", "recipes"]
+Kind = Literal["analysis", "backbones", "corpora", "recipes", "transcribers"]
 SHIPPED = Path(str(files("stillwave"))) / "configs"
 OWN = Path("configs")  # in the working directory
 

@@ -13,7 +13,7 @@ from stillwave.pipeline.audio.files import read_file
 class Quarantined(NamedTuple):
     """One line of a quarantine.csv.
 
-    stage: `import` (name or row), `decode` (audio) or `extract` (frames).
+    stage: `import` (name or row), `decode` (audio), `transcribe` (text) or `extract` (frames).
     reason: a word from a fixed list. detail: what is needed to fix it.
     """
 

@@ -8,9 +8,12 @@ from stillwave.pipeline.config.analysis import Analysis
 from stillwave.pipeline.config.base import ConfigError, apply_overrides, load_config, overrides_of
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora import CorpusConfig
+from stillwave.pipeline.transcribe.config import TranscriberConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-KINDS = {"analysis": Analysis, "corpora": CorpusConfig, "recipes": Recipe}
+KINDS = {
+    "analysis": Analysis, "corpora": CorpusConfig, "recipes": Recipe, "transcribers": TranscriberConfig,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
