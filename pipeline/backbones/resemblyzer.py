@@ -46,10 +46,10 @@ class ResemblyzerConfig(BackboneConfig):
 class Resemblyzer(Backbone):
     """(256,) per window of 1.6 s, not negative and of length 1; those of one speaker have a high cosine.
 
-    As Resemblyzer's `embed_utterance(..., return_partials=True)`: quiet clips are amplified, mel power (without
-    a logarithm) goes through three LSTM layers, and the state after the last step through a linear layer and
-    ReLU. Silence fills the last window, so every clip has at least one. Resemblyzer's `preprocess_wav` also
-    cuts out long pauses, with a detector that is not part of the weights; this class does not.
+    As Resemblyzer's `embed_utterance(..., return_partials=True)`: quiet clips are amplified, mel power (not
+    its logarithm) goes through three LSTM layers, and the state after the last step through a linear layer
+    and ReLU. Silence fills the last window, so every clip has at least one. Resemblyzer's `preprocess_wav`
+    also cuts out long pauses, with a detector that is not part of the weights; this class does not.
     """
 
     config_type = ResemblyzerConfig
@@ -75,9 +75,7 @@ class Resemblyzer(Backbone):
         self.register_buffer("filters", slaney_filters(NUM_MELS, N_FFT, SAMPLE_RATE), persistent=False)
 
     def num_frames(self, length: int) -> int:
-        started = (
-            length // MEL_HOP + 1 - WINDOW
-        ) // self.step + 2  # the last one ends behind the clip
+        started = (length // MEL_HOP + 1 - WINDOW) // self.step + 2  # the last one ends behind the clip
         covered = math.floor((length - COVERED * WINDOW * MEL_HOP) / self.hop_length) + 1
         return max(1, min(started, covered)) if length > 0 else 0
 
@@ -118,7 +116,7 @@ class Resemblyzer(Backbone):
             content = path.read_bytes()
         except OSError as error:
             raise ValueError(
-                f"{where}: {error.strerror}; give a path to Resemblyzer's pretrained.pt"
+                f"{where}: {error.strerror}; give the path of Resemblyzer's pretrained.pt"
             ) from error
         check_sha256(hashlib.sha256(content).hexdigest(), self.config.sha256, where, path.name)
         try:
