@@ -101,7 +101,7 @@ def measure(name: str, root: Path, work: Path, seeds: int) -> dict[str, Any]:
     items = {store: list(values.values()) for store, values in each.items()}
     whisper = [frames[:, LAYERS[name]] for frames in items["whisper_tiny"]]
     clips = torch.stack([summary(both) for both in zip(whisper, items["fbank"], strict=True)])
-    voices = torch.stack([torch.from_numpy(frames).float().mean(0) for frames in items["resemblyzer"]])
+    voices = torch.stack([torch.tensor(frames).float().mean(0) for frames in items["resemblyzer"]])
     speakers = manifest["speaker"].tolist()
     classes = sorted(set(manifest[LABELS[name]]))
     labels = torch.tensor([classes.index(label) for label in manifest[LABELS[name]]])
@@ -133,7 +133,7 @@ def frames_of(name: str, root: Path, work: Path) -> pd.DataFrame:
 
 def summary(parts: tuple[Any, ...]) -> Tensor:
     """Frames of each part, (frames, dim) -> their means and deviations, one after another."""
-    tensors = [torch.from_numpy(np.asarray(part)).float() for part in parts]
+    tensors = [torch.tensor(part).float() for part in parts]
     return torch.cat([one for part in tensors for one in (part.mean(0), part.std(0, correction=0))])
 
 
