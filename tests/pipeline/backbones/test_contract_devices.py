@@ -51,7 +51,7 @@ def test_what_has_no_other_precision_than_fp32(configure: Callable[..., Any]) ->
     assert alone == {name for name in names if configured(configure, name, "fp16") is None}
     quantized = {name for name in names if VARIANTS[name].get("embedding") == "quantized"}
     assert alone == quantized | {
-        name for name in names if VARIANTS[name]["kind"] in ("fbank", "hear", "onnx")
+        name for name in names if VARIANTS[name]["kind"] in ("fbank", "hear", "onnx", "resemblyzer")
     }
 
 

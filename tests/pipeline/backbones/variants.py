@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model_file": str(WAV2VEC2_TINY),
     },
     "hear-mel": {"kind": "hear", "module": "tests.pipeline.backbones.hear_mel"},
+    "resemblyzer": {"kind": "resemblyzer", "weights": "ge2e", "hop_s": 0.4},
     "fastconformer-tiny": {"kind": "fastconformer", **TINY},
     "fastconformer-custom-all": {"kind": "fastconformer", "weights": "small.nemo", "layers": "all"},
     "fastconformer-transformers": {
