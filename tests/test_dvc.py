@@ -20,8 +20,8 @@ PARAMS = {
     "manifest": "data/manifest.parquet",
     "backbones": ["fbank", "mbert_tiny"],
     "recipes": {
-        "tones": ["fbank", "fbank"],
-        "both": ["fbank", "mbert_tiny"],
+        "tones": ["fbank", "fbank", "fbank"],
+        "both": ["fbank", "mbert_tiny", "mbert_tiny"],
     },
     "finetune": {"tuned": {"backbone": "cnn1d", "options": "", "after": "data/manifest.parquet"}},
 }
