@@ -24,8 +24,9 @@ def build_head(
     shapes: frame shapes, (dim,) or (layers, dim), by the names of `recipe.stores()`. num_speakers: speakers
     with their own vectors, if the recipe personalises.
     """
-    dims = {name: shape[-1] for name, shape in shapes.items()}
-    layers = {name: shape[0] if len(shape) == 2 else 1 for name, shape in shapes.items()}
+    names = list(recipe.stores())  # the head reads its inputs in this order
+    dims = {name: shapes[name][-1] for name in names}
+    layers = {name: shapes[name][0] if len(shapes[name]) == 2 else 1 for name in names}
     options = recipe.head.options()
     head: Head
     with torch.random.fork_rng(devices=[]):
