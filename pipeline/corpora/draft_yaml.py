@@ -8,6 +8,7 @@ import yaml
 
 RECIPE = """\
 # Log-mel frames -> convolutions over time -> segment pooling -> classifier; a start that needs no weights.
+# On trained frames, which do better on few rows, start from configs/recipes/whisper_statistics.yaml.
 backbones: [fbank_static]  # or wav2vec2, ast, encodec_24khz, ...: see docs/backbones.md
 label: {label}
 # classes: [...]           # null, the default, trains all classes of the corpus
