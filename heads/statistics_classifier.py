@@ -107,10 +107,7 @@ class StatisticsClassifier(Head):
 
     def _statistics(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, [layers,] dim) -> (batch, 1, [layers,] size); finite for a length of 0."""
-        shape = len(frames), 1, *frames.shape[2:]
         flat = zero_padding(frames.float(), lengths).flatten(2)
         counts = lengths.clamp(min=1)
-        found = mean(flat, counts).view(shape)
-        if not self.with_deviation:
-            return found
-        return torch.cat([found, deviation(flat, counts).view(shape)], -1)
+        found = [mean(flat, counts), deviation(flat, counts)] if self.with_deviation else [mean(flat, counts)]
+        return torch.cat([values.unflatten(1, frames.shape[2:]) for values in found], -1)[:, None]

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -146,6 +147,7 @@ def export(
         )
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
+        check_inputs(run, [*models.encoders.values()])
         for encoder in models.encoders.values():
             check_exports(encoder)
         for encoders in _encoders(models):
@@ -193,6 +195,21 @@ def check_exports(encoder: Backbone) -> None:
         )
 
 
+def check_inputs(run: Run, encoders: Sequence[Backbone]) -> None:
+    """Raise ValueError for backbones that do not export together, with the reason and the remedy."""
+    modalities = [encoder.modality for encoder in encoders]
+    several = [name for name in ("audio", "text") if modalities.count(name) > 1]
+    alone = [encoder.config.kind for encoder in encoders if encoder.config.kind in SINGLE]
+    if several:
+        reason = f"{modalities.count(several[0])} of its backbones read {several[0]}, a graph takes one of each"
+    elif alone and len(encoders) > 1:
+        reason = f"a backbone of kind {alone[0]} exports only without others"
+    else:
+        return
+    remedy = "" if run.live else ". Export the head alone, with --part head, and give it their frames"
+    raise ValueError(f"{run}: {reason}{remedy}")
+
+
 def inputs_of(
     models: Ensemble, part: Part, single: bool
 ) -> tuple[list[str], list[Tensor], list[dict[int, str]]]:
@@ -200,9 +217,10 @@ def inputs_of(
 
     For part `model`: waveform (batch, samples) float32 at the backbone's rate and lengths (batch,) int64; for
     a single item (1, samples) without lengths; tokens (batch, tokens) int64 and token_lengths. For `head`:
-    frames (batch, frames, [layers,] dim) and lengths; with two modalities audio_frames, audio_lengths,
-    text_frames, text_lengths, where a length of 0 means that the item lacks it. Last, for a personalised run,
-    speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the metadata's speakers.
+    frames (batch, frames, [layers,] dim) and lengths; with several parts <part>_frames and <part>_lengths of
+    each, audio and text or the names of the stores, where a length of 0 means that the item lacks it. Last,
+    for a personalised run, speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the
+    metadata's speakers.
     """
     names: list[str] = []
     arguments: list[Tensor] = []
