@@ -198,10 +198,10 @@ def check_exports(encoder: Backbone) -> None:
 def check_inputs(run: Run, encoders: Sequence[Backbone]) -> None:
     """Raise ValueError for backbones that do not export together, with the reason and the remedy."""
     modalities = [encoder.modality for encoder in encoders]
-    several = [name for name in ("audio", "text") if modalities.count(name) > 1]
+    twice = next((name for name in modalities if modalities.count(name) > 1), None)
     alone = [encoder.config.kind for encoder in encoders if encoder.config.kind in SINGLE]
-    if several:
-        reason = f"{modalities.count(several[0])} of its backbones read {several[0]}, a graph takes one of each"
+    if twice:
+        reason = f"{modalities.count(twice)} of its backbones read {twice}, but a graph has one input for it"
     elif alone and len(encoders) > 1:
         reason = f"a backbone of kind {alone[0]} exports only without others"
     else:

@@ -79,7 +79,7 @@ class Reader:
 
         ValueError for a segment longer than that clip, whose end the backbone would ignore.
         """
-        clips = [
+        clips: list[tuple[float, int]] = [
             (clip_length / rate_of(encoder), rate_of(encoder))
             for encoder in self.audio
             if (clip_length := getattr(encoder, "clip_length", None))  # samples; only some kinds have it

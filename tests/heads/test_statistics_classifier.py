@@ -50,7 +50,7 @@ def batch(name: str, lengths: list[int] = LENGTHS, padding: float = 0.0) -> list
 
 
 def test_numbers_are_numpys() -> None:
-    """Mean and deviation with n - 1 per layer, standardised, times softmax * layers, then the part's scale."""
+    """Mean and deviation (n - 1) per layer, standardised, times softmax * layers, times the part's scale."""
     head, inputs = make("parts"), batch("parts")
     found = head.outputs(*inputs)
     weights = layer_weights(head)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import stillwave.pipeline.train.fit as fit_module
 from stillwave.heads.statistics_classifier import StatisticsClassifier
-from stillwave.pipeline.backbones import parse_backbone
+from stillwave.pipeline.backbones import build_backbone, parse_backbone
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
@@ -21,7 +21,7 @@ from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.clips import clips_of
 from stillwave.pipeline.predict.enroll import enroll
-from stillwave.pipeline.predict.export import export
+from stillwave.pipeline.predict.export import check_inputs, export
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.predict.results import Prediction
 from stillwave.pipeline.runs.data import Data, load_data
@@ -33,6 +33,7 @@ from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.fit import fit
 from stillwave.pipeline.train.stage import train
 from tests.fakes import write_speech
+from tests.pipeline.predict.test_enroll import CNN
 from tests.pipeline.train.test_fit import NONE, Killed
 
 TINY = {"weights": "random", "size": "tiny"}
@@ -169,7 +170,7 @@ def test_new_clips_are_predicted_as_evaluate_predicts_them(run: Path, tmp_path: 
 def test_the_commands_analyze_report_and_export(corpus: Path, run: Path, tmp_path: Path) -> None:
     evaluate(run)
     page, file, folder = tmp_path / "page.html", tmp_path / "head.onnx", tmp_path / "analysis"
-    quick = ["-S", "projections=[pca]", "-S", "methods=[pca]"][:0]
+    quick = ["-S", "tsne=null", "-S", "umap=null", "-S", "kmeans=null", "-S", "hdbscan=null"]
     for arguments in (
         ["report", str(run), "--out", str(page)],
         ["export", "--run", str(run), "--out", str(file), "--part", "head", "--fold", "0"],
@@ -198,10 +199,14 @@ def test_a_run_of_several_encoders_of_audio_exports_its_head_alone(run: Path, tm
     with pytest.raises(ValueError, match=r"2 of its backbones read audio, .*with --part head"):
         export(run, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+    tiny = {"ast": {"kind": "ast", **TINY}, "words": BACKBONES["words"]}
+    encoders = [build_backbone(parse_backbone(raw, name, trusted=True)) for name, raw in tiny.items()]
+    with pytest.raises(ValueError, match=r"kind ast exports only without others"):
+        check_inputs(Run.open(run), encoders)
 
 
 def test_personalised_parts(corpus: Path, tmp_path: Path) -> None:
-    personal = recipe(personalise={"dim": 4, "hidden": 8}, train=TRAIN | {"epochs": 30})
+    personal = recipe(backbones=["narrow", "words"], personalise={"dim": 4, "hidden": 8})
     run = trained(corpus, tmp_path / "run", personal)
     assert evaluate(run)["n"] == 36
     wav = str(corpus / "wav/000.wav")
@@ -220,8 +225,11 @@ def test_live_encoders_are_standardised_by_summaries_and_trained(corpus: Path, t
     manifest = read_manifest(path)
     table = manifest.drop(columns="fold").assign(split=np.where(manifest["fold"] == 0, "test", "train"))
     table = table.drop(index=NO_AUDIO).reset_index(drop=True)  # lost files cannot be fine-tuned on
-    names = ["wave", "words"]
-    configs = {name: config(name, storage_dtype="float32") for name in names}
+    names = ["wave", "cnn"]
+    raw = {"wave": BACKBONES["wave"] | {"layers": [0, 1]}, "cnn": CNN}
+    configs = {
+        name: parse_backbone(raw[name] | {"storage_dtype": "float32"}, name, trusted=True) for name in names
+    }
     for name, one in configs.items():
         extract(one, table, tmp_path / f"e/{name}.zarr")
     short = TRAIN | {"epochs": 1, "valid_fraction": 0}
