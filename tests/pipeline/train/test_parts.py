@@ -1,5 +1,6 @@
 """A statistics head on three parts, from stores to predictions, with rows that lack some of them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stillwave.pipeline.runs.features import Summaries
 from stillwave.pipeline.runs.folds import folds_of
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.run import Run
+from stillwave.pipeline.train.distill import Teacher
 from stillwave.pipeline.train.finetune import finetune
 from stillwave.pipeline.train.fit import fit
 from stillwave.pipeline.train.stage import train
@@ -203,6 +205,17 @@ def test_a_run_of_several_encoders_of_audio_exports_its_head_alone(run: Path, tm
     encoders = [build_backbone(parse_backbone(raw, name, trusted=True)) for name, raw in tiny.items()]
     with pytest.raises(ValueError, match=r"kind ast exports only without others"):
         check_inputs(Run.open(run), encoders)
+
+
+def test_three_parts_teach_a_smaller_head(corpus: Path, run: Path, tmp_path: Path) -> None:
+    """Also on rows that lack a part, of the teacher or of both."""
+    path = corpus / "manifest.parquet"
+    student = recipe(backbones=["narrow", "words"], losses={"cross_entropy": 0.0, "distill": 1.0})
+    teach = partial(Teacher, run, read_manifest(path))
+    taught = trained(corpus, tmp_path / "taught", student, teach=teach)
+    curve = pd.read_csv(taught / "fold_0/history.csv")["train_loss"]
+    assert curve.iloc[-1] < 0.8 * curve.iloc[0]
+    assert evaluate(taught)["n"] == 36
 
 
 def test_personalised_parts(corpus: Path, tmp_path: Path) -> None:
