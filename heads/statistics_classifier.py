@@ -110,4 +110,4 @@ class StatisticsClassifier(Head):
         flat = zero_padding(frames.float(), lengths).flatten(2)
         counts = lengths.clamp(min=1)
         found = [mean(flat, counts), deviation(flat, counts)] if self.with_deviation else [mean(flat, counts)]
-        return torch.cat([value.unflatten(1, frames.shape[2:]) for value in found], -1)[:, None]
+        return torch.cat([values.unflatten(1, frames.shape[2:]) for values in found], -1)[:, None]

@@ -203,7 +203,7 @@ def layer_weights_figure(mixes: dict[str, Any]) -> Figure:
             names.append("a fold")
         shown = slice(None, None, -(-count // 16))
         axes.set_xticks(places[shown], mix["layers"][shown])
-        of = f" ({name})" if "." in name else ""  # one of several modalities
+        of = f" ({name})" if "." in name and not name.endswith(".frames") else ""  # one of several parts
         axes.set(ylim=(0, None), xlabel=f"layer{of}", ylabel="weight")
         axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=3)
     return figure

@@ -35,7 +35,7 @@ class FoldModel:
 class Ensemble:
     """The models of a run's folds, or of one of them, on one device.
 
-    classes: their names. encoders: turn an item's inputs into frames, by modality. speakers: those that some
+    classes: their names. encoders: turn an item's inputs into frames, by part. speakers: those that some
     model knows; none if the recipe is not personalised.
     """
 

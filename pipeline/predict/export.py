@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -146,12 +147,7 @@ def export(
         )
     models = Ensemble(run, fold, backbones, device="cpu")
     if part == "model":
-        kinds = [encoder.modality for encoder in models.encoders.values()]
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(
-                f"{run}: its {len(kinds)} backbones read {', '.join(kinds)}, and a graph has one input for "
-                "each modality; export the head alone, with --part head"
-            )
+        check_inputs(run, [*models.encoders.values()])
         for encoder in models.encoders.values():
             check_exports(encoder)
         for encoders in _encoders(models):
@@ -199,6 +195,21 @@ def check_exports(encoder: Backbone) -> None:
         )
 
 
+def check_inputs(run: Run, encoders: Sequence[Backbone]) -> None:
+    """Raise ValueError for backbones that do not export together, with the reason and the remedy."""
+    modalities = [encoder.modality for encoder in encoders]
+    twice = next((name for name in modalities if modalities.count(name) > 1), None)
+    alone = [encoder.config.kind for encoder in encoders if encoder.config.kind in SINGLE]
+    if twice:
+        reason = f"{modalities.count(twice)} of its backbones read {twice}, but a graph has one input for it"
+    elif alone and len(encoders) > 1:
+        reason = f"a backbone of kind {alone[0]} exports only without others"
+    else:
+        return
+    remedy = "" if run.live else ". Export the head alone, with --part head, and give it their frames"
+    raise ValueError(f"{run}: {reason}{remedy}")
+
+
 def inputs_of(
     models: Ensemble, part: Part, single: bool
 ) -> tuple[list[str], list[Tensor], list[dict[int, str]]]:
@@ -206,9 +217,10 @@ def inputs_of(
 
     For part `model`: waveform (batch, samples) float32 at the backbone's rate and lengths (batch,) int64; for
     a single item (1, samples) without lengths; tokens (batch, tokens) int64 and token_lengths. For `head`:
-    frames (batch, frames, [layers,] dim) and lengths; with two modalities audio_frames, audio_lengths,
-    text_frames, text_lengths, where a length of 0 means that the item lacks it. Last, for a personalised run,
-    speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the metadata's speakers.
+    frames (batch, frames, [layers,] dim) and lengths; with several parts <part>_frames and <part>_lengths of
+    each, audio and text or the names of the stores, where a length of 0 means that the item lacks it. Last,
+    for a personalised run, speaker (batch,) int64: 0 for an unknown one, or the number, from 1, in the
+    metadata's speakers.
     """
     names: list[str] = []
     arguments: list[Tensor] = []

@@ -150,7 +150,7 @@ class Predictor:
         segment_s, hop_s: by default the Predictor's; hop_s is half a segment if only segment_s is given.
         """
         self.reader.check_text(text)
-        if self.reader.audio is None:
+        if not self.reader.audio:
             raise ValueError("the run reads only text; there is no audio to stream")
         check_rate(sample_rate)
         if hop_s is None:
@@ -185,7 +185,7 @@ class Predictor:
 
     def _read(self, clip: Clip) -> _Read:
         speaker = clip.speaker or self.speaker
-        if clip.audio is None or self.reader.audio is None:
+        if clip.audio is None or not self.reader.audio:
             return _Read(clip, None, self.reader.item(None, clip.text, speaker))
         sound = read_sound(clip.audio, self.reader.channels)
         if len(sound.waveform) > in_samples(self.segment_s, self.hop_s, sound.sample_rate)[0]:

@@ -117,10 +117,12 @@ def joined(parts: Sequence[Part]) -> Features:
 class Summaries:
     """Features whose rows a head summarised once, in memory; see `Head.summarise`."""
 
-    def __init__(self, features: Features, head: Head) -> None:
+    @torch.no_grad()
+    def __init__(self, features: Features, head: Head, batch_size: int = 64) -> None:
         self.lengths, self.device = features.lengths, features.device
         rows = np.arange(len(features.lengths))
-        found = [summarised(features, head, rows[at : at + 64]) for at in range(0, len(rows), 64)]
+        batches = np.split(rows, rows[batch_size::batch_size])
+        found = [head.summarise(*features.batch(batch)) for batch in batches]
         self.tensors = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def of_epoch(self, epoch: int, seed: tuple[int, ...]) -> "Summaries":
@@ -129,12 +131,6 @@ class Summaries:
     def batch(self, rows: RowNumbers) -> tuple[Tensor, ...]:
         chosen = send(torch.from_numpy(rows), self.device)
         return tuple(tensor[chosen] for tensor in self.tensors)
-
-
-@torch.no_grad()
-def summarised(features: Features, head: Head, rows: RowNumbers) -> tuple[Tensor, ...]:
-    """These rows, summarised by the head."""
-    return head.summarise(*features.batch(rows))
 
 
 def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:

@@ -38,11 +38,12 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
                 f"fold {fold.number} has no training rows of {names}; leave them out with `classes`, "
                 "or use another split"
             )
+        listed = "modalities" if recipe.modalities else "backbones"
         for name, part in data.parts.items():
             if not part.lengths[fold.train].any():
                 raise ValueError(
                     f"fold {fold.number} has no training rows with {name}, but test rows have it, so its "
-                    f"layers would be untrained; remove {name} from `modalities`"
+                    f"layers would be untrained; remove {name} from `{listed}`"
                 )
     if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
         raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")

@@ -36,7 +36,8 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "fusion": lambda: FusionClassifier(
         {"audio": DIM, "text": DIM}, CLASSES, strides=(2,), channels=16, modality_dropout=0.3, **FUSION
     ),
-    "statistics": lambda: StatisticsClassifier({"audio": DIM, "text": DIM}, CLASSES),
+    "statistics": lambda: StatisticsClassifier({"frames": DIM}, CLASSES),
+    "statistics-parts": lambda: StatisticsClassifier({"a": DIM, "b": DIM}, CLASSES, statistics="mean"),
     "personal": lambda: Personalised(SegmentClassifier(DIM, CLASSES), 4),
 }
 WEIGHTS = {"cross_entropy": 1.0, "focal": 0.3, "cac": 0.2, "distill": 0.5}
@@ -44,11 +45,11 @@ OWN = {"anchor": 0.1, "uncertainty": 0.05, "prototype": 0.01}  # of the fusion h
 
 
 def inputs_of(name: str, device: str, lengths: list[int] = LENGTHS) -> list[Tensor]:
-    """What the head reads of items of these lengths; in heads of two parts, the third has no text."""
+    """What the head reads of items of these lengths; the third item of a head of two parts has one only."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(len(lengths), max(lengths), DIM, generator=generator)
     inputs = [frames, torch.tensor(lengths)]
-    if name in ("fusion", "statistics"):
+    if name in ("fusion", "statistics-parts"):
         inputs += [frames + 1, torch.tensor([0 if i == 2 else n for i, n in enumerate(lengths)])]
     if name == "personal":
         inputs.append(torch.arange(len(lengths)) % 5)

@@ -8,6 +8,7 @@ from stillwave.heads.classifier import SegmentClassifier
 from stillwave.heads.fusion import FusionClassifier
 from stillwave.heads.personal import Personalised
 from stillwave.heads.pooled import PooledClassifier
+from stillwave.heads.statistics_classifier import StatisticsClassifier
 
 SEGMENT = {"channels": 16, "strides": (2,), "num_segments": 4, "num_heads": 2, "hidden": 12}
 FUSION = {"shared_dim": 8, "num_heads": 2, "fused_dim": 16, "depth": 2, "base_dim": 16, "bottleneck": 4}
@@ -15,6 +16,7 @@ HEADS = {
     "segment": lambda: SegmentClassifier(8, 3, **SEGMENT),
     "pooled": lambda: PooledClassifier(8, 3, pooling="attentive", hidden=(12,)),
     "fusion": lambda: FusionClassifier({"audio": 8, "text": 6}, 3, **FUSION),
+    "statistics": lambda: StatisticsClassifier({"a": 8, "b": 6}, 3),
 }
 LENGTHS = [1, 3, 9, 20]
 
@@ -25,6 +27,7 @@ def make(name: str, seed: int = 0, started: bool = True, **options: float) -> Pe
     head = Personalised(HEADS[name](), 5, dim=4, hidden=6, **options)
     if not started:
         nn.init.normal_(head.up.weight)
+        nn.init.normal_(head.output.weight)  # that of a statistics head starts at zero
     return head.eval()
 
 
@@ -32,7 +35,7 @@ def batch(name: str, items: slice = slice(None)) -> list[torch.Tensor]:
     """Frames and lengths of each modality, without speakers."""
     generator = torch.Generator().manual_seed(1)
     inputs = []
-    for dim in (8, 6) if name == "fusion" else (8,):
+    for dim in (8, 6) if name in ("fusion", "statistics") else (8,):
         lengths = torch.tensor(LENGTHS)[items]
         frames = torch.randn(len(LENGTHS), max(LENGTHS), dim, generator=generator)[items]
         inputs += [frames[:, : int(lengths.max())], lengths]
