@@ -27,7 +27,7 @@ PAGES = (
 )  # fmt: skip
 # Blocks that say in their page why they are not run.
 NOT_RUN = {
-    "docs/index.md": 2, "docs/analysis.md": 1, "docs/howto/backbone.md": 1, "docs/howto/cluster.md": 1,
+    "docs/index.md": 2, "docs/analysis.md": 2, "docs/howto/backbone.md": 1, "docs/howto/cluster.md": 1,
     "docs/howto/predict.md": 1, "docs/howto/python.md": 1, "docs/howto/s3.md": 1,
     "docs/howto/transcribe.md": 2,
 }  # fmt: skip

@@ -24,7 +24,7 @@ def build_head(
     shapes: frame shapes, (dim,) or (layers, dim), by the names of `recipe.stores()`. num_speakers: speakers
     with their own vectors, if the recipe personalises.
     """
-    names = list(recipe.stores())  # the head reads its inputs in this order
+    names = list(recipe.stores())  # the order of the head's inputs; config.json has the names sorted
     dims = {name: shapes[name][-1] for name in names}
     layers = {name: shapes[name][0] if len(shapes[name]) == 2 else 1 for name in names}
     options = recipe.head.options()

@@ -194,8 +194,7 @@ class Run:
         if self.live:
             precision = self.recipe.train.precision
             encoders = {name: at_precision(encoder, precision) for name, encoder in encoders.items()}
-        # In the recipe's order, which is the order of the inputs; config.json has the names sorted.
-        shapes = {name: tuple(self.stores[name]["frame_shape"]) for name in self.recipe.stores()}
+        shapes = {name: tuple(store["frame_shape"]) for name, store in self.stores.items()}
         speakers = self.facts(fold).get("speakers") or ()
         head = build_head(self.recipe, shapes, len(self.classes), num_speakers=len(speakers))
         model = Model(encoders, head, self.recipe.finetune if self.live else None)
