@@ -60,9 +60,9 @@ ROWS = {
     "Whisper tiny + log-mel": ["whisper_tiny", "fbank"],
     "Whisper tiny + speech_embedding": ["whisper_tiny", "speech_embedding"],
 }
-SEGMENT = "Whisper tiny, all layers, segment head"
+SEGMENT = "Whisper tiny, segment head on all layers"
 SEGMENT_SETTINGS = ["train.epochs=12"]
-CHOSEN = "Whisper tiny, all layers, settings chosen on the other speakers"
+CHOSEN = "Whisper tiny, settings chosen on the other speakers"
 BEST = "Whisper tiny, best layer (picked on the test speakers)"
 BASE = "Whisper base, all layers"
 SETTINGS = [
@@ -190,13 +190,7 @@ class Bench:
         """Predictions of each held-out speaker with the setting that is best for the others."""
         started, of_setting, parts = time.perf_counter(), defaultdict[int, list[int]](list), []
         for fold in sorted(self.manifest["fold"].unique()):
-            others = self.manifest[self.manifest["fold"] != fold][:: INNER_ROWS[self.name]]
-            others = others.reset_index(drop=True)
-            inner = np.zeros(len(others), dtype=int)
-            split = GroupKFold(INNER_FOLDS).split(others, groups=others["speaker"])
-            for number, (_, rows) in enumerate(split):
-                inner[rows] = number
-            others["fold"] = inner
+            others = without(self.manifest, fold, INNER_ROWS[self.name])
             tried = [uar(self.predicted(["whisper_tiny"], seed, one, others)[0]) for one in SETTINGS]
             of_setting[int(np.argmax(tried))].append(int(fold))
         for number, folds in of_setting.items():
@@ -220,6 +214,15 @@ class Bench:
         if (layer := store.rpartition("_")[2]).isdecimal():
             return load_backbone(tiny, [f"layers=[{layer}]"])
         return load_backbone(CONFIGS / f"backbones/{store}.yaml")
+
+
+def without(manifest: pd.DataFrame, fold: int, step: int = 1) -> pd.DataFrame:
+    """Every `step`th row of the other folds, in INNER_FOLDS folds of whole speakers."""
+    others = manifest[manifest["fold"] != fold][::step].reset_index(drop=True)
+    inner = np.zeros(len(others), dtype=int)
+    for number, (_, rows) in enumerate(GroupKFold(INNER_FOLDS).split(others, groups=others["speaker"])):
+        inner[rows] = number
+    return others.assign(fold=inner)
 
 
 def uar(predictions: pd.DataFrame) -> float:
