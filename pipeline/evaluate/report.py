@@ -141,8 +141,8 @@ def report_figures(
     """The pictures of a report, by name.
 
     confusion, reliability, curves; losses if several are added up; layer_weights if the head weights the
-    layers of a store; per_speaker if rows have speakers; if rows
-    of unknown classes are tested, open_set, and decisions if there is a threshold.
+    layers of a store; per_speaker if rows have speakers; if rows of unknown classes are tested, open_set, and
+    decisions if there is a threshold.
     """
     before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
     shown = {"as trained": before} if before == after else {"before": before, "after": after}

@@ -133,6 +133,12 @@ class Summaries:
         return tuple(tensor[chosen] for tensor in self.tensors)
 
 
+def summarised(features: Features, head: Head) -> Features:
+    """The rows as the head summarises them, or as they are if it does not."""
+    summarises = type(head.innermost).summarise is not Head.summarise
+    return Summaries(features, head) if summarises else features
+
+
 def in_place(there: NDArray[np.bool_], read: Callable[[RowNumbers], Frames], none: Tensor) -> Frames:
     """Frames of a batch in which some items may have none; their length is 0.
 

@@ -68,6 +68,9 @@ class Model(WrappedHead):
             values, lengths = self.augment(values, lengths, torch.Generator().manual_seed(seed))
         return self.head.outputs(values, lengths, *others)
 
+    def summarise(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.head.summarise(*self.frames(*inputs))
+
     def frames(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The inputs of the head: frames and lengths for each modality, then any others."""
         encoders = [encoder for encoder in self.encoders.values() if isinstance(encoder, Backbone)]

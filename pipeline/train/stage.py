@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.augment import FrameAugment
-from stillwave.heads.base import Head
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, load_data
 from stillwave.pipeline.runs.environment import record
-from stillwave.pipeline.runs.features import Summaries, valid_frames
+from stillwave.pipeline.runs.features import summarised, valid_frames
 from stillwave.pipeline.runs.folder import begin, write_curves
 from stillwave.pipeline.runs.folds import Fold, folds_of
 from stillwave.pipeline.runs.head import build_head
@@ -115,9 +114,8 @@ def train_models(
             raise ValueError(f"{out}: the {role} of this run, which would replace it; give another --out")
     build = partial(_built, recipe, data)
     _check(recipe, data, folds, build)  # refuse before an old run is replaced
-    model = build((0,), 1)
-    if not model.encoders and type(model.head.innermost).summarise is not Head.summarise:
-        data = replace(data, features=Summaries(data.features, model))
+    if not data.encoders():  # whose frames change as they train
+        data = replace(data, features=summarised(data.features, build((0,), 1)))
     if processes.main:
         begin(out, config)
         record(out, data.features.device)
@@ -162,7 +160,7 @@ def _train_fold(
         model.eval()
         at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
         for modality, standardise in enumerate(model.standardisers):
-            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=_summarised(model))
+            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=model.summarise)
             standardise.fit(frames)
     history = fit(
         model,
@@ -187,11 +185,6 @@ def _train_fold(
         facts = {"classes": list(data.classes), "speakers": speakers}
         save_tensors(folder / WEIGHTS, tensors_to_save(model), facts)
         checkpoint.unlink(missing_ok=True)
-
-
-def _summarised(model: Model) -> Callable[..., tuple[Tensor, ...]]:
-    """Makes the frames that the head's standardisers are fitted on from a batch."""
-    return lambda *inputs: model.head.summarise(*model.frames(*inputs))
 
 
 def _built(recipe: Recipe, data: Data, seed: tuple[int, ...], num_speakers: int) -> Model:

@@ -17,7 +17,7 @@ class Transcriber:
     """A trained model on its device, in fp32. It takes one item at a time, so that no text depends on others.
 
     languages: codes of those it can be given; None if it takes a waveform of any.
-    default: the language of rows that say none; None if the model finds out, or does not ask.
+    default: the language of rows that say none; None if the model detects it, or does not need it.
     """
 
     modality: ClassVar[Literal["audio", "text"]] = "audio"
