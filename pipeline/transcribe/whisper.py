@@ -155,8 +155,8 @@ def _load(config: WhisperTranscriberConfig, folder: Path, end: int) -> nn.Module
     architecture = transformers.WhisperConfig(**sizes, attn_implementation="sdpa")  # type: ignore[call-arg]
     with torch.device("meta"):  # nothing is drawn
         model = transformers.WhisperForConditionalGeneration(architecture)
-    model.load_state_dict(
-        {f"model.{name}": tensor for name, tensor in state.items()}, strict=False, assign=True
-    )
+    named = {f"model.{name}": tensor for name, tensor in state.items()}
+    named["proj_out.weight"] = state["decoder.embed_tokens.weight"]  # tied below
+    model.load_state_dict(named, assign=True)
     model.tie_weights()
     return model
