@@ -190,7 +190,7 @@ def _extract_in_child(folder: Path, out: Path) -> None:
 def test_killed_at_20_random_moments_the_store_ends_byte_identical(speech: Path, tmp_path: Path) -> None:
     """kill -9, then the same call again: equal bytes, and no unit that was done is done again."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.pipeline.test_extract", "stillwave.pipeline.backbones.fbank"])
+    context.set_forkserver_preload([__name__, "stillwave.pipeline.backbones.fbank"])
     manifest = read_manifest(speech / "manifest.parquet")
     whole = extract(FBANK, manifest, tmp_path / "whole.zarr", shard_frames=256)
     expected = files_of(tmp_path / "whole.zarr")
