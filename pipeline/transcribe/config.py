@@ -64,4 +64,17 @@ class CtcTranscriberConfig(BaseTranscriberConfig):
     kind: Literal["ctc"]
 
 
-TranscriberConfig = Annotated[WhisperTranscriberConfig | CtcTranscriberConfig, Field(discriminator="kind")]
+class NemoTranscriberConfig(BaseTranscriberConfig):
+    """A FastConformer of NVIDIA's NeMo with a CTC decoder, alone or beside a transducer: a .nemo file, or a
+    folder or hub id that has one. NeMo need not be installed.
+
+    It does not say which languages it knows: without `language`, rows of any language are given to it.
+    """
+
+    kind: Literal["nemo"]
+    sha256: None = None
+
+
+TranscriberConfig = Annotated[
+    WhisperTranscriberConfig | CtcTranscriberConfig | NemoTranscriberConfig, Field(discriminator="kind")
+]

@@ -36,6 +36,7 @@ MIN_DURATION_S = 0.1  # shorter than any word
 TRANSCRIBERS = {
     "whisper": "stillwave.pipeline.transcribe.whisper:Whisper",
     "ctc": "stillwave.pipeline.transcribe.ctc:Ctc",
+    "nemo": "stillwave.pipeline.transcribe.nemo:Nemo",
 }
 
 

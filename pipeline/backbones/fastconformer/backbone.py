@@ -181,7 +181,7 @@ def _load(config: FastConformerConfig) -> Parts:
         state = random_weights(config.seed, lambda: Conformer(architecture)).state_dict()
         parts = assemble(config.implementation, architecture, MelSettings(), state)
         return parts._replace(projected=projected)
-    source = _find(config)
+    source = find_source(config)
     if config.implementation == "nemo":
         return Parts(*restore_nemo(source))
     if isinstance(source, Path) and source.is_file():
@@ -194,7 +194,7 @@ def _load(config: FastConformerConfig) -> Parts:
         raise ValueError(f"`weights` {config.weights}: its tensors do not fit its config: {error}") from error
 
 
-def _find(config: FastConformerConfig) -> Path | str:
+def find_source(config: FastConformerConfig) -> Path | str:
     """A .nemo file, a Parakeet folder, or a name in NeMo's catalogue."""
     path = Path(config.weights).expanduser()
     if path.suffix == ".nemo":

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillwave.pipeline.backbones.fastconformer.conformer import SUBSAMPLING, Architecture
 from stillwave.pipeline.backbones.fastconformer.mel import LOG_GUARD, MelSettings
@@ -87,14 +87,52 @@ def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]
     The archive's two members are read in memory: nothing is unpacked, and no code in them can run.
     Raises ValueError naming the file and what is wrong with it.
     """
+    config, weights = _read(path)
+    architecture, mel = parse_nemo_config(config, str(path))
+    state = {name.removeprefix("encoder."): t for name, t in weights.items() if name.startswith("encoder.")}
+    return architecture, mel, from_nemo(state)
+
+
+def read_ctc_decoder(path: Path) -> tuple[nn.Linear, list[str]]:
+    """The CTC decoder of a .nemo file, frames to logits, and its tokens; the last logit is the blank's.
+
+    Also of a hybrid model, which has a transducer, too. Raises ValueError if there is none.
+    """
+    config, weights = _read(path)
+    hybrid = "ctc_decoder.decoder_layers.0.weight" in weights
+    prefix = ("ctc_decoder" if hybrid else "decoder") + ".decoder_layers.0"
+    try:
+        weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+    except KeyError:
+        raise ValueError(f"`weights` {path}: no CTC decoder in it; use a CTC or a hybrid model") from None
+    try:
+        vocabulary = [
+            str(token) for token in (config["aux_ctc"] if hybrid else config)["decoder"]["vocabulary"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"`weights` {path}: {CONFIG} has no vocabulary of the CTC decoder") from error
+    if len(weight) != len(vocabulary) + 1:
+        raise ValueError(
+            f"`weights` {path}: {len(weight)} outputs of the CTC decoder, for {len(vocabulary)} tokens and a "
+            "blank"
+        )
+    if pieces := [token for token in vocabulary if token.startswith("##")]:
+        raise ValueError(
+            f"`weights` {path}: its tokens are WordPieces, such as {pieces[0]}; use a model of characters or "
+            "of SentencePiece"
+        )
+    decoder = nn.Linear(weight.shape[1], len(weight))
+    decoder.load_state_dict({"weight": weight[..., 0], "bias": bias})
+    return decoder, vocabulary
+
+
+def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         config = yaml.safe_load(_member(path, CONFIG))
         weights = torch.load(BytesIO(_member(path, WEIGHTS)), map_location="cpu", weights_only=True)
     except Exception as error:  # from tar, YAML or pickle: the file is at fault
         raise ValueError(f"`weights` {path}: cannot be read as a .nemo file: {error}") from error
-    architecture, mel = parse_nemo_config(config, str(path))
-    state = {name.removeprefix("encoder."): t for name, t in weights.items() if name.startswith("encoder.")}
-    return architecture, mel, from_nemo(state)
+    return config, weights
 
 
 def _member(path: Path, name: str) -> bytes:

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from stillwave.pipeline.backbones import Backbone, build_backbone, parse_backbone
 from stillwave.pipeline.backbones.fastconformer.conformer import Architecture, Conformer
-from stillwave.pipeline.backbones.fastconformer.nemo import import_nemo
-from stillwave.pipeline.backbones.fastconformer.nemo_file import to_nemo
 from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet
-from stillwave.pipeline.backbones.quiet import quiet
 from stillwave.pipeline.backbones.weights import random_weights
 from tests.pipeline.backbones.ctranslate2_files import whisper_variables, write_variables
+from tests.pipeline.backbones.nemo_files import save_nemo
 from tests.pipeline.backbones.variants import VARIANTS
 
 SMALL_WAV2VEC2 = {
@@ -198,40 +196,8 @@ def nemo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A .nemo file of NeMo's own saving: a character CTC model with the small Conformer's weights."""
     if importlib.util.find_spec("nemo") is None:
         pytest.skip("needs NeMo: pip install 'stillwave[nemo]'")
-    labels = list("abc ")
-    config = {
-        "sample_rate": 16000,
-        "labels": labels,
-        "preprocessor": {
-            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
-            "sample_rate": 16000, "normalize": "per_feature", "window_size": 0.025, "window_stride": 0.01,
-            "window": "hann", "features": 80, "n_fft": 512, "frame_splicing": 1, "dither": 1e-5, "pad_to": 0,
-        },
-        "spec_augment": {
-            "_target_": "nemo.collections.asr.modules.SpectrogramAugmentation",
-            "freq_masks": 0, "time_masks": 0, "freq_width": 1, "time_width": 0.05,
-        },
-        "encoder": {
-            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-            "feat_in": 80, "feat_out": -1, "n_layers": 3, "d_model": 48, "n_heads": 4,
-            "ff_expansion_factor": 2, "subsampling": "dw_striding", "subsampling_factor": 8,
-            "subsampling_conv_channels": 16, "self_attention_model": "rel_pos",
-            "att_context_size": [-1, -1], "xscaling": True,
-            "untie_biases": True, "conv_kernel_size": 9, "conv_norm_type": "batch_norm",
-        },
-        "decoder": {
-            "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
-            "feat_in": 48, "num_classes": len(labels), "vocabulary": labels,
-        },
-        "optim": {"name": "adamw", "lr": 0.001},
-    }  # fmt: skip
     path = tmp_path_factory.mktemp("nemo") / "small.nemo"
-    with quiet():
-        from omegaconf import OmegaConf
-
-        model = import_nemo().models.EncDecCTCModel(OmegaConf.create(config))
-        model.encoder.load_state_dict(to_nemo(small_conformer().state_dict()))
-        model.save_to(str(path))
+    save_nemo(path, list("abc "), small_conformer().state_dict())
     return path
 
 

@@ -1,9 +1,7 @@
 """FastConformer: three implementations of one encoder, and where its weights come from."""
 
-import io
 import shutil
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +21,7 @@ from stillwave.pipeline.backbones.fastconformer.backbone import (
     Implementation,
 )
 from stillwave.pipeline.backbones.fastconformer.nemo_file import NAMES, from_nemo, to_nemo
+from tests.pipeline.backbones.nemo_files import nemo_config, nemo_weights, repacked, saved
 
 IMPLEMENTATIONS = get_args(Implementation)
 LENGTHS = (320, 1279, 1280, 5000, 24000, 48001)
@@ -44,43 +43,6 @@ def frames(waveform: Callable[[int], Tensor], pad: Callable[..., Any]) -> Callab
         return [row[:length] for row, length in zip(values, lengths.tolist(), strict=True)]
 
     return frames
-
-
-def repacked(source: Path, target: Path, **members: bytes | None) -> Path:
-    """A copy of a .nemo file with `config` or `weights` replaced, or left out where None."""
-    names = {"config": "model_config.yaml", "weights": "model_weights.ckpt"}
-    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
-        for key, name in names.items():
-            stream = old.extractfile(f"./{name}")
-            assert stream is not None
-            content = members.get(key, stream.read())
-            if content is not None:
-                info = tarfile.TarInfo(f"./{name}")
-                info.size = len(content)
-                new.addfile(info, io.BytesIO(content))
-    return target
-
-
-def nemo_config(source: Path) -> dict[str, Any]:
-    with tarfile.open(source) as archive:
-        stream = archive.extractfile("./model_config.yaml")
-        assert stream is not None
-        config: dict[str, Any] = yaml.safe_load(stream)
-    return config
-
-
-def nemo_weights(source: Path) -> dict[str, Tensor]:
-    with tarfile.open(source) as archive:
-        stream = archive.extractfile("./model_weights.ckpt")
-        assert stream is not None
-        weights: dict[str, Tensor] = torch.load(io.BytesIO(stream.read()), weights_only=True)
-    return weights
-
-
-def saved(weights: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(weights, stream)
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("implementation", ["transformers", "custom"])
