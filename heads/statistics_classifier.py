@@ -13,6 +13,8 @@ from stillwave.heads.global_pooling import deviation, mean
 from stillwave.heads.layers import LayerMix, Standardise
 from stillwave.heads.masks import zero_padding
 
+LIMIT = 3.0  # of a standardised statistic
+
 
 class StatisticsClassifier(Head):
     """Per part: statistics over time -> standardise -> layer weights; then side by side -> linear.
@@ -25,6 +27,10 @@ class StatisticsClassifier(Head):
     direction means different things in different layers; `layer_mix` weighs the layers, with weights as in
     SUPERB (Yang et al., Interspeech 2021), times their number. Parts count equally, whatever their widths.
     The linear layer starts at zero: with few rows, what training does not undo of random weights is noise.
+
+    Standardised statistics are limited to 3 deviations. Some hardly vary in training and do later: the mean
+    of a position's encoding is the same for all clips of a length, and thousands of deviations off for
+    others, where without a limit it would decide alone.
 
     A length of 0 means that the item lacks the part, which then adds nothing. Padding changes nothing: the
     logits of an item do not depend on its batch.
@@ -97,7 +103,7 @@ class StatisticsClassifier(Head):
         blocks = []
         for number, (standardise, mix, scale) in enumerate(parts):
             values, there = summaries[2 * number : 2 * number + 2]
-            block = standardise(values[:, 0])
+            block = standardise(values[:, 0]).clamp(-LIMIT, LIMIT)
             weights = mix.weights
             if isinstance(weights, Tensor):
                 block = block * (weights.softmax(0) * len(weights))[:, None]

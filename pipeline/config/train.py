@@ -20,7 +20,7 @@ class RecipeViews(Config):
 
     train: `clean`, or `sample`: every epoch takes one of each row's views, the clean one among them.
     test: `clean`, or `average`: the mean of the probabilities over all views of a row.
-    Validation and the standardisation of frames are on clean rows either way.
+    Validation is on clean rows either way; frames are standardised by all rows that training may take.
     """
 
     train: Literal["clean", "sample"] = "clean"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -153,14 +154,16 @@ def _train_fold(
     if recipe.personalise is not None:
         speakers = training_speakers(data, fold.train)
         features = numbered(data, speakers)
+    views = data.views if recipe.views.train == "sample" else None
     model = place(build(seed, len(speakers or ())), data.features.device)
     if start is not None:
         load_start(model, Run.open(start), fold.number)
     elif not checkpoint.exists():
         model.eval()
         at_once = ENCODED_AT_ONCE if model.encoders else READ_AT_ONCE
+        rows = fold.train if views is None else np.sort(np.concatenate([views[row] for row in fold.train]))
         for modality, standardise in enumerate(model.standardisers):
-            frames = valid_frames(features, fold.train, at_once, modality=modality, encode=model.summarise)
+            frames = valid_frames(features, rows, at_once, modality=modality, encode=model.summarise)
             standardise.fit(frames)
     history = fit(
         model,
@@ -171,7 +174,7 @@ def _train_fold(
         recipe.train,
         losses=recipe.losses,
         augment=None if model.encoders else _frame_augment(recipe, data),
-        views=data.views if recipe.views.train == "sample" else None,
+        views=views,
         rates=_rates(model, recipe),
         teacher=None if teacher is None else teacher.logits(fold),
         seed=seed,

@@ -50,7 +50,7 @@ def batch(name: str, lengths: list[int] = LENGTHS, padding: float = 0.0) -> list
 
 
 def test_numbers_are_numpys() -> None:
-    """Mean and deviation (n - 1) per layer, standardised, times softmax * layers, times the part's scale."""
+    """Mean and deviation (n - 1) per layer, standardised and limited, times the weights and the scale."""
     head, inputs = make("parts"), batch("parts")
     found = head.outputs(*inputs)
     weights = layer_weights(head)
@@ -63,7 +63,7 @@ def test_numbers_are_numpys() -> None:
             deviation = frames.std(0, ddof=1) if length > 1 else np.zeros_like(frames[0])
             both = np.concatenate([frames.mean(0), deviation], -1)
             standardise = head.standardisers[number]
-            block = (both - standardise.mean.numpy()) / standardise.std.numpy()
+            block = ((both - standardise.mean.numpy()) / standardise.std.numpy()).clip(-3, 3)
             if name == "whisper":
                 learned = np.exp(head.layer_mix["whisper"].weights.detach().numpy())
                 block = block * (5 * learned / learned.sum())[:, None]
@@ -73,6 +73,27 @@ def test_numbers_are_numpys() -> None:
         logits = head.output.weight.detach().numpy() @ expected + head.output.bias.detach().numpy()
         np.testing.assert_allclose(found.logits[item].detach().numpy(), logits, rtol=1e-4, atol=1e-3)
     assert found.learned_uncertainty is None
+
+
+def test_a_statistic_that_hardly_varied_in_training_cannot_decide_alone() -> None:
+    """Positions are encoded in frames: their mean depends on nothing but the length of the clip."""
+    position = torch.arange(60.0)[:, None] / 60
+
+    def frames(length: int, seed: int) -> Tensor:
+        speech = torch.randn(8, length, 3, generator=torch.Generator().manual_seed(seed))
+        return torch.cat([speech, position[:length].expand(8, -1, -1)], -1)
+
+    head = StatisticsClassifier({"frames": 4}, 3, statistics="mean").eval()
+    training = head.summarise(frames(40, 0), torch.full((8,), 40))[0][:, 0]
+    training[:, 3] += 1e-6 * torch.randn(8, generator=torch.Generator().manual_seed(1))  # rounding
+    head.standardisers[0].fit([training])
+    torch.nn.init.ones_(head.linear.weight)
+    values, lengths = frames(50, 2), torch.full((8,), 50)
+    features = head.outputs(values, lengths).features
+    expected = (values.mean(1) - head.standardisers[0].mean) / head.standardisers[0].std
+    assert expected[:, 3].min() > 1e4
+    assert features[:, 3].tolist() == [3.0] * 8
+    torch.testing.assert_close(features[:, :3], expected[:, :3])
 
 
 def test_every_part_has_the_same_share_of_standardised_features() -> None:

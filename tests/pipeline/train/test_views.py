@@ -163,6 +163,21 @@ def test_every_epoch_draws_one_view_per_training_row(
     assert all(max(rows) < 36 for rows in batches(seed=(0, 1)))  # no views: clean rows alone
 
 
+@pytest.mark.parametrize("train", ["clean", "sample"])
+def test_frames_are_standardised_by_the_rows_that_are_trained_on(
+    train: str, speech: Path, manifest: pd.DataFrame, embeddings: Path, tmp_path: Path
+) -> None:
+    run = Run.open(trained(recipe(train), speech / "manifest.parquet", embeddings, tmp_path / "run"))
+    store, views = EmbeddingStore(embeddings / "fbank.zarr"), range(COUNT + 1 if train == "sample" else 1)
+    for fold in run.folds:
+        ids = manifest.loc[manifest["fold"] != fold, "id"]
+        rows = [row for view in views for row in store.rows(ids, view=view)]
+        frames = np.concatenate([store[row].astype(np.float64) for row in rows])
+        (standardise,) = run.model(fold).standardisers
+        np.testing.assert_allclose(standardise.mean.numpy(), frames.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(standardise.std.numpy(), frames.std(0), rtol=1e-4)
+
+
 def test_a_killed_training_on_views_ends_with_the_same_files(
     speech: Path, embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
