@@ -3,8 +3,9 @@
     STILLWAVE_CORPORA=... python benchmarks/pretrained.py [--corpora emodb emodb7 fsdd] [--seeds 3]
         [--keep FOLDER] [--only TEXT ...] [--base FOLDER]
 
-Every row is configs/recipes/whisper_statistics.yaml with the row's stores, the same settings for all corpora.
-These settings were compared on the test speakers when the recipe was written, so the row that counts is
+Every row is configs/recipes/whisper_statistics.yaml with the row's stores, the same settings for all corpora;
+`four speeds` is configs/recipes/whisper_views.yaml, which trains on four versions of each recording. These
+settings were compared on the test speakers when the recipes were written, so the row that counts is
 `chosen`: a setting per held-out speaker, chosen on the other speakers alone. Each of SETTINGS is trained on
 two thirds of them and tested on the rest, three times (FSDD: on every third clip). A row `best layer` is
 picked on the test speakers, and says so: it shows what layer weights could gain. `segment head` is
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,9 @@ from stillwave.pipeline.scores.intervals import bootstrap, paired_bootstrap
 from stillwave.pipeline.train.stage import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPE, SEGMENT_RECIPE = (CONFIGS / f"recipes/{n}.yaml" for n in ("whisper_statistics", "wav2vec2_segment"))
+RECIPE = CONFIGS / "recipes/whisper_statistics.yaml"
+VIEWS_RECIPE = CONFIGS / "recipes/whisper_views.yaml"
+SEGMENT_RECIPE = CONFIGS / "recipes/wav2vec2_segment.yaml"
 LABELS = {"emodb": "emotion", "emodb7": "emotion", "fsdd": "word"}
 GOALS = {"emodb": 0.92, "emodb7": 0.90, "fsdd": 0.98}
 LAYERS = range(5)
@@ -60,15 +64,16 @@ ROWS = {
     "Whisper tiny + log-mel": ["whisper_tiny", "fbank"],
     "Whisper tiny + speech_embedding": ["whisper_tiny", "speech_embedding"],
 }
+VIEWS = "Whisper tiny, all layers, four speeds"
 SEGMENT = "Whisper tiny, segment head on all layers"
 SEGMENT_SETTINGS = ["train.epochs=12"]
 CHOSEN = "Whisper tiny, settings chosen on the other speakers"
 BEST = "Whisper tiny, best layer (picked on the test speakers)"
 BASE = "Whisper base, all layers"
 SETTINGS = [
-    [f"head.statistics={statistics}", f"train.epochs={epochs}"]
+    [f"head.statistics={statistics}", f"views.train={views}"]
     for statistics in ("mean", "mean_std")
-    for epochs in (20, 40)
+    for views in ("sample", "clean")
 ]
 INNER_FOLDS = 3
 INNER_ROWS = {"emodb": 1, "emodb7": 1, "fsdd": 3}  # every so many of them, to choose
@@ -116,6 +121,10 @@ class Bench:
         for name, stores in rows.items():
             if any(part in name for part in wanted):
                 found[name] = self.row(name, [self.predicted(stores, seed) for seed in range(seeds)], stores)
+        if any(part in VIEWS for part in wanted):
+            stores = ["whisper_tiny_views"]
+            each_seed = [self.predicted(stores, seed, recipe=VIEWS_RECIPE) for seed in range(seeds)]
+            found[VIEWS] = self.row(VIEWS, each_seed, stores)
         if any(part in BEST for part in wanted):
             each = {n: [self.predicted([f"whisper_tiny_{n}"], s) for s in range(seeds)] for n in LAYERS}
             best = max(each, key=lambda layer: np.mean([uar(table) for table, _ in each[layer]]))
@@ -126,7 +135,7 @@ class Bench:
             each_seed = [self.predicted(["whisper_tiny"], 0, SEGMENT_SETTINGS, recipe=SEGMENT_RECIPE)]
             found[SEGMENT] = self.row(SEGMENT, each_seed, ["whisper_tiny"])
         if any(part in CHOSEN for part in wanted):
-            found[CHOSEN] = self.row(CHOSEN, [self.chosen(0)], ["whisper_tiny"])
+            found[CHOSEN] = self.row(CHOSEN, [self.chosen(0)], ["whisper_tiny_views"])
         return found
 
     def row(self, name: str, each: list[tuple[pd.DataFrame, float]], stores: list[str]) -> dict[str, Any]:
@@ -174,7 +183,7 @@ class Bench:
         """Out-of-fold predictions, and the seconds of training."""
         for store in stores:
             self.extract(store)
-        if not {"whisper_tiny", "whisper_base"} & set(stores):
+        if not {"whisper_tiny", "whisper_tiny_views", "whisper_base"} & set(stores):
             settings = ["train.groups={}", *settings]  # no layers to weigh
         fixed = [f"label={LABELS[self.name]}", f"backbones={json.dumps(stores)}", f"train.seed={seed}"]
         system = load_config(recipe, Recipe, [*fixed, *settings])
@@ -188,13 +197,14 @@ class Bench:
 
     def chosen(self, seed: int) -> tuple[pd.DataFrame, float]:
         """Predictions of each held-out speaker with the setting that is best for the others."""
+        predicted = partial(self.predicted, ["whisper_tiny_views"], seed, recipe=VIEWS_RECIPE)
         started, of_setting, parts = time.perf_counter(), defaultdict[int, list[int]](list), []
         for fold in sorted(self.manifest["fold"].unique()):
             others = without(self.manifest, fold, INNER_ROWS[self.name])
-            tried = [uar(self.predicted(["whisper_tiny"], seed, one, others)[0]) for one in SETTINGS]
+            tried = [uar(predicted(settings=one, manifest=others)[0]) for one in SETTINGS]
             of_setting[int(np.argmax(tried))].append(int(fold))
         for number, folds in of_setting.items():
-            table, _ = self.predicted(["whisper_tiny"], seed, SETTINGS[number])
+            table, _ = predicted(settings=SETTINGS[number])
             parts.append(table[table["fold"].isin(folds)])
         chosen = {" ".join(SETTINGS[number]): len(folds) for number, folds in of_setting.items()}
         print(f"  {len(SETTINGS)} settings tried on inner folds; speakers per choice: {chosen}", flush=True)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.pretrained import INNER_FOLDS, RECIPE, SEGMENT_RECIPE, SEGMENT_SETTINGS, SETTINGS, without
+from benchmarks.pretrained import (
+    INNER_FOLDS,
+    SEGMENT_RECIPE,
+    SEGMENT_SETTINGS,
+    SETTINGS,
+    VIEWS_RECIPE,
+    without,
+)
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.recipe import Recipe
 
@@ -28,9 +35,9 @@ def test_settings_are_chosen_without_the_speaker_of_the_outer_fold(step: int) ->
 
 
 def test_the_settings_that_are_tried_differ_and_are_valid() -> None:
-    recipes = [load_config(RECIPE, Recipe, settings) for settings in SETTINGS]
+    recipes = [load_config(VIEWS_RECIPE, Recipe, settings) for settings in SETTINGS]
     assert len({recipe.model_dump_json() for recipe in recipes}) == len(SETTINGS)
-    assert load_config(RECIPE, Recipe) in recipes
+    assert load_config(VIEWS_RECIPE, Recipe) in recipes
     load_config(SEGMENT_RECIPE, Recipe, SEGMENT_SETTINGS)
 
 
