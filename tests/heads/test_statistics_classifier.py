@@ -189,5 +189,7 @@ def test_half_precision_frames_are_summed_in_single() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="dims name no part"):
         StatisticsClassifier({}, 3)
+    with pytest.raises(ValueError, match=r"parts \['keys', 'train'\]: .*rename the stores"):
+        StatisticsClassifier({"keys": 2, "fbank": 2, "train": 2}, 3)
     with pytest.raises(ValueError, match="got 2 tensors; this head reads frames and lengths of 3 parts"):
         make("parts").outputs(*batch("mean"))
