@@ -75,7 +75,8 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
     warnings += _thin(rows, label, kept)
     limits = look_at(files, warnings) | ({"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {})
     corpus = corpus_yaml({**fields, "classes": classes, **limits, "split": split}, comments)
-    recipe = recipe_yaml(label, sum(kept.values()), split["group"])
+    group = None if split.get("allow_leak") else split["group"]
+    recipe = recipe_yaml(label, sum(kept.values()), group)
     parse_config(yaml.safe_load(corpus), CorpusConfig, "the drafted corpus")
     parse_config(yaml.safe_load(recipe), Recipe, "the drafted recipe")
     speakers = rows["speaker"].nunique() if "speaker" in rows else 0
