@@ -3,16 +3,27 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from unicodedata import normalize
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 
 class Config(BaseModel):
     """Base of every config: immutable, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"YAML reads this as {value!r}, not as text; put it in quotes")
+    return normalize("NFC", value) if isinstance(value, str) else value
+
+
+# A label, or another value of a corpus.
+Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class ConfigError(ValueError):

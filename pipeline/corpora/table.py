@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
+from stillwave.pipeline.config.base import Text
+from stillwave.pipeline.corpora.base import (
+    MEASURED,
+    CorpusBase,
+    Imported,
+    Rejected,
+    Row,
+    keep_suffixes,
+)
+from stillwave.pipeline.corpora.paths import located
+from stillwave.pipeline.corpora.spelling import clean, nfc
 
 
 class Table(CorpusBase):
@@ -25,7 +35,7 @@ class Table(CorpusBase):
     root: str | None = "."
     table: str
     columns: dict[str, str]
-    constants: dict[str, str] = Field(default_factory=dict)
+    constants: dict[str, Text] = Field(default_factory=dict)
     text_rows: bool = False
 
     @model_validator(mode="after")
@@ -40,7 +50,8 @@ class Table(CorpusBase):
 
     def read(self, root: Path) -> Imported:
         """The rows of `root/table`; audio paths in it are relative to `root` too."""
-        return read_table(root / self.table, root, self.columns, self.constants, self.text_rows)
+        table = root / Path(self.table).expanduser()
+        return read_table(table, root, self.columns, self.constants, self.text_rows)
 
 
 def read_table(
@@ -64,12 +75,17 @@ def read_table(
                 f"{table}: no column {theirs!r} (columns.{ours} in the corpus config); "
                 f"the columns are {', '.join(there)}"
             )
-    imported = Imported()
+    imported, unnamed = Imported(), list[Row]()
     for number, record in enumerate(records, start=1):
-        row: Row = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
+        cell = _text(record.get(columns["path"]))
+        row: Row = {ours: clean(_text(record.get(theirs)) or "") for ours, theirs in columns.items()}
+        row |= constants or {}
         if row["path"] is not None:
-            path = root / row["path"]
-            row |= {"id": row.get("id") or _identity(path, root), "path": path.as_posix()}
+            path = located(root, cell or "")
+            row["path"] = path.as_posix()
+            if not row.get("id"):
+                row["id"] = _identity(path, root)
+                unnamed.append(row)
         elif text_rows and row.get("id") and (row.get("text") or "").strip():
             row["path"] = ""
         else:
@@ -77,7 +93,8 @@ def read_table(
             detail = f"row {number} of {table} has no {columns['path']}"
             imported.rejected.append(Rejected(where, "", "no_path", detail))
             continue
-        imported.rows.append({**row, **(constants or {})})
+        imported.rows.append(row)
+    keep_suffixes(unnamed)
     return imported
 
 
@@ -99,7 +116,7 @@ def _names(records: list[dict[str, Any]]) -> list[str]:
 
 def _identity(path: Path, root: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else path
-    return inside.with_suffix("").as_posix()
+    return nfc(inside.with_suffix("").as_posix())
 
 
 def _text(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Stage two: train a head on stored frames, one model per fold."""
 
 import json
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -17,6 +18,7 @@ from stillwave.heads.augment import FrameAugment
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import manifest_digest
+from stillwave.pipeline.corpora.spelling import doubtful
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, load_data
 from stillwave.pipeline.runs.environment import record
@@ -93,6 +95,9 @@ def train_models(
     Each starts with copies of the encoders of `data`. where: for config.json, the paths `manifest` and
     `embeddings`, and `manifest_sha256`.
     """
+    if recipe.classes is None:
+        for warning in doubtful(recipe.label, data.manifest[recipe.label].astype(str)):
+            warnings.warn(warning, stacklevel=2)
     folds = folds_of(data, recipe)
     check_groups(data, recipe)
     config = {

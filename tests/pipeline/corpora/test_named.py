@@ -95,7 +95,7 @@ def test_columns_are_chosen_and_ordered_and_rows_kept_by_value(tmp_path: Path) -
         ),
         (
             {"values": {"emotion": {"h": "happy", 1: "x"}}},
-            r"`values\.emotion\.1.*YAML reads this as 1, not as text; quote it",
+            r"`values\.emotion\.1.*YAML reads this as 1, not as text; put it in quotes",
         ),
         ({"constants": {"language": False}}, r"`constants\.language`: .*YAML reads this as False"),
     ],

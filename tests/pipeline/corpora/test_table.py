@@ -1,6 +1,7 @@
 """Tables with a column mapping, and a folder per class."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -160,3 +161,39 @@ def test_a_speaker_expression_that_cannot_be_used_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Folder(kind="folder", speaker=speaker).read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "file"),
+    [
+        ("wav/a.wav ", "wav/a.wav"),
+        ("wav\\a.wav", "wav/a.wav"),
+        ("wav/\u00fc.wav", "wav/u\u0308.wav"),
+        ("wav/u\u0308.wav", "wav/\u00fc.wav"),
+        ("wav\\u\u0308.wav", "wav/\u00fc.wav"),
+        ("odd\\name.wav", "odd\\name.wav"),
+    ],
+)
+def test_a_path_is_found_however_it_is_spelled(cell: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / "wav").mkdir()
+    (tmp_path / file).touch()
+    (tmp_path / "list.csv").write_text(f"file_path,word,speaker\n{cell},yes,ann\n")
+    [row] = config("list.csv").read(tmp_path).rows
+    assert row["path"] == (tmp_path / file).as_posix()
+    assert row["id"] == unicodedata.normalize("NFC", file.removesuffix(".wav"))
+
+
+def test_paths_and_tables_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list.csv").write_text("file_path,word,speaker\n~/a.wav,yes,ann\n~/lost.wav,yes,ann\n")
+    found, lost = config("~/list.csv").read(tmp_path / "elsewhere").rows
+    assert found["path"] == (tmp_path / "a.wav").as_posix()
+    assert str(lost["path"]).endswith("~/lost.wav")
+
+
+def test_ids_from_paths_keep_the_suffix_where_stems_collide(tmp_path: Path) -> None:
+    cells = ["x.wav", "x.flac", "y.wav", "y.wav", "z.wav"]
+    (tmp_path / "list.csv").write_text("file_path,word,speaker\n" + "".join(f"{c},yes,ann\n" for c in cells))
+    ids = [row["id"] for row in config("list.csv").read(tmp_path).rows]
+    assert ids == ["x.wav", "x.flac", "y", "y", "z"]

@@ -150,3 +150,12 @@ def test_the_digest_sees_labels_folds_and_content(manifest: pd.DataFrame, embedd
     ):
         digests.add(load_data(recipe(), manifest.assign(**{column: value}), embeddings).digest())
     assert len(digests) == 4
+
+
+def test_training_says_that_numbers_are_no_classes(manifest: pd.DataFrame, embeddings: Path) -> None:
+    rated = manifest.assign(word=[f"{n}" for n in range(36)])
+    with (
+        pytest.warns(UserWarning, match="word: its 36 distinct values are all numbers, from 0 to 35"),
+        pytest.raises(ValueError, match="fold 0 has no training rows of"),
+    ):
+        train(recipe(), rated, embeddings, embeddings / "run", manifest_path="m.parquet")
