@@ -26,8 +26,9 @@ from stillwave.pipeline.corpora.guess import (
 )
 from stillwave.pipeline.corpora.headers import look_at
 from stillwave.pipeline.corpora.paths import is_there
+from stillwave.pipeline.corpora.readers import READERS
 from stillwave.pipeline.corpora.splits import side_of
-from stillwave.pipeline.corpora.table import READERS, read_cells
+from stillwave.pipeline.corpora.table import read_cells
 from stillwave.pipeline.corpora.usable import usable_rows
 
 FEW_ROWS, FEW_SPEAKERS = 10, 3  # per class
@@ -93,7 +94,8 @@ def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Ope
             try:
                 opened = _open(path, folder, files)
             except ValueError as error:
-                warnings.append(f"not used: {error}")
+                if path.suffix.lower() != ".json":  # which are settings more often than tables
+                    warnings.append(f"not used: {error}")
                 continue
             if "num_samples" not in opened[0][0]:
                 found.append(opened)

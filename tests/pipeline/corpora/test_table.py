@@ -55,7 +55,8 @@ def test_a_table_reads_alike_in_every_format(tmp_path: Path, name: str) -> None:
     assert imported.rows == expected
     [rejected] = imported.rejected
     assert (rejected.reason, rejected.id) == ("no_path", "row 3")
-    assert rejected.detail == f"row 3 of {tmp_path / name} has no file_path"
+    line = {".csv": " (line 4)", ".tsv": " (line 4)", ".jsonl": " (line 3)"}.get(Path(name).suffix, "")
+    assert rejected.detail == f"row 3 of {tmp_path / name}{line} has no file_path"
 
 
 def test_ids_may_come_from_a_column_and_absolute_paths_stay(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
         ("list.jsonl", '{"file_path": "a"}\n{oops}\n', "line 2 is not JSON"),
         ("list.jsonl", "[1]\n", "line 1 is not an object"),
         ("list.parquet", "no", "not a Parquet file"),
-        ("list.xlsx", "no", r"cannot read '\.xlsx'; use \.csv, \.tsv"),
+        ("list.xls", "no", r"cannot read '\.xls'; use \.csv, \.tsv"),
     ],
 )
 def test_a_broken_table_says_where(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -108,6 +109,17 @@ def test_no_table(tmp_path: Path) -> None:
         ({"kind": "tabel"}, r"`kind`: must be one of 'table', 'folder', .*'custom' \(got 'tabel'\)$"),
         ({"kind": ["table"]}, r"`kind`: must be one of .*\(got \['table'\]\)$"),
         ({"columns": {"word": "word"}}, "columns must name the one with the audio paths"),
+        ({"encoding": "cp1525"}, "encoding: 'cp1525' is not known; use cp1252"),
+        (
+            {"classes": [True, False]},
+            r"`classes\.0`: .*YAML reads this as True, not as text; put it in quotes",
+        ),
+        ({"classes": [0, 1]}, r"`classes\.1`: .*YAML reads this as 1, not as text; put it in quotes"),
+        ({"labels": {False: "no"}}, "YAML reads this as False, not as text"),
+        (
+            {"constants": {"language": False}},
+            r"`constants\.language`: .*reads this as False",
+        ),  # no, Norwegian
         ({"constants": {"word": "x"}}, "word: both in `columns` and in `constants`; keep one"),
         ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
         ({"split": {"kind": "kfold", "flods": 3}}, r"test\.yaml: `split\.flods`: Extra inputs are not"),
