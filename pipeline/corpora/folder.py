@@ -68,6 +68,6 @@ class Folder(CorpusBase):
 
 
 def are_sides(names: Sequence[PurePath]) -> bool:
-    """Whether the first folders of these paths are the sides of a split, with class folders in them."""
+    """Whether the first folders of these paths are the sides of a split, and class folders are in them."""
     sides = {name.parts[0]: side_of(name.parts[0]) for name in names if len(name.parts) > 1}
-    return {"train"} < set(sides.values()) and all(sides.values()) and all(len(n.parts) > 2 for n in names)
+    return {"train"} < set(sides.values()) and all(sides.values()) and any(len(n.parts) > 2 for n in names)

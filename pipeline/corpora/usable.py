@@ -8,6 +8,7 @@ from stillwave.pipeline.corpora.base import CorpusBase, Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.quarantine import Quarantined
 from stillwave.pipeline.corpora.spelling import MISSING, alike, clean, doubtful
+from stillwave.pipeline.corpora.splits import side_of
 
 
 @dataclass
@@ -61,6 +62,12 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
     labels = [str(row[label]) for row in found.rows]
     if config.classes is None:
         found.warnings += doubtful(label, labels)
+        if {"train"} < {side_of(value) for value in labels} - {""}:
+            sides = ", ".join(sorted({value for value in labels if side_of(value)}))
+            found.warnings.append(
+                f"{label}: {sides} seem to be the sides of a split, not classes; if they are classes, list "
+                "them in `classes`"
+            )
     found.warnings += alike(label, labels, "if they are one, map one to the other with `labels`")
     for column in sorted({"speaker", config.split.group or "speaker"} - {label}):
         values = [value for row in found.rows if (value := row.get(column)) is not None]

@@ -256,12 +256,17 @@ def test_folders_called_train_and_test_are_a_split(corpus: Path, tmp_path: Path)
     assert rows.loc["Training/sad/ann_2", ["emotion", "split"]].tolist() == ["sad", "train"]
     prepare(config(), tmp_path / "sides", out)  # another split, if the config asks for one
     assert read_manifest(out)["fold"].nunique() == 2
-    write_tone(tmp_path / "sides" / "train2" / "loose.wav", seed=99)  # so the folders are no split
-    assert prepare(
-        plain.model_copy(update={"split": config().split.model_copy(update={"group": None})}),
-        tmp_path / "sides",
-        out,
-    ).labels == {"Training": 6, "test": 6, "train2": 1}
+    write_tone(tmp_path / "sides" / "test" / "loose.wav", seed=99)
+    assert prepare(plain.model_copy(update={"max_bad_fraction": 0.1}), tmp_path / "sides", out).rows == 12
+    assert [(line["id"], line["reason"]) for line in quarantine(out)] == [("test/loose", "unrecognised_name")]
+    write_tone(tmp_path / "sides" / "noise" / "x.wav", seed=98)  # which is no side, so the others are classes
+    rows_apart = config(speaker=None, split={"kind": "kfold", "folds": 2, "group": None})
+    result = prepare(rows_apart, tmp_path / "sides", out)
+    assert result.labels == {"Training": 6, "noise": 1, "test": 7}
+    assert result.warnings == (
+        "emotion: Training, test seem to be the sides of a split, not classes; if they are classes, list "
+        "them in `classes`",
+    )
 
 
 def labelled(corpus: Path, rows: Sequence[tuple[str, str]], **fields: object) -> CorpusConfig:
