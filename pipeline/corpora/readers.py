@@ -53,7 +53,10 @@ def read_records(table: Path, encoding: str | None = None) -> list[Record]:
 def _text(table: Path, encoding: str | None) -> str:
     data = table.read_bytes()
     marked = next((name for mark, name in BOMS.items() if data.startswith(mark)), "utf-8")
-    return data.decode(marked if encoding is None or marked == "utf-8-sig" else encoding)
+    text = data.decode(marked if encoding is None or marked == "utf-8-sig" else encoding)
+    if "\0" in text:
+        raise ValueError(f"{table}: holds NUL characters; if it is UTF-16, set `encoding: utf-16-le`")
+    return text
 
 
 def _header(names: Sequence[Any], where: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Rows of a table, with a mapping from our column names to the file's."""
 
-import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +48,7 @@ class Table(CorpusBase):
         if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
             raise ValueError(f"{', '.join(taken)}: measured from the audio; leave it out of the mapping")
         try:
-            codecs.lookup(self.encoding or "utf-8")
+            "a".encode(self.encoding or "utf-8")
         except LookupError:
             raise ValueError(f"encoding: {self.encoding!r} is not known; use cp1252, for example") from None
         if both := sorted(self.columns.keys() & self.constants.keys()):

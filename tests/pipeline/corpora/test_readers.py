@@ -131,6 +131,7 @@ def test_the_first_sheet_of_excel(tmp_path: Path) -> None:
         ("t.json", '[{"a": 1},\n{"a": oops}]', "line 2 is not JSON"),
         ("t.json", '{"a": 1}', "holds no list of objects"),
         ("t.json", '[{"a": 1}, 2]', "element 2 is not an object"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "holds NUL characters; .*`encoding: utf-16-le`"),
         ("t.txt", "a,b", r"cannot read '\.txt'; use \.csv, \.tsv"),
     ],
 )

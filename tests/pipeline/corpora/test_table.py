@@ -110,16 +110,11 @@ def test_no_table(tmp_path: Path) -> None:
         ({"kind": ["table"]}, r"`kind`: must be one of .*\(got \['table'\]\)$"),
         ({"columns": {"word": "word"}}, "columns must name the one with the audio paths"),
         ({"encoding": "cp1525"}, "encoding: 'cp1525' is not known; use cp1252"),
-        (
-            {"classes": [True, False]},
-            r"`classes\.0`: .*YAML reads this as True, not as text; put it in quotes",
-        ),
+        ({"encoding": "base64"}, "encoding: 'base64' is not known; use cp1252"),  # of Python, but not of text
+        ({"classes": [True, False]}, r"`classes\.0`: .*YAML reads this as True, not as text; put it in"),
         ({"classes": [0, 1]}, r"`classes\.1`: .*YAML reads this as 1, not as text; put it in quotes"),
         ({"labels": {False: "no"}}, "YAML reads this as False, not as text"),
-        (
-            {"constants": {"language": False}},
-            r"`constants\.language`: .*reads this as False",
-        ),  # no, Norwegian
+        ({"constants": {"language": False}}, r"`constants\.language`: .*reads this as False"),  # Norwegian
         ({"constants": {"word": "x"}}, "word: both in `columns` and in `constants`; keep one"),
         ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
         ({"split": {"kind": "kfold", "flods": 3}}, r"test\.yaml: `split\.flods`: Extra inputs are not"),
