@@ -143,9 +143,8 @@ def manifest_digest(frame: pd.DataFrame) -> str:
 def _as_table(frame: pd.DataFrame) -> pa.Table:
     frame = frame.sort_values("id", kind="stable")
     extra = [str(name) for name in frame.columns if name not in RESERVED]
-    side = "fold" if "fold" in frame.columns else "split"
-    columns = {name: _column(frame, name) for name in (*REQUIRED, *extra, side)}
-    return pa.table(columns)
+    names = (*REQUIRED, *extra, "fold", "split")
+    return pa.table({name: _column(frame, name) for name in names if name in frame.columns})
 
 
 def _column(frame: pd.DataFrame, name: str) -> pa.Array:

@@ -184,6 +184,7 @@ def test_the_digest_is_of_the_contents_in_any_order(tmp_path: Path) -> None:
     stored = pq.read_metadata(path).metadata[b"sha256"].decode()
     assert manifest_digest(read_manifest(path)) == manifest_digest(many().sample(frac=1)) == stored
     assert manifest_digest(many().assign(speaker="x")) != stored
+    assert manifest_digest(many().drop(columns="fold")) != stored  # of a table that is not split yet, too
 
 
 def test_a_column_of_the_user_may_be_numbers(tmp_path: Path) -> None:
