@@ -152,6 +152,17 @@ def test_folder_per_class(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_is_one_class_in_either_form_of_unicode(tmp_path: Path) -> None:
+    for name in ("w\u00fctend/a.wav", "wu\u0308tend/b.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    rows = Folder(kind="folder", speaker=r"w\u00fctend/(\w)").read(tmp_path).rows
+    assert sorted((row["id"], row["emotion"], row["speaker"]) for row in rows) == [
+        ("w\u00fctend/a", "w\u00fctend", "a"), ("w\u00fctend/b", "w\u00fctend", "b")
+    ]  # fmt: skip
+    assert all(Path(str(row["path"])).is_file() for row in rows)
+
+
 def test_a_folder_needs_no_speakers(tmp_path: Path) -> None:
     (tmp_path / "yes").mkdir()
     (tmp_path / "yes" / "x.wav").touch()
