@@ -31,8 +31,9 @@ SIDES: dict[str, dict[str, list[str]]] = {
     "fsdd": {
         "backbone": ["clip_s=1.0", "sample_rate=8000"],
         "split": ["split.kind=holdout", "split.group=null", "split.test=0.2", "split.valid=0.1"],
-        "recipe": ["label=word", "train.epochs=12", "finetune.crop_s=null", "finetune.learning_rate=2e-3",
-                   "train.learning_rate=2e-3", "finetune.augment={speed: {probability: 0.3}}"],
+        "recipe": ["label=word", "train.epochs=12", "train.group=null", "finetune.crop_s=null",
+                   "finetune.learning_rate=2e-3", "train.learning_rate=2e-3",
+                   "finetune.augment={speed: {probability: 0.3}}"],
     },
     "emodb": {
         "backbone": ["clip_s=4.0"],

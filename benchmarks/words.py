@@ -125,7 +125,8 @@ def run_once(
     name: str, overrides: list[str], manifest: Path, seed: int, folder: Path, out: Path, start: Path | None
 ) -> None:
     """`stillwave finetune`, or extract and train, with the configs of these names."""
-    file, seeded = CONFIGS / "recipes" / f"{name}.yaml", [f"train.seed={seed}"]
+    # The random split has every speaker on both sides.
+    file, seeded = CONFIGS / "recipes" / f"{name}.yaml", [f"train.seed={seed}", "train.group=null"]
     recipe: Recipe = load_config(file, Recipe, seeded + overrides)
     (store,) = recipe.stores().values()
     weights = [f"seed={seed}"] if recipe.finetune is not None else []

@@ -26,12 +26,16 @@ UNITS = "units"
 
 @dataclass(frozen=True)
 class Plan:
-    """Units; those in `kept` were done before this plan was made, with the sha256 of their shards."""
+    """Units; those in `kept` were done before this plan was made, with the sha256 of their shards.
+
+    source: sha256 of the manifest that lists its rows, if known.
+    """
 
     units: tuple[Unit, ...]
     kept: frozenset[int]
     shard_sha256: dict[int, str]
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,12 @@ def save_plan(storage: Storage, plan: Plan) -> None:
     columns["length"] = [length for unit in plan.units for length in unit.lengths]
     metadata = {
         "name": plan.name,
+        "source": plan.source,
         "kept": json.dumps(sorted(plan.kept)),
         "shard_sha256": json.dumps({str(shard): sha for shard, sha in plan.shard_sha256.items()}),
     }
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), sink)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), sink, write_page_checksum=True)
     storage.put(PLAN, sink.getvalue().to_pybytes())
     for name in {key.split("/")[1] for key in storage.sizes(UNITS)} - {plan.name}:
         storage.delete_tree(f"{UNITS}/{name}")
@@ -72,13 +77,14 @@ def load_plan(storage: Storage) -> Plan | None:
     except FileNotFoundError:
         return None
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         metadata = table.schema.metadata
-        name, kept = metadata[b"name"].decode(), frozenset(json.loads(metadata[b"kept"]))
+        name, source = metadata[b"name"].decode(), metadata.get(b"source", b"").decode()
+        kept = frozenset(json.loads(metadata[b"kept"]))
         checksums = {int(shard): sha for shard, sha in json.loads(metadata[b"shard_sha256"]).items()}
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         numbers = np.asarray(columns["unit"], dtype=np.int64)
-    except (pa.ArrowInvalid, LookupError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise NotReadable(f"{storage}/{PLAN}: damaged ({error!r}); re-extract with --rebuild") from None
     cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
     units = [
@@ -93,7 +99,7 @@ def load_plan(storage: Storage) -> Plan | None:
         for a, b in itertools.pairwise(cuts)
         if a < b
     ]
-    return Plan(tuple(units), kept, checksums, name)
+    return Plan(tuple(units), kept, checksums, name, source)
 
 
 def plan_name(storage: Storage) -> str:

@@ -6,9 +6,10 @@ with StoreWriter(path, spec, fingerprint) as writer:
     writer.finish()
 """
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,8 @@ from stillwave.cache.ledger import Plan, Record
 from stillwave.cache.locks import lock
 from stillwave.cache.places import open_storage
 from stillwave.cache.storage import LocalFolder, Storage
+
+log = logging.getLogger(__name__)
 
 
 class StoreWriter:
@@ -62,15 +65,23 @@ class StoreWriter:
     ) -> None:
         self._lock.release()
 
-    def plan(self, rows: Sequence[Row]) -> list[Unit]:
+    def plan(self, rows: Sequence[Row], source: str = "") -> list[Unit]:
         """Set the rows that the store should hold; returns the units still to be written.
+
+        source: sha256 of the manifest that lists them, kept until the store is complete.
 
         Items already stored stay where they are, new ones get units of their own after them, and rows that
         are no longer wanted leave the index. If nothing changes, nothing is written.
         """
         self._rows, wanted = list(rows), _distinct(rows)
         self._open_or_create()
-        self._plan = _updated(self._done_so_far(), wanted, self.spec.shard_frames)
+        done = self._done_so_far()
+        if done.source and source and done.source != source:
+            log.warning(
+                "%s: unfinished, and made for another manifest (sha256 %.12s, now %.12s); rows that both "
+                "have are kept", self.storage, done.source, source,
+            )  # fmt: skip
+        self._plan = replace(_updated(done, wanted, self.spec.shard_frames), source=source)
         pending = [unit for unit in self._plan.units if unit.number not in self._plan.kept]
         if pending or not self._is_current(self._plan):
             self._lock.check()
@@ -213,7 +224,7 @@ def _folded(plan: Plan, records: dict[int, Record]) -> Plan:
     checksums = plan.shard_sha256 | {
         shard: sha for record in records.values() for shard, sha in record.shard_sha256.items()
     }
-    return Plan(tuple(unit for unit in units if unit.items), frozenset(done), checksums)
+    return Plan(tuple(unit for unit in units if unit.items), frozenset(done), checksums, source=plan.source)
 
 
 def _live(plan: Plan, numbers: set[int]) -> Plan:

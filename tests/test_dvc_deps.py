@@ -25,7 +25,9 @@ ENTRIES = {
 # What changes no number of a stage. The store and its readers check bytes and make none; which rows there are
 # and where they lie is in the manifest; the frames of a cached run are in the store, which is a dependency.
 PLUMBING = ("src/", "cache/", "pipeline/corpora/manifest.py", "pipeline/corpora/quarantine.py")
-OF_STORES = ("pipeline/audio/", "pipeline/backbones/", "pipeline/extract/")
+OF_STORES = (
+    "pipeline/audio/", "pipeline/backbones/", "pipeline/corpora/spelling.py", "pipeline/extract/",
+)  # fmt: skip
 OF_RUNS = ("pipeline/config/", "pipeline/corpora/splits.py")
 OF_REPORTS = ("heads/", "pipeline/runs/", *OF_RUNS, *OF_STORES)
 ASIDE: dict[str, tuple[str, ...]] = {

@@ -93,7 +93,7 @@ FORMATS: dict[str, tuple[bytes, int | str]] = {
     "flac_inside.wav": (_half(428, "FLAC"), 48),
     "wav_inside.mp3": (_half(429), 48),
     "UPPER.WAV": (_half(430), 48),
-    "u8.wave": (_half(431), "import duplicate_id"),  # of u8.wav, which comes first
+    "u8.wave": (_half(431), 48),  # beside u8.wav: both keep their suffix in their ids
 }
 
 RATES_AND_CHANNELS: dict[str, tuple[bytes, int | str]] = {

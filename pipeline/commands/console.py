@@ -68,10 +68,12 @@ class Watch(Watcher):
         err.print(f"prepare: {result.rows} rows, {result.hours:.2f} h, {result.speakers} speakers: {labels}")
         if result.excluded:
             left_out = ", ".join(f"{label} {count}" for label, count in sorted(result.excluded.items()))
-            err.print(f"prepare: left out by the config: {left_out}")
+            err.print(f"prepare: left out: {left_out}")
         if result.ignored:
             others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
             err.print(f"prepare: not audio, ignored: {others}")
+        for warning in result.warnings:
+            err.print(f"prepare: warning: {warning}", style="yellow")
         if result.quarantined:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
             err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from unicodedata import normalize
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 
 class Config(BaseModel):
@@ -15,8 +17,36 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _as_text(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | date):
+        raise ValueError(f"YAML reads this as {value!r}, not as text; put it in quotes")
+    return normalize("NFC", value) if isinstance(value, str) else value
+
+
+# A label, or another value of a corpus.
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
 class ConfigError(ValueError):
     """A config file or override that cannot be used; the message names file, field, value and remedy."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML keeps the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in first:
+                problem = f"the key {key.value!r} is given twice, first in line {first[key.value]}; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            first[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(text: str) -> Any:
+    """The contents of a YAML text. Raises yaml.YAMLError, also for a key that is given twice."""
+    return yaml.load(text, _Loader)
 
 
 def load_config(path: str | Path, kind: Any, overrides: Sequence[str] = ()) -> Any:
@@ -31,13 +61,15 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     """`path` (YAML) with `overrides`, not yet validated. Raises ConfigError."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = load_yaml(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such config file; give its path, or the name of a config, such as fbank"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -74,7 +106,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             if not isinstance(node, dict):
                 raise ConfigError(f"-S {override}: {parent!r} is a value, not a group of fields")
         try:
-            node[last] = yaml.safe_load(text)
+            node[last] = load_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"-S {override}: value is not valid YAML: {error}") from None
     return result

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.base import Config, Text
 
 
 class SplitBase(Config):
@@ -27,7 +27,7 @@ class Predefined(SplitBase):
 
     kind: Literal["predefined"]
     column: str = "split"
-    names: dict[str, Literal["train", "valid", "test"]] = Field(default_factory=dict)
+    names: dict[Text, Literal["train", "valid", "test"]] = Field(default_factory=dict)
     folds: bool = False
 
 

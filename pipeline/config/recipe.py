@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.base import Config, Text
 from stillwave.pipeline.config.heads import Head
 from stillwave.pipeline.config.train import Augment, Finetune, Losses, Personalise, RecipeViews, Train
 
@@ -26,7 +26,7 @@ class OpenSet(Config):
     tail_size, alpha, distance: settings of OpenMax. neighbours: the k of knn.
     """
 
-    unknown: list[str] = Field(default_factory=list)
+    unknown: list[Text] = Field(default_factory=list)
     score: Score = "vim"
     threshold: Annotated[float, Field(allow_inf_nan=False)] | Literal["tuned"] | None = None
     keep: float = Field(0.95, gt=0, lt=1)
@@ -58,7 +58,7 @@ class Recipe(Config):
     backbones: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
     modalities: list[Modality] = Field(default_factory=list)
     label: str = "emotion"
-    classes: list[str] | None = Field(None, min_length=2)
+    classes: list[Text] | None = Field(None, min_length=2)
     head: Head
     losses: Losses = Losses()
     augment: SerializeAsAny[Augment] | None = None

@@ -117,7 +117,8 @@ class Train(Config):
         in which the rate rises to it. grad_clip: largest norm of the gradient.
     step_epochs, gamma: of the schedule `step`. label_smoothing: of losses.cross_entropy.
     valid_fraction: share of the training rows' speakers (`group`) held out for validation; 0 for none.
-        A manifest with a `valid` split brings its own. group: null holds out single rows.
+        A manifest with a `valid` split brings its own. group: null holds out single rows. A group on more
+        than one side of the manifest's split is an error.
     early_stopping: null trains all epochs. seed: of the weights, the batches and the dropout.
     ema: decay of the weights' moving average, which is what is evaluated and saved; 0 for none.
     class_weights: `balanced` weighs each row by n / (classes x rows of its class).

@@ -2,15 +2,15 @@
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from stillwave.pipeline.config.base import Config
+from stillwave.pipeline.config.base import Config, Text
 from stillwave.pipeline.config.corpus import KFold, SplitConfig
 
 Row = dict[str, str | None]  # `id`, `path`, and the corpus's text columns
@@ -52,7 +52,8 @@ class CorpusBase(Config):
 
     root: folder of the corpus; a relative one is relative to the working directory. `--root` overrides it.
     label: the column for `classes` and for stratified splits.
-    classes: keep only rows with these labels; the others are counted and reported. null keeps all.
+    labels: their label -> ours, for those to rename or to join: `{Anger: anger}`.
+    classes: keep only rows with these labels, as renamed; others are counted and reported. null keeps all.
     min_duration_s, max_duration_s: shorter and longer files are quarantined; null sets no upper bound.
     max_bad_fraction: `prepare` fails if a larger share of the files is unusable.
     split: which rows are for training, validation and testing.
@@ -60,7 +61,8 @@ class CorpusBase(Config):
 
     root: str | None = None
     label: str = "emotion"
-    classes: list[str] | None = Field(None, min_length=1)
+    labels: dict[Text, Text] = Field(default_factory=dict)
+    classes: list[Text] | None = Field(None, min_length=1)
     min_duration_s: float = Field(0.0, ge=0)
     max_duration_s: float | None = Field(30.0, gt=0)
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
@@ -97,6 +99,17 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
             yield path
     if not found:
         raise ValueError(f"{root}: no audio files below it (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
+
+
+def keep_suffixes(rows: Sequence[Row]) -> None:
+    """Add the suffix to the ids of files that differ in nothing else: `a.wav` and `a.flac`."""
+    sharing: dict[str | None, list[Row]] = defaultdict(list)
+    for row in rows:
+        sharing[row["id"]].append(row)
+    for same in sharing.values():
+        if len({PurePath(str(row["path"])).suffix for row in same}) > 1:
+            for row in same:
+                row["id"] = f"{row['id']}{PurePath(str(row['path'])).suffix}"
 
 
 def compiled(pattern: str, field: str) -> re.Pattern[str]:

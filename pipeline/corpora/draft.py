@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -16,17 +16,20 @@ from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.base import Row, audio_files
 from stillwave.pipeline.corpora.draft_split import propose_split
 from stillwave.pipeline.corpora.draft_yaml import corpus_yaml, recipe_yaml
+from stillwave.pipeline.corpora.folder import are_sides
 from stillwave.pipeline.corpora.guess import (
     SPEAKER,
     guess_columns,
-    is_there,
     our_name,
     path_column,
     speaker_pattern,
 )
 from stillwave.pipeline.corpora.headers import look_at
-from stillwave.pipeline.corpora.prepare import usable_rows
-from stillwave.pipeline.corpora.table import READERS, read_cells
+from stillwave.pipeline.corpora.paths import is_there
+from stillwave.pipeline.corpora.readers import READERS
+from stillwave.pipeline.corpora.splits import side_of
+from stillwave.pipeline.corpora.table import read_cells
+from stillwave.pipeline.corpora.usable import usable_rows
 
 FEW_ROWS, FEW_SPEAKERS = 10, 3  # per class
 
@@ -75,7 +78,8 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
     warnings += _thin(rows, label, kept)
     limits = look_at(files, warnings) | ({"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {})
     corpus = corpus_yaml({**fields, "classes": classes, **limits, "split": split}, comments)
-    recipe = recipe_yaml(label, sum(kept.values()), split["group"])
+    group = None if split.get("allow_leak") else split["group"]
+    recipe = recipe_yaml(label, sum(kept.values()), group)
     parse_config(yaml.safe_load(corpus), CorpusConfig, "the drafted corpus")
     parse_config(yaml.safe_load(recipe), Recipe, "the drafted recipe")
     speakers = rows["speaker"].nunique() if "speaker" in rows else 0
@@ -90,7 +94,8 @@ def _find_table(folder: Path, files: Sequence[Path], warnings: list[str]) -> Ope
             try:
                 opened = _open(path, folder, files)
             except ValueError as error:
-                warnings.append(f"not used: {error}")
+                if path.suffix.lower() != ".json":  # which are settings more often than tables
+                    warnings.append(f"not used: {error}")
                 continue
             if "num_samples" not in opened[0][0]:
                 found.append(opened)
@@ -127,7 +132,8 @@ def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | 
 def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings: list[str]) -> Source:
     root = Path(os.path.commonpath([file.parent for file in files]))  # `folder`, or one below it
     inside = [file.relative_to(root).as_posix() for file in files if file.parent != root]
-    labels = [path.partition("/")[0] for path in inside]
+    sides = sorted({path.partition("/")[0] for path in inside}) if are_sides([*map(PurePath, inside)]) else []
+    labels = [path.split("/")[bool(sides)] for path in inside]
     if len(set(labels)) < 2:
         raise ValueError(
             f"{folder}: no table in it names its files; {len(set(labels))} folders in {root} hold audio. It "
@@ -137,11 +143,11 @@ def _of_folders(folder: Path, files: Sequence[Path], label: str | None, warnings
     if all(SPEAKER.search(name.lower()) for name in labels):
         warnings.append("the folders seem to be speakers, not classes: give the classes in a table")
     fields = {"kind": "folder", "root": root.as_posix(), "label": our_name(label or "label")}
-    comments = {"kind": "one folder per class"}
+    comments = {"kind": " ".join(["one folder per class", *(["in"] if sides else []), *sides])}
     if speaker := speaker_pattern(inside, labels):
         fields["speaker"] = speaker[0]
         comments["speaker"] = f"guessed: {', '.join(sorted(set(speaker[1]))[:3])}, ..."
-    return fields, comments, {}
+    return fields, comments, {side_of(side): side_of(side) for side in sides}
 
 
 def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) -> tuple[pd.DataFrame, float]:
@@ -150,7 +156,10 @@ def _rows(fields: dict[str, Any], files: Sequence[Path], warnings: list[str]) ->
     `sha256` is the path: no file is read.
     """
     config = parse_config(fields, CorpusConfig, "the drafted corpus")
-    imported, rejected = usable_rows(config.read(Path(config.root)), config.label)
+    usable = usable_rows(config.read(Path(config.root)), config)
+    imported, rejected = usable.rows, usable.quarantined
+    warnings += usable.warnings
+    warnings += [f"{number} rows will be left out: {what}" for what, number in usable.excluded.items()]
     found = [is_there(Path(str(row["path"]))) for row in imported]
     there = [row for row, file in zip(imported, found, strict=True) if file]
     for reason, number in Counter(line.reason for line in rejected).items():

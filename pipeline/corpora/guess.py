@@ -1,6 +1,5 @@
 """What the columns of a table, or the parts of files' paths, mean: guesses by name and by content."""
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from stillwave.pipeline.corpora.base import Row
 from stillwave.pipeline.corpora.manifest import RESERVED
+from stillwave.pipeline.corpora.paths import is_there, located
+from stillwave.pipeline.corpora.splits import side_of
 
 LABELS = (
     "label", "emotion", "class", "category", "target", "word", "command", "intent", "sentiment", "digit",
@@ -20,7 +21,6 @@ SPEAKER = re.compile(r"(?<![a-z])(speaker|spkr?|actor|subject|talker|singer|clie
 ASIDE = re.compile(
     r"gender|sex$|^age|accent|locale|session|channel|device|rate|duration|length|votes|^id$|_id$"
 )
-SIDES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test", "eval": "test"}
 MOST_CLASSES = 100
 SAMPLE = 200  # rows searched for the column of paths
 # The speaker in a path relative to the corpus: the second folder, or the start of a file's name.
@@ -46,7 +46,7 @@ def path_column(
                 roots.append(file.parents[min(len(named.parts), len(file.parents)) - 1])
                 break
         for root in roots:
-            hits = sum(is_there(root / value) for value in values)
+            hits = sum(is_there(located(root, value)) for value in values)
             if hits > best:
                 best, found = hits, (column, root)
     return found if best * 2 > len(some) else None
@@ -109,16 +109,6 @@ def our_name(column: str) -> str:
     """Our name for the column of labels: theirs, unless we use that name for something else."""
     name = "_".join(column.lower().split())
     return "label" if name in {*RESERVED, "speaker", "text", "language"} else name
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is such a file; a cell's text may be too long for a file name."""
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a text
-
-
-def side_of(value: str) -> str:
-    """train, valid or test for a corpus's word for it; empty for other words."""
-    return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
 
 
 def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:

@@ -5,8 +5,14 @@ Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the
 `emotion` or `word`, and `speaker`, `language`, `text` if it has them), and either `fold` (int, the fold in
 which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A text-only row has
 an empty `path`, the sha256 of its text, and zeros.
+
+The file's own metadata has the sha256 of its contents, which other programs do not copy when they save the
+table. So contents that differ from it are damage; a file without it was saved by the user, and is read as
+it is.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +23,7 @@ import pyarrow.parquet as pq
 from stillwave.pipeline.audio.files import read_file, write_if_changed
 
 SPLITS = ("train", "valid", "test")
+MAGIC, SHA256 = b"PAR1", b"sha256"  # of the contents
 
 _TYPES = {
     "id": pa.string(),
@@ -25,8 +32,10 @@ _TYPES = {
     "sample_rate": pa.int32(),
     "num_samples": pa.int64(),
     "duration_s": pa.float64(),
+    "fold": pa.int32(),
+    "split": pa.string(),
 }
-REQUIRED = tuple(_TYPES)
+REQUIRED = ("id", "path", "sha256", "sample_rate", "num_samples", "duration_s")
 RESERVED = (*REQUIRED, "fold", "split")
 
 
@@ -35,23 +44,47 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path: str | Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The manifest at `path` (or URL), checked; missing text values are None.
+    """The manifest at `path` (or URL), checked and in order of `id`; missing text values are None.
 
+    It may have been sorted, filtered or shuffled, and saved by pandas: a stored index is ignored.
     `columns` are additional columns that the caller needs, such as its label. Raises ManifestError.
     """
     try:
-        table = pq.read_table(pa.BufferReader(read_file(path)))
+        data = read_file(path)
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest; `stillwave prepare` writes it") from None
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
-    frame: pd.DataFrame = table.to_pandas()
+    table = _read_table(data, str(path))
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ManifestError(f"{path}: two columns have the same name: {', '.join(table.column_names)}")
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     for field in table.schema:
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        if _is_text(field.type):
             # Plain Python strings and None, for every version of pandas and its string type.
             frame[field.name] = pd.Series(table.column(field.name).to_pylist(), dtype=object)
     check_manifest(frame, str(path), columns)
-    return frame
+    return frame.sort_values("id", kind="stable", ignore_index=True)
+
+
+def _read_table(data: bytes, source: str) -> pa.Table:
+    """The table, without the index of a program that saved it. Raises ManifestError if it is damaged."""
+    if not data.startswith(MAGIC):
+        raise ManifestError(f"{source}: not a Parquet file; `stillwave prepare` writes it")
+    remedy = "restore it, or run `stillwave prepare` again"
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table = file.read()
+            promised = (file.metadata.metadata or {}).get(SHA256)
+            found = _digest(table) if promised is not None else b""
+    except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
+        raise ManifestError(f"{source}: damaged, its Parquet cannot be read ({error}); {remedy}") from None
+    if promised is not None and found != promised:
+        raise ManifestError(f"{source}: damaged, its contents do not match its checksum; {remedy}")
+    return table.select([name for name in table.column_names if not name.startswith("__index_level_")])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()) -> None:
@@ -94,11 +127,38 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> bool:
     it was written. Raises ManifestError for rows that break the contract.
     """
     check_manifest(frame, str(path))
-    frame = frame.sort_values("id", kind="stable")
-    fields = [(name, _TYPES[name]) for name in REQUIRED]
-    fields += [(str(name), pa.string()) for name in frame.columns if name not in RESERVED]
-    fields += [("fold", pa.int32()) if "fold" in frame.columns else ("split", pa.string())]
-    columns = [pa.array(frame[name].tolist(), type=kind, from_pandas=True) for name, kind in fields]
+    table = _as_table(frame)
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)), buffer, compression="zstd")
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as file:
+        file.write_table(table)
+        file.add_key_value_metadata({SHA256: _digest(table)})  # not of the schema: that would be copied
     return write_if_changed(path, buffer.getvalue().to_pybytes())
+
+
+def manifest_digest(frame: pd.DataFrame) -> str:
+    """sha256 of a manifest's contents: the one in its file, in whatever order its rows are."""
+    return _digest(_as_table(frame)).decode()
+
+
+def _as_table(frame: pd.DataFrame) -> pa.Table:
+    frame = frame.sort_values("id", kind="stable")
+    extra = [str(name) for name in frame.columns if name not in RESERVED]
+    names = (*REQUIRED, *extra, "fold", "split")
+    return pa.table({name: _column(frame, name) for name in names if name in frame.columns})
+
+
+def _column(frame: pd.DataFrame, name: str) -> pa.Array:
+    """A column in its type; of the user's own columns, those that are not text keep theirs."""
+    values = frame[name].tolist()
+    try:
+        found = pa.array(values, type=_TYPES.get(name), from_pandas=True)
+    except pa.ArrowException as error:
+        raise ManifestError(f"column {name!r} cannot be stored: {error}") from None
+    return found.cast(pa.string()) if pa.types.is_null(found.type) else found
+
+
+def _digest(table: pa.Table) -> bytes:
+    found = hashlib.sha256()
+    for name in table.column_names:
+        found.update(json.dumps([name, table.column(name).to_pylist()], default=str).encode())
+    return found.hexdigest().encode()

@@ -2,21 +2,22 @@
 
 import re
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from stillwave.pipeline.config.base import Text
 from stillwave.pipeline.config.corpus import Predefined
-from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, audio_files, compiled
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bool | int | float):
-        raise ValueError(f"YAML reads this as {value!r}, not as text; quote it")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
+from stillwave.pipeline.corpora.base import (
+    MEASURED,
+    CorpusBase,
+    Imported,
+    Rejected,
+    audio_files,
+    compiled,
+    keep_suffixes,
+)
+from stillwave.pipeline.corpora.spelling import nfc
 
 
 class Named(CorpusBase):
@@ -77,7 +78,7 @@ class Named(CorpusBase):
 
         Raises ValueError for a text that `values` lacks.
         """
-        parts = path.with_suffix("").parts
+        parts = PurePath(nfc(path.with_suffix("").as_posix())).parts
         tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
         match = next(filter(None, map(re.compile(self.pattern).fullmatch, tails)), None)
         if match is None:
@@ -107,6 +108,7 @@ class Named(CorpusBase):
                 imported.excluded[str(left_out[0])] += 1
             else:
                 imported.rows.append({"id": row.pop("id"), "path": path.as_posix(), **row})
+        keep_suffixes(imported.rows)
         if not imported.rows and not imported.excluded:
             raise ValueError(
                 f"pattern: none of the {len(imported.rejected)} audio files below {root} matches "

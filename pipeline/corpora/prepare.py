@@ -14,9 +14,10 @@ from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
 from stillwave.pipeline.corpora import CorpusConfig, splits
-from stillwave.pipeline.corpora.base import Imported, Rejected, Row
-from stillwave.pipeline.corpora.manifest import RESERVED, write_manifest
+from stillwave.pipeline.corpora.base import Row
+from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
+from stillwave.pipeline.corpora.usable import usable_rows
 
 OnFile = Callable[[int, int], None]  # (files done, all files)
 
@@ -34,9 +35,10 @@ class PrepareResult:
     speakers: int
     labels: dict[str, int]  # rows per label
     quarantined: dict[str, int]  # files per reason
-    excluded: dict[str, int]  # rows that the config leaves out, per label (or "song")
+    excluded: dict[str, int]  # rows left out, per label (or "song", "no label", "repeated row")
     ignored: dict[str, int]  # files that are not audio, per suffix
     changed: bool  # False if the manifest on disk already had these bytes
+    warnings: tuple[str, ...]  # about spellings and labels
 
 
 def prepare(
@@ -52,15 +54,14 @@ def prepare(
         raise ValueError(
             f"corpus {config.kind}: its folder is not known; give --root DIR, or `root:` in its config"
         )
-    imported = config.read(Path(folder))
+    imported = config.read(Path(folder).expanduser())
     if not imported.rows and not imported.rejected:
         raise ValueError(
             f"corpus {config.kind}: the config leaves out everything found: {dict(imported.excluded)}"
         )
-    rows, quarantined = usable_rows(imported, config.label)
-    rows, excluded = _keep_classes(rows, config.classes, config.label)
-    decoded, bad_audio = _decode_all(rows, config, progress)
-    quarantined = sorted(quarantined + bad_audio)
+    found = usable_rows(imported, config)
+    decoded, bad_audio = _decode_all(found.rows, config, progress)
+    quarantined = sorted(found.quarantined + bad_audio)
 
     quarantine_path = beside(out, "quarantine.csv")
     write_if_changed(quarantine_path, quarantine_csv(quarantined))
@@ -78,15 +79,22 @@ def prepare(
         speakers=int(speakers),
         labels=_counts(frame[config.label].tolist()),
         quarantined=_counts(item.reason for item in quarantined),
-        excluded=dict(sorted((excluded + imported.excluded).items())),
+        excluded=dict(sorted(found.excluded.items())),
         ignored=dict(sorted(imported.ignored.items())),
         changed=changed,
+        warnings=tuple(found.warnings),
     )
 
 
 def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
-    """`frame` with the `fold` or `split` column that `config.split` asks for, checked for leaks."""
+    """`frame` with the `fold` or `split` column that `config.split` asks for, checked for leaks.
+
+    A corpus that has a column `split` keeps it if its config asks for nothing.
+    """
     split = config.split
+    if "split" in frame.columns and "split" not in config.model_fields_set:
+        group = "speaker" if "speaker" in frame.columns else None
+        split = config_module.Predefined(kind="predefined", group=group)
     groups = _groups(frame, split.group)
     labels = frame[config.label].astype(str).tolist()
     match split:
@@ -121,39 +129,6 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
         remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
         splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
     return frame.drop(columns=["fold", "split"], errors="ignore").assign(**{column: sides})
-
-
-def usable_rows(imported: Imported, label: str) -> tuple[list[Row], list[Quarantined]]:
-    """Rows with a label and a unique id, and the rest as quarantine lines."""
-    rejected = list(imported.rejected)
-    if imported.rows and label not in imported.rows[0]:
-        there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
-        raise ValueError(f"label: the corpus has no column {label!r}; it has {there}")
-    rows: dict[str, Row] = {}
-    for row in imported.rows:
-        name, path = str(row["id"]), str(row["path"])
-        if row[label] is None:
-            rejected.append(Rejected(name, path, "no_label", f"no value in column {label!r}"))
-        elif name in rows:
-            detail = f"id {name!r} is taken by {rows[name]['path']}"
-            rejected.append(Rejected(name, path, "duplicate_id", detail))
-        else:
-            rows[name] = row
-    lines = [Quarantined(item.id, item.path, "import", item.reason, item.detail) for item in rejected]
-    return list(rows.values()), lines
-
-
-def _keep_classes(rows: list[Row], classes: list[str] | None, label: str) -> tuple[list[Row], Counter[str]]:
-    if classes is None or not rows:
-        return rows, Counter()
-    there = Counter(str(row[label]) for row in rows)
-    if absent := [name for name in classes if name not in there]:
-        raise ValueError(
-            f"classes: no row has {label} {', '.join(map(repr, absent))}; "
-            f"the labels are {', '.join(sorted(there))}"
-        )
-    kept = [row for row in rows if row[label] in classes]
-    return kept, Counter({name: n for name, n in there.items() if name not in classes})
 
 
 def _decode_all(

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+SIDES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test", "eval": "test"}
 Folds = npt.NDArray[np.int32]
 Sides = npt.NDArray[np.object_]
 
@@ -61,6 +62,11 @@ def predefined_folds(values: Sequence[str | None]) -> Folds:
             f"predefined folds: {', '.join(map(repr, unknown[:5]))}: not a fold number, counted from 0"
         )
     return np.array([int(str(value)) for value in values], dtype=np.int32)
+
+
+def side_of(value: str) -> str:
+    """train, valid or test for a corpus's word for it; empty for other words."""
+    return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
 
 
 def check_leak(sides: Sequence[Hashable], keys: Sequence[str | None], what: str, remedy: str) -> None:

@@ -1,22 +1,34 @@
-"""Rows of a CSV, Parquet or JSONL file, with a mapping from our column names to the file's."""
+"""Rows of a table, with a mapping from our column names to the file's."""
 
-import csv
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
+from stillwave.pipeline.config.base import Text
+from stillwave.pipeline.corpora.base import (
+    MEASURED,
+    CorpusBase,
+    Imported,
+    Rejected,
+    Row,
+    keep_suffixes,
+)
+from stillwave.pipeline.corpora.paths import located
+from stillwave.pipeline.corpora.readers import Record, read_records
+from stillwave.pipeline.corpora.spelling import clean, nfc
+
+NESTED = (list, dict, bytes)  # values that are not one value
 
 
 class Table(CorpusBase):
-    """Rows of a CSV, Parquet or JSONL file.
+    """Rows of a CSV (delimited by commas, semicolons, tabs or bars), JSON, JSON lines, Parquet or Excel file.
 
     table: the file, relative to `root` (default: the working directory), like the audio paths in it.
     columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
     constants: our column name -> one value for every row, for example `language: de`.
+    encoding: of a CSV or JSON that is not UTF-8, such as cp1252.
     text_rows: keep rows that have an id and a text but no path, for recipes that read text; other rows
         without a path are quarantined.
     """
@@ -24,9 +36,10 @@ class Table(CorpusBase):
     kind: Literal["table"]
     root: str | None = "."
     table: str
-    columns: dict[str, str]
-    constants: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, Text]
+    constants: dict[str, Text] = Field(default_factory=dict)
     text_rows: bool = False
+    encoding: str | None = None
 
     @model_validator(mode="after")
     def _maps_path_and_no_column_twice(self) -> "Table":
@@ -34,13 +47,18 @@ class Table(CorpusBase):
             raise ValueError("columns must name the one with the audio paths, for example `path: file_path`")
         if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
             raise ValueError(f"{', '.join(taken)}: measured from the audio; leave it out of the mapping")
+        try:
+            "a".encode(self.encoding or "utf-8")
+        except LookupError:
+            raise ValueError(f"encoding: {self.encoding!r} is not known; use cp1252, for example") from None
         if both := sorted(self.columns.keys() & self.constants.keys()):
             raise ValueError(f"{', '.join(both)}: both in `columns` and in `constants`; keep one")
         return self
 
     def read(self, root: Path) -> Imported:
         """The rows of `root/table`; audio paths in it are relative to `root` too."""
-        return read_table(root / self.table, root, self.columns, self.constants, self.text_rows)
+        table = root / Path(self.table).expanduser()
+        return read_table(table, root, self.columns, self.constants, self.text_rows, self.encoding)
 
 
 def read_table(
@@ -49,6 +67,7 @@ def read_table(
     columns: Mapping[str, str],
     constants: Mapping[str, str] | None = None,
     text_rows: bool = False,
+    encoding: str | None = None,
 ) -> Imported:
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
@@ -56,50 +75,65 @@ def read_table(
     has an id and a text: then its path is empty. Raises ValueError naming the table, the column and the
     existing columns, if one is missing.
     """
-    records = _records(table)
+    records = read_records(table, encoding)
     there = _names(records)
+    columns = {ours: clean(theirs) or "" for ours, theirs in columns.items()}
     for ours, theirs in columns.items():
         if theirs not in there:
             raise ValueError(
                 f"{table}: no column {theirs!r} (columns.{ours} in the corpus config); "
                 f"the columns are {', '.join(there)}"
             )
-    imported = Imported()
-    for number, record in enumerate(records, start=1):
-        row: Row = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
+    imported, unnamed = Imported(), list[Row]()
+    for number, (values, line) in enumerate(records, start=1):
+        for theirs in columns.values():
+            if isinstance(value := values.get(theirs), NESTED):
+                raise ValueError(f"{table}: row {number}, column {theirs!r}: {value!r:.60} is not one value")
+        cell = _text(values.get(columns["path"]))
+        row: Row = {ours: clean(_text(values.get(theirs)) or "") for ours, theirs in columns.items()}
+        row |= constants or {}
         if row["path"] is not None:
-            path = root / row["path"]
-            row |= {"id": row.get("id") or _identity(path, root), "path": path.as_posix()}
+            path = located(root, cell or "")
+            row["path"] = path.as_posix()
+            if not row.get("id"):
+                row["id"] = _identity(path, root)
+                unnamed.append(row)
         elif text_rows and row.get("id") and (row.get("text") or "").strip():
             row["path"] = ""
         else:
             where = row.get("id") or f"row {number}"
-            detail = f"row {number} of {table} has no {columns['path']}"
+            place = f"row {number} of {table}" + (f" (line {line})" if line else "")
+            detail = f"{place} has no {columns['path']}"
             imported.rejected.append(Rejected(where, "", "no_path", detail))
             continue
-        imported.rows.append({**row, **(constants or {})})
+        imported.rows.append(row)
+    keep_suffixes(unnamed)
     return imported
 
 
 def column_names(table: Path) -> list[str]:
     """The columns of `table`. Raises ValueError naming it if it is not a table, or has no rows."""
-    return _names(_records(table))
+    return _names(read_records(table))
 
 
 def read_cells(table: Path) -> list[Row]:
-    """Every row of `table` as text, column by column; None for an empty cell. Raises like `column_names`."""
-    records = _records(table)
+    """Every row of `table` as text, column by column; None for an empty cell, and for a list.
+
+    Raises like `column_names`.
+    """
+    records = read_records(table)
     names = _names(records)
-    return [{name: _text(record.get(name)) for name in names} for record in records]
+    values = ({name: record.values.get(name) for name in names} for record in records)
+    return [{name: None if isinstance(v, NESTED) else _text(v) for name, v in row.items()} for row in values]
 
 
-def _names(records: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record))
+def _names(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record.values))
 
 
 def _identity(path: Path, root: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else path
-    return inside.with_suffix("").as_posix()
+    return nfc(inside.with_suffix("").as_posix())
 
 
 def _text(value: Any) -> str | None:
@@ -109,65 +143,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
-
-
-def _records(table: Path) -> list[dict[str, Any]]:
-    reader = READERS.get(table.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{table}: cannot read {table.suffix or 'no suffix'!r}; use {', '.join(READERS)}")
-    if not table.is_file():
-        raise ValueError(f"{table}: no such table; `table` is relative to `root` (or --root)")
-    try:
-        records = reader(table)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table}: not UTF-8 text: {error}") from None
-    if not records:
-        raise ValueError(f"{table}: no rows")
-    return records
-
-
-def _read_csv(table: Path) -> list[dict[str, Any]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
-        records = []
-        try:
-            for record in reader:
-                if None in record:
-                    raise ValueError(f"{table}: line {reader.line_num} has more fields than the header")
-                records.append(dict(record))
-        except csv.Error as error:
-            raise ValueError(f"{table}: line {reader.line_num} is not CSV: {error}") from None
-        return records
-
-
-def _read_jsonl(table: Path) -> list[dict[str, Any]]:
-    records = []
-    # split at newlines only: str.splitlines also splits at U+2028, which may occur inside a text
-    for number, line in enumerate(table.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{table}: line {number} is not JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{table}: line {number} is not an object of column: value")
-        records.append(record)
-    return records
-
-
-def _read_parquet(table: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        records: list[dict[str, Any]] = pq.read_table(table).to_pylist()
-        return records
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{table}: not a Parquet file: {error}") from None
-
-
-READERS = {
-    ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-}  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stillwave.heads.layers import layer_weights
 from stillwave.pipeline.backbones.fingerprint import layer_numbers
-from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest
+from stillwave.pipeline.corpora.manifest import ManifestError, manifest_digest, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
 from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
 from stillwave.pipeline.runs.features import RowNumbers
@@ -65,7 +65,14 @@ def evaluate(
             )
         predictions = predict_ensemble(trained, data, _unseen(trained, data))
     else:
-        check_as_trained(trained, data, f"the manifest {table} or the {source}")
+        then, now = trained.config.get("manifest_sha256"), manifest_digest(rows_of_table)
+        if then == now:
+            what = f"the {source}"
+        elif then:
+            what = f"the manifest {table} (sha256 {now:.12}, then {then:.12})"
+        else:
+            what = f"the manifest {table} or the {source}"  # an older run
+        check_as_trained(trained, data, what)
         predictions = predict_folds(trained, data)
     metrics = full_report(predictions, data.classes, trained.recipe.open_set.score)
     metrics |= {"n_missing": len(data.missing), "missing": data.missing, "absent": data.absent()}

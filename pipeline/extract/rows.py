@@ -14,6 +14,7 @@ from stillwave.pipeline.audio.decode import BadAudio, load_waveform, resampled_l
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.corpora.quarantine import Quarantined
+from stillwave.pipeline.corpora.spelling import nfc
 
 
 class Source(NamedTuple):
@@ -105,6 +106,7 @@ def _text_source(backbone: Backbone, record: dict[Any, Any]) -> tuple[Item, Sour
     try:
         if not isinstance(text, str) or not text.strip():
             raise ValueError("no text in the manifest's column `text`")
+        text = nfc(text)  # its key, too: another form of the same text is the same text
         length = len(backbone.tokenize(text))
     except ValueError as error:
         return Item("", 0), Quarantined(id_, path, "extract", "bad_text", str(error))

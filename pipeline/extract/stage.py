@@ -13,6 +13,7 @@ from stillwave.pipeline.audio.files import absolute, write_if_changed
 from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
+from stillwave.pipeline.corpora.manifest import manifest_digest
 from stillwave.pipeline.corpora.quarantine import (
     Quarantined,
     check_bad_fraction,
@@ -97,7 +98,7 @@ def extract(
         client = stack.enter_context(connect(scheduler)) if scheduler is not None else None
         settings = config.model_dump(mode="json")
         writer = stack.enter_context(StoreWriter(out, spec, made_by, rebuild=rebuild, made_with=settings))
-        pending = writer.plan(rows)
+        pending = writer.plan(rows, manifest_digest(manifest))
         engine = None
         if pending and target is not None and not workers:
             engine = stack.enter_context(Engine(backbone, config, target))

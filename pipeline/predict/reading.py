@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stillwave.pipeline.audio.decode import BadAudio, resampled_length, with_channels
 from stillwave.pipeline.backbones import Backbone
+from stillwave.pipeline.corpora.spelling import nfc
 from stillwave.pipeline.predict.clips import Sound
 
 SEGMENT_S = 30.0
@@ -117,7 +118,7 @@ class Reader:
 
     def _tokens(self, encoder: Backbone, text: str | None) -> NDArray[np.int64]:
         with self._tokenizing:
-            return np.array([] if text is None else encoder.tokenize(text), dtype=np.int64)
+            return np.array([] if text is None else encoder.tokenize(nfc(text)), dtype=np.int64)
 
 
 def rate_of(encoder: Backbone) -> int:

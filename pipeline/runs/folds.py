@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.corpora.splits import holdout
+from stillwave.pipeline.corpora.splits import check_leak, holdout
 from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 
 
@@ -48,6 +48,22 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
     if not any((data.labels[fold.test] != UNKNOWN).any() for fold in folds):
         raise ValueError("no test rows of known classes; split the corpus again with `stillwave prepare`")
     return folds
+
+
+def check_groups(data: Data, recipe: Recipe) -> None:
+    """Raise ValueError if a group of the recipe, such as a speaker, is on more than one side of the split.
+
+    `prepare` has checked it, but the manifest may have been edited since. Rows without group are ignored.
+    """
+    if (group := recipe.train.group) not in data.manifest.columns:
+        return
+    sides = data.manifest["split" if "split" in data.manifest.columns else "fold"].tolist()
+    groups = [None if value is None or value != value else str(value) for value in data.manifest[group]]
+    check_leak(
+        sides, groups, f"{group}(s)",
+        "Split the corpus again with `stillwave prepare`; or name in train.group the column that its split "
+        "keeps together, or set train.group: null to accept it",
+    )  # fmt: skip
 
 
 def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:

@@ -13,6 +13,7 @@ from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.fingerprint import is_of_text
 from stillwave.pipeline.config.train import Finetune
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
+from stillwave.pipeline.corpora.spelling import nfc
 from stillwave.pipeline.extract.rows import plan_rows
 from stillwave.pipeline.runs.features import ABSENT, CachedFeatures, Part, RowNumbers
 from stillwave.pipeline.runs.waveforms import LiveFeatures
@@ -69,7 +70,7 @@ def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame)
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
     for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
         key = str(store.content_key[row]) if row != ABSENT else sha256
-        if key != sha256 and (text is None or key != hashlib.sha256(str(text).encode()).hexdigest()):
+        if key != sha256 and (text is None or key != hashlib.sha256(nfc(str(text)).encode()).hexdigest()):
             raise ValueError(
                 f"{store.path}: the frames of {id_!r} were made from other content than the manifest's; "
                 "extract again with this manifest: only what changed is redone"

@@ -8,6 +8,7 @@ import pandas as pd
 from stillwave.pipeline.audio.augment import import_stretch
 from stillwave.pipeline.backbones import BackboneConfig, build_backbone
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import manifest_digest
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.train.processes import Launched
 from stillwave.pipeline.train.stage import OnEpoch, train_models
@@ -44,5 +45,9 @@ def finetune(
     data = load_data(recipe, manifest, device=processes.device(device), encoders=encoders)
     for part in data.parts.values():
         part.read()  # fail on unreadable files before an old run is replaced
-    where = {"manifest": str(manifest_path), "embeddings": None}
+    where = {
+        "manifest": str(manifest_path),
+        "manifest_sha256": manifest_digest(manifest),
+        "embeddings": None,
+    }
     return train_models(recipe, data, Path(out), where, start=start, progress=progress, processes=processes)

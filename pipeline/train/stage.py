@@ -1,6 +1,7 @@
 """Stage two: train a head on stored frames, one model per fold."""
 
 import json
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -16,12 +17,14 @@ from torch import Tensor
 from stillwave.heads.augment import FrameAugment
 from stillwave.pipeline.backbones.device import place
 from stillwave.pipeline.config.recipe import Recipe
+from stillwave.pipeline.corpora.manifest import manifest_digest
+from stillwave.pipeline.corpora.spelling import doubtful
 from stillwave.pipeline.runs.calibrate import calibrate
 from stillwave.pipeline.runs.data import Data, load_data
 from stillwave.pipeline.runs.environment import record
 from stillwave.pipeline.runs.features import summarised, valid_frames
 from stillwave.pipeline.runs.folder import begin, write_curves
-from stillwave.pipeline.runs.folds import Fold, folds_of
+from stillwave.pipeline.runs.folds import Fold, check_groups, folds_of
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.run import COMPLETE, FORMAT, SEEN, WEIGHTS, Run, tensors_to_save
@@ -68,7 +71,11 @@ def train(
     if is_launched():
         raise ValueError("heads on stored frames train in one process; do not use a launcher")
     data = load_data(recipe, manifest, embeddings, device)
-    where = {"manifest": str(manifest_path), "embeddings": str(embeddings)}
+    where = {
+        "manifest": str(manifest_path),
+        "manifest_sha256": manifest_digest(manifest),
+        "embeddings": str(embeddings),
+    }
     return train_models(recipe, data, Path(out), where, start=start, teach=teach, progress=progress)
 
 
@@ -85,9 +92,14 @@ def train_models(
 ) -> Path:
     """Train a model per fold of `data` into the run folder `out`; see `train`.
 
-    Each starts with copies of the encoders of `data`. where: the paths in config.json: manifest, embeddings.
+    Each starts with copies of the encoders of `data`. where: for config.json, the paths `manifest` and
+    `embeddings`, and `manifest_sha256`.
     """
+    if recipe.classes is None:
+        for warning in doubtful(recipe.label, data.manifest[recipe.label].astype(str)):
+            warnings.warn(warning, stacklevel=2)
     folds = folds_of(data, recipe)
+    check_groups(data, recipe)
     config = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),

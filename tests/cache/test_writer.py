@@ -1,4 +1,5 @@
 import os
+import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from stillwave.cache import (
     StoreLocked,
     StoreWriter,
     Unit,
+    ledger,
     write_unit,
 )
+from stillwave.cache.errors import NotReadable
+from stillwave.cache.places import open_storage
 from stillwave.cache.verify import verify
 from tests.fakes import FINGERPRINT, SPEC, files_of, frames_of, row, unit_frames, write_store
 
@@ -281,3 +285,39 @@ def test_dead_shards_are_removed_and_their_space_is_used_again(tmp_path: Path) -
     assert sorted(p.name for p in (path / "frames/c").iterdir()) == ["0"]
     write_store(path, [row("a", 10), row("d", 3)])
     assert sorted(p.name for p in (path / "frames/c").iterdir()) == ["0", "1"]
+
+
+def test_an_unfinished_store_tells_that_its_manifest_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.zarr"
+    for source, warned in (("1" * 64, False), ("1" * 64, False), ("2" * 64, True), ("", False)):
+        caplog.clear()
+        with StoreWriter(path, SPEC, FINGERPRINT) as writer:
+            writer.plan(ROWS, source)
+        assert ("another manifest (sha256 111111111111, now 222222222222)" in caplog.text) == warned
+        assert ledger.load_plan(open_storage(path)).source == source  # type: ignore[union-attr]
+
+
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    with StoreWriter(path, SPEC, FINGERPRINT) as writer:
+        writer.plan(ROWS, "1" * 64)
+    plan, draw = path / ledger.PLAN, random.Random(0)
+    good, refused = plan.read_bytes(), 0
+    whole = ledger.load_plan(open_storage(path))
+
+    def read() -> object:
+        try:
+            return ledger.load_plan(open_storage(path))
+        except NotReadable as error:
+            return str(error)
+
+    for place in range(4, len(good) // 3, 11):  # the pages; of the footer, Parquet has no checksum
+        bad = bytearray(good)
+        bad[place] ^= 1 << draw.randrange(8)
+        plan.write_bytes(bad)
+        found = read()
+        refused += isinstance(found, str)
+        assert found == whole or f"{ledger.PLAN}: damaged" in str(found), f"byte {place}"
+    assert refused > 10

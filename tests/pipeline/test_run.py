@@ -214,9 +214,13 @@ def test_evaluate_refuses_data_that_changed_since_training(project: Path, tmp_pa
     (tmp_path / "out/run/config.json").write_text(json.dumps(config))
     evaluate(tmp_path / "out/run")
     table = pd.read_parquet(tmp_path / "out/manifest.parquet")
+    table.sample(frac=1, random_state=0).to_parquet(tmp_path / "out/manifest.parquet")
+    evaluate(tmp_path / "out/run")  # the same rows, whatever their order
     table["word"] = table["word"].to_numpy()[::-1]
     table.to_parquet(tmp_path / "out/manifest.parquet")
-    with pytest.raises(ValueError, match="changed since training"):
+    then = config["manifest_sha256"][:12]
+    message = rf"the manifest .*manifest\.parquet \(sha256 \w{{12}}, then {then}\) changed since training"
+    with pytest.raises(ValueError, match=message):
         evaluate(tmp_path / "out/run")
 
 

@@ -41,6 +41,12 @@ def write(tmp_path: Path, text: str) -> Path:
         ("num_mels: 80", r"c.yaml: `kind`: must be one of 'fbank'.*\(got None\)"),
         ("kind: [", "not valid YAML"),
         ("- kind", "expected a mapping"),
+        (
+            "kind: fbank\ndeltas: 0\nkind: cnn1d",
+            r"(?s)'kind' is given twice, first in line 1; keep one.*line 3",
+        ),
+        ("{kind: fbank, deltas: 0, deltas: 1}", "'deltas' is given twice"),
+        ("kind: fbank\nviews: {count: 1, count: 2}", "'count' is given twice, first in line 2"),
     ],
 )
 def test_a_mistake_is_named_with_file_field_and_value(tmp_path: Path, text: str, message: str) -> None:
@@ -51,6 +57,17 @@ def test_a_mistake_is_named_with_file_field_and_value(tmp_path: Path, text: str,
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such config file"):
         load_backbone(tmp_path / "no.yaml")
+
+
+def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes("\ufeffkind: fbank  # f\u00fcr\n".encode())
+    assert load_backbone(path).kind == "fbank"
+    path.write_bytes("kind: fbank  # f\u00fcr\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"c\.yaml: not UTF-8 text .*save it as UTF-8"):
+        load_backbone(path)
+    with pytest.raises(ConfigError, match=r"-S views=.*'count' is given twice"):
+        apply_overrides({}, ["views={count: 1, count: 2}"])
 
 
 def test_overrides_are_validated_like_the_file(tmp_path: Path) -> None:

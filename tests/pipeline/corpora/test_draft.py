@@ -119,6 +119,7 @@ def test_a_split_that_the_table_brings(table: Table, tmp_path: Path) -> None:
     found = draft(table(path=PATHS, label=MOODS, speaker=["s1", "s2", "s3"] * 8, subset=subset))
     assert corpus_of(found)["split"]["allow_leak"] is True  # type: ignore[index]
     assert any("3 speakers are on several sides" in warning for warning in found.warnings)
+    assert yaml.safe_load(found.recipe)["train"]["group"] is None  # or `train` would refuse the split
     found = draft(table(path=PATHS, label=MOODS, fold=[i % 3 for i in range(24)]))
     assert corpus_of(found)["split"] == {"kind": "predefined", "column": "fold", "group": None, "folds": True}
     manifest = prepare(
@@ -163,6 +164,17 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     assert str(corpus["root"]).endswith("corpus/wav")
     assert (corpus["kind"], corpus["label"]) == ("folder", "label")
     assert re.search(str(corpus["speaker"]), "sad/a3_17.wav")["speaker"] == "a3"  # type: ignore[index]
+    assert (found.speakers, found.classes, found.warnings) == (6, {"glad": 12, "sad": 12}, [])
+
+
+def test_folders_that_are_a_split(tmp_path: Path) -> None:
+    for i in range(24):
+        side = "train" if i < 16 else "test"
+        write_wave(tmp_path / f"corpus/{side}/{MOODS[i]}/s{i // 4}_{i}.wav", 0.2, 100, seed=i)
+    found = draft(tmp_path / "corpus")
+    corpus = corpus_of(found)
+    assert corpus["split"] == {"kind": "predefined", "column": "split", "group": "speaker"}
+    assert "kind: folder  # one folder per class in test train\n" in found.corpus
     assert (found.speakers, found.classes, found.warnings) == (6, {"glad": 12, "sad": 12}, [])
 
 

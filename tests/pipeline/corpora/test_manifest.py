@@ -1,12 +1,18 @@
 """The manifest: what is checked, and that writing it is exact, repeatable and all or nothing."""
 
+import random
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest, write_manifest
+from stillwave.pipeline.corpora.manifest import (
+    ManifestError,
+    manifest_digest,
+    read_manifest,
+    write_manifest,
+)
 
 
 def manifest(**columns: list[object]) -> pd.DataFrame:
@@ -89,3 +95,101 @@ def test_reading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     write_manifest(manifest(), path)
     with pytest.raises(ManifestError, match=r"manifest\.parquet: no column 'word'; the columns are id, "):
         read_manifest(path, columns=["emotion", "word"])
+
+
+def many() -> pd.DataFrame:
+    ids = [f"{number:02}" for number in range(30)]
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "path": [f"{name}.wav" for name in ids],
+            "sha256": [name * 32 for name in ids],
+            "sample_rate": 8000,
+            "num_samples": range(1000, 1030),
+            "duration_s": [n / 8000 for n in range(1000, 1030)],
+            "emotion": ["sad", "happy", "angry"] * 10,
+            "speaker": [f"speaker {name[0]}" for name in ids],
+            "fold": [int(name[0]) for name in ids],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda frame: frame.sample(frac=1, random_state=1),
+        lambda frame: frame.sort_values(["emotion", "num_samples"]),
+        lambda frame: frame[frame["emotion"] != "sad"],
+        lambda frame: frame.set_index("id").iloc[::-1],
+        lambda frame: frame.astype({"speaker": "category", "emotion": "category"}).sample(frac=1),
+        lambda frame: pd.concat([frame[frame["fold"] == 2], frame[frame["fold"] == 0]]),
+    ],
+    ids=["shuffled", "sorted", "filtered", "indexed", "categories", "joined"],
+)
+def test_rows_that_pandas_moved_and_saved_stay_whole(tmp_path: Path, edit: object) -> None:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(many(), path)
+    edit(pd.read_parquet(path)).to_parquet(path)  # type: ignore[operator]
+    frame = read_manifest(path)
+    expected = many().set_index("id").loc[frame["id"]].reset_index()
+    assert frame["id"].is_monotonic_increasing
+    assert len(frame) in (20, 30)
+    for name in expected:
+        assert frame[name].tolist() == expected[name].tolist(), name
+    assert set(frame.columns) == set(expected.columns)
+
+
+def test_no_damaged_byte_passes_and_each_message_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(many(), path)
+    whole, good = read_manifest(path), path.read_bytes()
+    draw, refused = random.Random(0), 0
+
+    def read() -> object:
+        try:
+            return read_manifest(path)
+        except ManifestError as error:
+            return str(error)
+
+    for place in range(0, len(good), 7):
+        bad = bytearray(good)
+        bad[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(bad)
+        found = read()
+        refused += isinstance(found, str)
+        assert whole.equals(found) or str(found).startswith(f"{path}: "), f"byte {place}"
+    assert refused > len(good) // 7 * 0.6  # the others are unused: statistics, other programs' metadata
+    for end in (3, 4, 100, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:end])
+        with pytest.raises(ManifestError, match=r"manifest\.parquet: (damaged|not a Parquet file)"):
+            read_manifest(path)
+
+
+def test_damage_is_told_apart_from_an_edit(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(many(), path)
+    pq.write_table(pq.read_table(path).slice(0, 12), path)  # keeps the schema's metadata, as pandas does not
+    assert len(read_manifest(path)) == 12
+    write_manifest(many(), path)
+    data = path.read_bytes()
+    assert data.count(b"emotion") > 1
+    path.write_bytes(data.replace(b"emotion", b"emotiom"))  # a name, of which Parquet has no checksum
+    with pytest.raises(ManifestError, match=r"manifest\.parquet: damaged, .*`stillwave prepare` again"):
+        read_manifest(path)
+
+
+def test_the_digest_is_of_the_contents_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(many(), path)
+    stored = pq.read_metadata(path).metadata[b"sha256"].decode()
+    assert manifest_digest(read_manifest(path)) == manifest_digest(many().sample(frac=1)) == stored
+    assert manifest_digest(many().assign(speaker="x")) != stored
+    assert manifest_digest(many().drop(columns="fold")) != stored  # of a table that is not split yet, too
+
+
+def test_a_column_of_the_user_may_be_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(many().assign(rating=[0.5] * 29 + [None]), path)
+    assert read_manifest(path)["rating"].tolist()[:29] == [0.5] * 29
+    with pytest.raises(ManifestError, match="column 'rating' cannot be stored"):
+        write_manifest(many().assign(rating=["x", 1] * 15), path)

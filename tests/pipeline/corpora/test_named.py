@@ -48,6 +48,18 @@ def test_groups_values_and_constants_become_columns(tmp_path: Path) -> None:
     }
 
 
+def test_names_are_read_in_one_form_of_unicode_and_keep_suffixes_that_tell_them_apart(tmp_path: Path) -> None:
+    files(tmp_path, "ju\u0308rgen/h1.wav", "j\u00fcrgen/h2.wav", "ann/h1.wav", "ann/h1.flac")
+    rows = config().read(tmp_path).rows
+    assert {(row["id"], row["speaker"]) for row in rows} == {
+        ("j\u00fcrgen/h1", "j\u00fcrgen"),
+        ("j\u00fcrgen/h2", "j\u00fcrgen"),
+        ("ann/h1.wav", "ann"),
+        ("ann/h1.flac", "ann"),
+    }
+    assert all(Path(str(row["path"])).is_file() for row in rows)
+
+
 def test_the_fewest_folders_that_match_are_read(tmp_path: Path) -> None:
     files(tmp_path, "ann/h1.wav", "ann/h2/h3.wav")
     rows = config(pattern=r"((?P<speaker>\w+)/)?(?P<emotion>[hs])\d+").read(tmp_path).rows
@@ -95,7 +107,7 @@ def test_columns_are_chosen_and_ordered_and_rows_kept_by_value(tmp_path: Path) -
         ),
         (
             {"values": {"emotion": {"h": "happy", 1: "x"}}},
-            r"`values\.emotion\.1.*YAML reads this as 1, not as text; quote it",
+            r"`values\.emotion\.1.*YAML reads this as 1, not as text; put it in quotes",
         ),
         ({"constants": {"language": False}}, r"`constants\.language`: .*YAML reads this as False"),
     ],

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,14 +125,11 @@ def test_each_unusable_file_is_quarantined_with_its_reason(corpus: Path, tmp_pat
     write_tone(folder / "ann_16.wav", seed=51, seconds=2.0)
     (folder / "ann_17.wav").symlink_to(folder / "gone")
     write_tone(folder / "nameless.wav", seed=52)
-    write_tone(folder / "ann_1.flac", seed=53)
     (folder / "notes.txt").write_text("ignored")
     limits = {"min_duration_s": 0.05, "max_duration_s": 1.0}
 
     out = tmp_path / "manifest.parquet"
-    with pytest.raises(
-        ValueError, match=r"10 of 22 rows are unusable \(1 duplicate_id, 1 empty.*max_bad_fraction = 10\.0%"
-    ):
+    with pytest.raises(ValueError, match=r"9 of 21 rows are unusable \(1 empty.*max_bad_fraction = 10\.0%"):
         prepare(config(**limits, max_bad_fraction=0.1), corpus, out)
     assert not out.exists()
     expected = {
@@ -144,7 +142,6 @@ def test_each_unusable_file_is_quarantined_with_its_reason(corpus: Path, tmp_pat
         "ann_16": ("decode", "too_long"),
         "ann_17": ("decode", "missing"),
         "nameless": ("import", "unrecognised_name"),
-        "ann_1": ("import", "duplicate_id"),
     }
     lines = quarantine(out)
     assert {line["id"]: (line["stage"], line["reason"]) for line in lines} == {
@@ -154,7 +151,7 @@ def test_each_unusable_file_is_quarantined_with_its_reason(corpus: Path, tmp_pat
 
     result = prepare(config(**limits, max_bad_fraction=0.5), corpus, out)
     assert result.rows == 12
-    assert sum(result.quarantined.values()) == 10
+    assert sum(result.quarantined.values()) == 9
     assert result.ignored == {".txt": 1}
 
 
@@ -234,6 +231,120 @@ def test_a_missing_root_says_where_to_give_it(tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
     with pytest.raises(ValueError, match=r"void: no audio files below it"):
         prepare(config(), tmp_path / "void", tmp_path / "m.parquet")
+
+
+def test_files_that_differ_in_their_suffix_alone_keep_it_in_their_ids(corpus: Path, tmp_path: Path) -> None:
+    write_tone(corpus / "sad" / "ann_1.flac", seed=53)
+    out = tmp_path / "m.parquet"
+    assert prepare(config(), corpus, out).rows == 13
+    ids = read_manifest(out)["id"].tolist()
+    assert {name for name in ids if "." in name} == {"sad/ann_1.flac", "sad/ann_1.wav"}
+
+
+def test_folders_called_train_and_test_are_a_split(corpus: Path, tmp_path: Path) -> None:
+    for side, who in (("Training", "ann"), ("test", "bob")):
+        for label in ("happy", "sad", "bored"):
+            folder = tmp_path / "sides" / side / label
+            folder.mkdir(parents=True)
+            for take in (1, 2):
+                (corpus / label / f"{who}_{take}.wav").rename(folder / f"{who}_{take}.wav")
+    out = tmp_path / "m.parquet"
+    plain = parse_config({"kind": "folder"}, CorpusConfig, "t")
+    assert prepare(plain, tmp_path / "sides", out).labels == {"bored": 4, "happy": 4, "sad": 4}
+    rows = read_manifest(out).set_index("id")
+    assert rows["split"].value_counts().to_dict() == {"test": 6, "train": 6}
+    assert rows.loc["Training/sad/ann_2", ["emotion", "split"]].tolist() == ["sad", "train"]
+    prepare(config(), tmp_path / "sides", out)  # another split, if the config asks for one
+    assert read_manifest(out)["fold"].nunique() == 2
+    write_tone(tmp_path / "sides" / "test" / "loose.wav", seed=99)
+    assert prepare(plain.model_copy(update={"max_bad_fraction": 0.1}), tmp_path / "sides", out).rows == 12
+    assert [(line["id"], line["reason"]) for line in quarantine(out)] == [("test/loose", "unrecognised_name")]
+    write_tone(tmp_path / "sides" / "noise" / "x.wav", seed=98)  # which is no side, so the others are classes
+    rows_apart = config(speaker=None, split={"kind": "kfold", "folds": 2, "group": None})
+    result = prepare(rows_apart, tmp_path / "sides", out)
+    assert result.labels == {"Training": 6, "noise": 1, "test": 7}
+    assert result.warnings == (
+        "emotion: Training, test seem to be the sides of a split, not classes; if they are classes, list "
+        "them in `classes`",
+    )
+
+
+def labelled(corpus: Path, rows: Sequence[tuple[str, str]], **fields: object) -> CorpusConfig:
+    """A table of (label, speaker) for the corpus's files, in their order."""
+    files = sorted(corpus.rglob("*.wav"))[: len(rows)]
+    lines = [f'{f.relative_to(corpus)},"{row[0]}","{row[1]}"' for f, row in zip(files, rows, strict=True)]
+    (corpus / "list.csv").write_text("\n".join(["file_path,word,speaker", *lines]))
+    columns = {"path": "file_path", "word": "word", "speaker": "speaker"}
+    split = {"kind": "kfold", "folds": 2, "group": None}
+    table = {"kind": "table", "table": "list.csv", "columns": columns, "label": "word", "split": split}
+    parsed: CorpusConfig = parse_config({**table, **fields}, CorpusConfig, "t")
+    return parsed
+
+
+def test_blanks_and_forms_of_unicode_make_no_two_of_one(corpus: Path, tmp_path: Path) -> None:
+    composed, apart = "J\u00fcrgen", "Ju\u0308rgen"
+    rows = [("sad ", "anna"), ("sad", " anna "), ("gl\u00fccklich", composed), ("glu\u0308cklich", apart)] * 2
+    out = tmp_path / "m.parquet"
+    result = prepare(labelled(corpus, rows), corpus, out)
+    assert result.labels == {"gl\u00fccklich": 4, "sad": 4}
+    assert (sorted(set(read_manifest(out)["speaker"])), result.warnings) == (["J\u00fcrgen", "anna"], ())
+
+
+def test_spellings_that_differ_in_case_are_told_and_can_be_mapped(corpus: Path, tmp_path: Path) -> None:
+    rows = [("Angry", "anna"), ("angry", "Anna"), ("angry", "bob"), ("ok now", "bob"), ("ok  now", "bob")]
+    result = prepare(labelled(corpus, rows), corpus, tmp_path / "m.parquet")
+    assert [warning.partition(" differ")[0] for warning in result.warnings] == [
+        "word: 'Angry' (1 rows) and 'angry' (2 rows)",
+        "word: 'ok  now' (1 rows) and 'ok now' (1 rows)",
+        "speaker: 'Anna' (1 rows) and 'anna' (1 rows)",
+    ]
+    labels = {"Angry": "angry", "ok  now": "fine", "ok now": "fine"}
+    mapped = prepare(
+        labelled(corpus, rows, labels=labels, classes=["angry", "fine"]), corpus, tmp_path / "m.parquet"
+    )
+    assert mapped.labels == {"angry": 3, "fine": 2}
+    assert [warning[:7] for warning in mapped.warnings] == ["speaker"]
+    with pytest.raises(ValueError, match=r"labels: no row has word 'Angri'; the labels are Angry, angry, ok"):
+        prepare(labelled(corpus, rows, labels={"Angri": "angry"}), corpus, tmp_path / "m.parquet")
+
+
+def test_missing_labels_and_repeated_rows_are_counted_but_not_unusable(corpus: Path, tmp_path: Path) -> None:
+    rows = [("sad", "a"), ("nan", "a"), ("N/A", "a"), ("  ", "a"), ("", "a"), ("null", "a"), ("N/A", "a")]
+    chosen = labelled(corpus, rows, max_bad_fraction=0.0)
+    table = corpus / "list.csv"
+    table.write_text(table.read_text() + "\n" + table.read_text().splitlines()[1])
+    out = tmp_path / "m.parquet"
+    result = prepare(chosen, corpus, out)
+    assert (result.labels, result.quarantined) == ({"null": 1, "sad": 1}, {})
+    assert result.excluded == {"no label": 5, "repeated row": 1}
+    assert [warning.partition(",")[0] for warning in result.warnings] == [
+        "word: 2 rows have 'N/A'", "word: 1 rows have 'nan'"
+    ]  # fmt: skip
+    wanted = chosen.model_copy(update={"classes": ["sad", "N/A"]})
+    assert prepare(wanted, corpus, out).labels == {"N/A": 2, "sad": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([f"{n / 4:g}" for n in range(1, 13)], r"12 distinct values are all numbers, from 0\.25 to 3,"),
+        (["1,5", "2,5", "3"] * 4, "3 distinct values are all numbers, from 1.5 to 3"),
+        (["sad", "angry", "sad;angry"] * 4, r"1 values seem to hold several .* 'sad;angry' \(4 rows"),
+        (["sad|fear", "angry|fear", "ok"] * 4, r"2 values seem to hold several labels, such as 'sad\|fear'"),
+        (["0", "1", "2", "7", "9", "10"] * 2, None),
+        (["left", "right, then left again", "AC/DC"] * 4, None),
+    ],
+)  # fmt: skip
+def test_labels_that_are_no_classes_are_told(
+    values: list[str], message: str | None, corpus: Path, tmp_path: Path
+) -> None:
+    rows = [(value, "anna") for value in values]
+    result = prepare(labelled(corpus, rows), corpus, tmp_path / "m.parquet")
+    told = [re.search(message or "$^", text) for text in result.warnings]
+    assert len(told) == (message is not None)
+    assert all(told)
+    chosen = labelled(corpus, rows, classes=sorted(set(values)))
+    assert prepare(chosen, corpus, tmp_path / "m.parquet").warnings == ()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

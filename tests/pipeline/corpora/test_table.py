@@ -1,6 +1,7 @@
 """Tables with a column mapping, and a folder per class."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +55,8 @@ def test_a_table_reads_alike_in_every_format(tmp_path: Path, name: str) -> None:
     assert imported.rows == expected
     [rejected] = imported.rejected
     assert (rejected.reason, rejected.id) == ("no_path", "row 3")
-    assert rejected.detail == f"row 3 of {tmp_path / name} has no file_path"
+    line = {".csv": " (line 4)", ".tsv": " (line 4)", ".jsonl": " (line 3)"}.get(Path(name).suffix, "")
+    assert rejected.detail == f"row 3 of {tmp_path / name}{line} has no file_path"
 
 
 def test_ids_may_come_from_a_column_and_absolute_paths_stay(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
         ("list.jsonl", '{"file_path": "a"}\n{oops}\n', "line 2 is not JSON"),
         ("list.jsonl", "[1]\n", "line 1 is not an object"),
         ("list.parquet", "no", "not a Parquet file"),
-        ("list.xlsx", "no", r"cannot read '\.xlsx'; use \.csv, \.tsv"),
+        ("list.xls", "no", r"cannot read '\.xls'; use \.csv, \.tsv"),
     ],
 )
 def test_a_broken_table_says_where(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -107,6 +109,12 @@ def test_no_table(tmp_path: Path) -> None:
         ({"kind": "tabel"}, r"`kind`: must be one of 'table', 'folder', .*'custom' \(got 'tabel'\)$"),
         ({"kind": ["table"]}, r"`kind`: must be one of .*\(got \['table'\]\)$"),
         ({"columns": {"word": "word"}}, "columns must name the one with the audio paths"),
+        ({"encoding": "cp1525"}, "encoding: 'cp1525' is not known; use cp1252"),
+        ({"encoding": "base64"}, "encoding: 'base64' is not known; use cp1252"),  # of Python, but not of text
+        ({"classes": [True, False]}, r"`classes\.0`: .*YAML reads this as True, not as text; put it in"),
+        ({"classes": [0, 1]}, r"`classes\.1`: .*YAML reads this as 1, not as text; put it in quotes"),
+        ({"labels": {False: "no"}}, "YAML reads this as False, not as text"),
+        ({"constants": {"language": False}}, r"`constants\.language`: .*reads this as False"),  # Norwegian
         ({"constants": {"word": "x"}}, "word: both in `columns` and in `constants`; keep one"),
         ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
         ({"split": {"kind": "kfold", "flods": 3}}, r"test\.yaml: `split\.flods`: Extra inputs are not"),
@@ -144,6 +152,17 @@ def test_folder_per_class(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_is_one_class_in_either_form_of_unicode(tmp_path: Path) -> None:
+    for name in ("w\u00fctend/a.wav", "wu\u0308tend/b.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    rows = Folder(kind="folder", speaker=r"w\u00fctend/(\w)").read(tmp_path).rows
+    assert sorted((row["id"], row["emotion"], row["speaker"]) for row in rows) == [
+        ("w\u00fctend/a", "w\u00fctend", "a"), ("w\u00fctend/b", "w\u00fctend", "b")
+    ]  # fmt: skip
+    assert all(Path(str(row["path"])).is_file() for row in rows)
+
+
 def test_a_folder_needs_no_speakers(tmp_path: Path) -> None:
     (tmp_path / "yes").mkdir()
     (tmp_path / "yes" / "x.wav").touch()
@@ -160,3 +179,39 @@ def test_a_speaker_expression_that_cannot_be_used_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Folder(kind="folder", speaker=speaker).read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "file"),
+    [
+        ("wav/a.wav ", "wav/a.wav"),
+        ("wav\\a.wav", "wav/a.wav"),
+        ("wav/\u00fc.wav", "wav/u\u0308.wav"),
+        ("wav/u\u0308.wav", "wav/\u00fc.wav"),
+        ("wav\\u\u0308.wav", "wav/\u00fc.wav"),
+        ("odd\\name.wav", "odd\\name.wav"),
+    ],
+)
+def test_a_path_is_found_however_it_is_spelled(cell: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / "wav").mkdir()
+    (tmp_path / file).touch()
+    (tmp_path / "list.csv").write_text(f"file_path,word,speaker\n{cell},yes,ann\n")
+    [row] = config("list.csv").read(tmp_path).rows
+    assert row["path"] == (tmp_path / file).as_posix()
+    assert row["id"] == unicodedata.normalize("NFC", file.removesuffix(".wav"))
+
+
+def test_paths_and_tables_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list.csv").write_text("file_path,word,speaker\n~/a.wav,yes,ann\n~/lost.wav,yes,ann\n")
+    found, lost = config("~/list.csv").read(tmp_path / "elsewhere").rows
+    assert found["path"] == (tmp_path / "a.wav").as_posix()
+    assert str(lost["path"]).endswith("~/lost.wav")
+
+
+def test_ids_from_paths_keep_the_suffix_where_stems_collide(tmp_path: Path) -> None:
+    cells = ["x.wav", "x.flac", "y.wav", "y.wav", "z.wav"]
+    (tmp_path / "list.csv").write_text("file_path,word,speaker\n" + "".join(f"{c},yes,ann\n" for c in cells))
+    ids = [row["id"] for row in config("list.csv").read(tmp_path).rows]
+    assert ids == ["x.wav", "x.flac", "y", "y", "z"]

@@ -41,6 +41,12 @@ def test_every_encoder_gets_its_own_rate_and_text() -> None:
     assert len(item) == 12_000
 
 
+def test_a_text_is_read_in_one_form_of_unicode() -> None:
+    read = reader("mbert")
+    composed, apart = (read.item(None, text, None).inputs["mbert"] for text in ("sp\u00e4t", "spa\u0308t"))
+    assert np.array_equal(composed, apart)
+
+
 def test_encoders_of_one_and_of_two_channels_read_the_same_recording() -> None:
     both = reader("fbank", "stereo")
     assert both.channels == 2

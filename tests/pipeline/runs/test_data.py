@@ -9,7 +9,8 @@ from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Train
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
-from stillwave.pipeline.runs.folds import folds_of
+from stillwave.pipeline.runs.folds import check_groups, folds_of
+from stillwave.pipeline.train.stage import train
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,26 @@ def test_validation_by_group_needs_the_group(manifest: pd.DataFrame, embeddings:
         folds_of(data, chosen)
 
 
+def test_training_refuses_a_group_on_both_sides_that_prepare_did_not_leave_there(
+    manifest: pd.DataFrame, embeddings: Path, tmp_path: Path
+) -> None:
+    moved = manifest.assign(fold=np.roll(manifest["fold"], 1))
+    place = {"manifest_path": tmp_path / "m.parquet"}
+    with pytest.raises(ValueError, match=r"leaks \d speaker\(s\): .* rows.*train\.group: null to accept"):
+        train(recipe(), moved, embeddings, tmp_path / "run", **place)
+    assert not (tmp_path / "run").exists()
+    for table, chosen in (
+        (manifest, recipe()),
+        (moved, recipe(train=Train(group=None))),
+        (moved.drop(columns="speaker"), recipe()),
+        (moved.assign(speaker=None), recipe()),
+    ):
+        check_groups(load_data(chosen, table, embeddings), chosen)
+    side = moved.drop(columns="fold").assign(split=["train", "valid", "test"] * 12)
+    with pytest.raises(ValueError, match=r"leaks \d speaker\(s\): .*test: \d rows, train: \d rows"):
+        check_groups(load_data(recipe(), side, embeddings), recipe())
+
+
 def test_the_digest_sees_labels_folds_and_content(manifest: pd.DataFrame, embeddings: Path) -> None:
     digests = {load_data(recipe(), manifest, embeddings).digest()}
     for column, value in (
@@ -129,3 +150,12 @@ def test_the_digest_sees_labels_folds_and_content(manifest: pd.DataFrame, embedd
     ):
         digests.add(load_data(recipe(), manifest.assign(**{column: value}), embeddings).digest())
     assert len(digests) == 4
+
+
+def test_training_says_that_numbers_are_no_classes(manifest: pd.DataFrame, embeddings: Path) -> None:
+    rated = manifest.assign(word=[f"{n}" for n in range(36)])
+    with (
+        pytest.warns(UserWarning, match="word: its 36 distinct values are all numbers, from 0 to 35"),
+        pytest.raises(ValueError, match="fold 0 has no training rows of"),
+    ):
+        train(recipe(), rated, embeddings, embeddings / "run", manifest_path="m.parquet")

@@ -15,6 +15,7 @@ from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.corpora.quarantine import quarantine_path
 from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.stage import extract
+from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.train.stage import train
 from tests.fakes import speech_config, write_speech
 
@@ -84,3 +85,18 @@ def test_a_manifest_row_of_neither_is_refused(corpus: Path) -> None:
     manifest.loc[manifest["id"] == "t3", "text"] = None
     with pytest.raises(ManifestError, match="'t3' has neither a path nor a text"):
         check_manifest(manifest, "m.parquet")
+
+
+def test_a_text_is_the_same_in_either_form_of_unicode(corpus: Path, tmp_path: Path) -> None:
+    composed, apart = "so sp\u00e4t ist es", "so spa\u0308t ist es"
+    manifest = read_manifest(corpus / "manifest.parquet").assign(text=composed)
+    mbert = MbertConfig(kind="mbert", weights="random", size="tiny")
+    assert extract(mbert, manifest, tmp_path / "e/mbert.zarr").forwards == 1
+    store = EmbeddingStore(tmp_path / "e/mbert.zarr")
+    assert set(store.content_key.tolist()) == {hashlib.sha256(composed.encode()).hexdigest()}
+    assert extract(mbert, manifest.assign(text=apart), tmp_path / "e/mbert.zarr").forwards == 0
+    head = {"kind": "pooled"}
+    recipe = Recipe.model_validate({"backbones": ["mbert"], "label": "word", "head": head})
+    assert len(load_data(recipe, manifest.assign(text=apart), tmp_path / "e").manifest) == len(manifest)
+    with pytest.raises(ValueError, match="were made from other content"):
+        load_data(recipe, manifest.assign(text=f"{apart} "), tmp_path / "e")
