@@ -71,7 +71,9 @@ class Watch(Watcher):
             err.print(f"prepare: left out by the config: {left_out}")
         if result.ignored:
             others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
-            err.print(f"prepare: not audio, ignored: {others}")
+            err.print(f"prepare: not audio by their names, ignored: {others}")
+        for note, count in result.noted.items():
+            err.print(f"prepare: {count} files: the file {note}", style="yellow")
         if result.quarantined:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
             err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")
