@@ -129,7 +129,8 @@ def _floats(frame: Any) -> Waveform:
     values: NDArray[Any] = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
     if (scale := _SCALES.get(values.dtype.name)) is None:
-        return np.ascontiguousarray(values, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinite samples are counted later
+            return np.ascontiguousarray(values, dtype=np.float32)
     floats: Waveform = (values / np.float64(scale)).astype(np.float32)
     if values.dtype == np.uint8:  # its middle is 128
         floats -= np.float32(1)
