@@ -81,7 +81,8 @@ class Samples:
             )
         self.sample_rate = sample_rate
         self.expect(self.count + len(block), sample_rate)
-        mixed = with_channels(block, self.channels)
+        with np.errstate(invalid="ignore", over="ignore"):  # counted next
+            mixed = with_channels(block, self.channels)
         finite = np.isfinite(mixed)
         if not finite.all():
             self._bad += int(np.count_nonzero(~finite.reshape(len(mixed), -1).all(axis=1)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import struct
 from pathlib import Path
 
 import av
@@ -126,6 +127,52 @@ def test_chained_recordings_of_two_rates_are_refused_by_that_reason() -> None:
         BadAudio, match=r"unsupported: the sample rate changes from 16000 to 8000 Hz after 2\.000 s"
     ):
         decode(one + two)
+
+
+def test_an_mp3_whose_header_counts_more_than_the_file_can_hold_is_read_to_its_end() -> None:
+    data = encode_av(tone(2.0), "libmp3lame", "mp3")
+    at = data.index(b"Info") + 8
+    audio = decode_noted(data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :])
+    assert 0 <= len(audio.waveform) - 2 * RATE <= 2 * 1152  # without what the true number would trim
+    assert audio.notes == (NO_LENGTH,)
+
+
+def _checked(data: bytes, bits: int, polynomial: int) -> bytes:
+    """`data` and its CRC of so many bits."""
+    remainder = 0
+    for byte in data:
+        remainder ^= byte << bits - 8
+        for _ in range(8):
+            remainder = remainder << 1 ^ (polynomial if remainder >> bits - 1 else 0)
+            remainder &= 2**bits - 1
+    return data + remainder.to_bytes(bits // 8, "big")
+
+
+def _flac(samples: np.ndarray, bits: int) -> bytes:
+    """A FLAC of one frame, its samples as they are (RFC 9639); libsndfile writes no such sample sizes."""
+    info = RATE << 44 | (bits - 1) << 36 | len(samples)
+    size = struct.pack(">H", len(samples))
+    streaminfo = size + size + bytes(6) + info.to_bytes(8, "big") + bytes(16)
+    code = {8: 1, 12: 2, 16: 4, 20: 5, 24: 6}[bits]
+    header = _checked(b"\xff\xf8\x75" + bytes([code << 1, 0]) + struct.pack(">H", len(samples) - 1), 8, 0x07)
+    body = 1  # bits, behind a leading one
+    body = body << 8 | 0b10  # a subframe of verbatim samples
+    for sample in samples.tolist():
+        body = body << bits | sample & 2**bits - 1
+    length = body.bit_length() - 1
+    padded = (body & (1 << length) - 1) << -length % 8
+    frame = _checked(header + padded.to_bytes(-(-length // 8), "big"), 16, 0x8005)
+    return b"fLaC\x80\x00\x00\x22" + streaminfo + frame
+
+
+@pytest.mark.parametrize(
+    ("bits", "decoder"), [(12, "ffmpeg"), (16, "libsndfile"), (20, "ffmpeg"), (24, "libsndfile")]
+)
+def test_flac_of_any_sample_size_is_exact(bits: int, decoder: str) -> None:
+    samples = np.round(tone(0.25) * 2 ** (bits - 1)).astype(np.int64)
+    audio = decode_noted(_flac(samples, bits))
+    assert (audio.decoder, audio.sample_rate) == (decoder, RATE)
+    np.testing.assert_array_equal(audio.waveform, (samples / 2 ** (bits - 1)).astype(np.float32))
 
 
 @pytest.mark.parametrize("stated", [0, 2**36 - 1])
