@@ -12,7 +12,8 @@ from stillwave.cache import StoreError
 from stillwave.pipeline.audio import ffmpeg, kinds, sndfile
 from stillwave.pipeline.audio.containers import whole
 from stillwave.pipeline.audio.files import is_url, read_file
-from stillwave.pipeline.audio.packets import check_packets, recordings
+from stillwave.pipeline.audio.joined import recordings
+from stillwave.pipeline.audio.packets import check_packets
 from stillwave.pipeline.audio.samples import (
     NO_LENGTH,
     REASONS,
@@ -100,6 +101,7 @@ def decode_noted(
         raise BadAudio("empty", "0 bytes")
     samples = Samples(channels, max_duration_s)
     try:
+        data = _without_padding(data)
         check_packets(data)
         for recording in recordings(data):
             decoder = _read(recording, samples)
@@ -107,14 +109,20 @@ def decode_noted(
         raise
     except Exception as error:  # whatever a decoder trips over, it is about one file among many
         raise BadAudio("not_audio", f"decoding failed: {type(error).__name__}: {error}") from error
-    return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, tuple(samples.notes))
+    return Audio(
+        samples.waveform(min_duration_s), samples.sample_rate, decoder, tuple(dict.fromkeys(samples.notes))
+    )
 
 
-def _read(data: bytes, samples: Samples) -> Decoder:
+def _without_padding(data: bytes) -> bytes:
     if kinds.wave_begins(behind := data[ffmpeg.id3_bytes(data) :]):
         data = behind  # tags are put in front of WAV, too
     if not any(data[:64]):  # and zeros in front of MP3
         data = data.lstrip(b"\0") or data
+    return data
+
+
+def _read(data: bytes, samples: Samples) -> Decoder:
     data, unknown = whole(data)
     if unknown:
         samples.notes.append(NO_LENGTH)

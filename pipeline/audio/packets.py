@@ -1,10 +1,10 @@
-"""Containers of packets, Ogg, MP4 and WebM: whether they are whole, and the recordings that Ogg chains."""
+"""Containers of packets, Ogg, MP4 and WebM: whether they are whole."""
 
 from collections.abc import Iterator
 
 from stillwave.pipeline.audio.samples import BadAudio
 
-_OGG_START, _OGG_END = 0x02, 0x04  # flags of pages
+OGG_START, _OGG_END = 0x02, 0x04  # flags of pages
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -18,20 +18,10 @@ def check_packets(data: bytes) -> None:
         _check_webm(data)
 
 
-def recordings(data: bytes) -> list[bytes]:
-    """The recordings that an Ogg file chains (RFC 3533, section 4), each a file; or the one file."""
-    starts, begins = [0], True
-    for position, flags, _ in _ogg_pages(data):
-        if flags & _OGG_START and not begins:  # streams side by side start together
-            starts.append(position)
-        begins = bool(flags & _OGG_START)
-    return [data[start:stop] for start, stop in zip(starts, [*starts[1:], len(data)], strict=True)]
-
-
 def _check_ogg(data: bytes) -> None:
     """Each page must be whole, and the last one marked as the end of its stream."""
     ended = False
-    for position, flags, end in _ogg_pages(data):
+    for position, flags, end in ogg_pages(data):
         if end > len(data):
             raise BadAudio("truncated", f"the OGG page at byte {position} is cut")
         ended = bool(flags & _OGG_END)
@@ -39,7 +29,7 @@ def _check_ogg(data: bytes) -> None:
         raise BadAudio("truncated", "the last OGG page is not marked as the end of the stream")
 
 
-def _ogg_pages(data: bytes) -> Iterator[tuple[int, int, int]]:
+def ogg_pages(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(position, flags, end) of each page (RFC 3533, section 6); a cut one ends beyond the data."""
     position = 0
     while data[position : position + 4] == b"OggS":
@@ -52,22 +42,27 @@ def _ogg_pages(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_mp4(data: bytes) -> None:
-    """Boxes (ISO/IEC 14496-12, section 4.2), moov, the index, among them; size 0 means the rest."""
-    position, names = 0, set[bytes]()
+    """Each box must be whole, and moov, the index, among them."""
+    names = set[bytes]()
+    for _, name, end in mp4_boxes(data):
+        if end > len(data):
+            missing = end - len(data)
+            raise BadAudio("truncated", f"the MP4 box {name.decode('latin-1')} lacks {missing} bytes")
+        names.add(name)
+    if b"moov" not in names:
+        raise BadAudio("truncated", "MP4 without its index (moov): the recording was cut, or never finished")
+
+
+def mp4_boxes(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """(position, name, end) of each outermost box (ISO/IEC 14496-12, section 4.2)."""
+    position = 0
     while position + 8 <= len(data):
         size, name = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
-        names.add(name)
-        if size < 8:  # the rest of the file, or no box
-            break
-        position += size
-        if position > len(data):
-            raise BadAudio(
-                "truncated", f"the MP4 box {name.decode('latin-1')} lacks {position - len(data)} bytes"
-            )
-    if b"moov" not in names:
-        raise BadAudio("truncated", "MP4 without its index (moov): the recording was cut, or never finished")
+        end = position + size if size >= 8 else len(data)  # 0 is the rest of the file; or this is no box
+        yield position, name, end
+        position = end
 
 
 def _check_webm(data: bytes) -> None:

@@ -8,7 +8,7 @@ import soundfile
 
 from stillwave.pipeline.audio.decode import BadAudio, decode, decode_noted
 from stillwave.pipeline.audio.samples import NO_LENGTH
-from tests.zoo import RATE, encode, tone
+from tests.zoo import RATE, encode, encode_av, tone
 
 SIZES = [
     0,
@@ -85,6 +85,31 @@ def test_a_header_that_is_written_twice_is_refused_by_that_reason(container: str
     header = encode(tone(0.0), format=container, subtype="PCM_16")
     with pytest.raises(BadAudio, match="unsupported: its header is there again where samples should be"):
         decode(header + data)
+
+
+JOINED = [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")]
+
+
+@pytest.mark.parametrize(("container", "subtype"), JOINED)
+def test_joined_files_are_all_read(container: str, subtype: str) -> None:
+    one, two = (encode(tone(seconds), format=container, subtype=subtype) for seconds in (1.0, 2.0))
+    waveform, _ = decode(one + two + one)
+    expected = [decode(one)[0], decode(two)[0], decode(one)[0]]
+    np.testing.assert_array_equal(waveform, np.concatenate(expected))
+    with pytest.raises(BadAudio, match="truncated"):
+        decode(one + two[: len(two) // 2])
+    other = encode(tone(1.0, 8000), 8000, format=container, subtype=subtype)
+    with pytest.raises(
+        BadAudio, match=r"unsupported: the sample rate changes from 16000 to 8000 Hz after 1\.000 s"
+    ):
+        decode(one + other)
+
+
+def test_joined_mp4_files_are_all_read() -> None:
+    one, two = (encode_av(tone(seconds), "alac", "ipod") for seconds in (1.0, 2.0))
+    assert len(decode(one + two)[0]) == 3 * RATE
+    with pytest.raises(BadAudio, match="truncated: the MP4 box"):
+        decode(one + two[:-100])
 
 
 UNSTATED = {"IRCAM", "PAF", "PVF", "XI"}  # state no length where they begin
