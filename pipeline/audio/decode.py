@@ -103,15 +103,14 @@ def decode_noted(
     try:
         data = _without_padding(data)
         check_packets(data)
-        for recording in recordings(data):
-            decoder = _read(recording, samples)
+        readers = {_read(recording, samples) for recording in recordings(data)}
     except BadAudio:
         raise
     except Exception as error:  # whatever a decoder trips over, it is about one file among many
         raise BadAudio("not_audio", f"decoding failed: {type(error).__name__}: {error}") from error
-    return Audio(
-        samples.waveform(min_duration_s), samples.sample_rate, decoder, tuple(dict.fromkeys(samples.notes))
-    )
+    decoder: Decoder = "ffmpeg" if "ffmpeg" in readers else "libsndfile"
+    notes = tuple(dict.fromkeys(samples.notes))
+    return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, notes)
 
 
 def _without_padding(data: bytes) -> bytes:

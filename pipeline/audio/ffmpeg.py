@@ -15,7 +15,7 @@ from stillwave.pipeline.audio.samples import DAMAGED, NO_LENGTH, BadAudio, Sampl
 # In the keys of the rows that it decodes: FFmpeg's release, however PyAV itself is numbered.
 VERSION = ".".join(map(str, av.library_versions["libavcodec"][:2]))
 
-# Containers of audio only: playlists (HLS, DASH, concat) name other files, which are not to be opened.
+# Playlists (HLS, DASH, concat) are not among them: they name other files, which are not to be opened.
 _FORMATS = (
     "aac ac3 aiff amr amrnb amrwb ape asf au avi caf dsf dts eac3 flac flv iff ircam loas matroska mov mp3 "
     "mpc mpc8 mpeg mpegts nistsphere ogg oma qcp rm tak tta voc w64 wav webm wv xwma"
@@ -162,9 +162,7 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 
 def _mp3_frames(data: bytes) -> int | None:
     """The number of frames that a Xing or Info header states."""
-    start = 0
-    if data[:3] == b"ID3" and len(data) >= _ID3_BYTES:
-        start = id3_bytes(data)
+    start = id3_bytes(data)
     found = _XING.search(data, start, start + 4096)
     return int.from_bytes(found[1], "big") if found else None
 
@@ -181,16 +179,14 @@ def _mp3_frame_bytes(frame: bytes) -> int:
     """The length that a Layer III frame's own header states; 0 for other layers and for none."""
     if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:
         return 0
-    first = frame[1] & 0x18 == 0x18  # MPEG-1
+    halvings = {0x18: 0, 0x10: 1, 0x00: 2}.get(frame[1] & 0x18, 0)  # MPEG-1, 2 and 2.5
     rates = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-    if not first:
+    if halvings:
         rates = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-    hertz = (44_100, 48_000, 32_000, 0)[frame[2] >> 2 & 3] >> {0x18: 0, 0x10: 1, 0x00: 2}.get(
-        frame[1] & 0x18, 0
-    )
+    hertz = (44_100, 48_000, 32_000, 0)[frame[2] >> 2 & 3] >> halvings
     if not hertz or not rates[frame[2] >> 4]:
         return 0
-    return (144 if first else 72) * rates[frame[2] >> 4] * 1000 // hertz + (frame[2] >> 1 & 1)
+    return (72 if halvings else 144) * rates[frame[2] >> 4] * 1000 // hertz + (frame[2] >> 1 & 1)
 
 
 def _after(samples: Samples) -> str:
