@@ -25,7 +25,7 @@ IMAGE = (
     "rich", "safetensors", "scikit-learn", "scipy", "tokenizers", "torch", "transformers", "typer",
 )  # fmt: skip
 WHEELS = (
-    "annotated-types", "cffi", "donfig", "google-crc32c", "numcodecs", "pydantic", "pydantic-core",
+    "annotated-types", "av", "cffi", "donfig", "google-crc32c", "numcodecs", "pydantic", "pydantic-core",
     "soundfile", "soxr", "typing-inspection", "zarr",
     # Several workers on one GPU:
     "cloudpickle", "dask", "distributed", "locket", "msgpack", "partd", "sortedcontainers", "tblib", "toolz",

@@ -1,14 +1,20 @@
 """Whether an audio file holds all the bytes that its own headers promise.
 
-libsndfile reads a WAV or OGG file that was cut short without an error, so the container is checked here
-first.
+Decoders read many files that were cut short without an error, so the container is checked here first.
 """
 
+import re
 import struct
 from typing import NamedTuple
 
-# Sizes that mean "unknown", as written by programs that stream to a pipe (ffmpeg, sox).
-_UNKNOWN_SIZES = {0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFFFFFFFFFF}
+from stillwave.pipeline.audio.headers import stated_end
+from stillwave.pipeline.audio.samples import BadAudio
+
+# Programs that write to a pipe do not know the size yet, and put a large one (ffmpeg, sox, arecord, Python's
+# wave): at one of these limits, or as much below it as a header or a rounding to whole blocks takes.
+_LIMITS = (0x7F00_0000, 2_000_000_000, 2**31, 2**32)
+_BELOW, _ABOVE = 8192, 16
+_ENDLESS = 2**40  # no file holds a terabyte
 
 
 class _Chunks(NamedTuple):
@@ -20,80 +26,108 @@ class _Chunks(NamedTuple):
     data_id: bytes
     align: int
     size_counts_header: bool = False
+    skip: int = 0  # what the size counts in front of the samples
 
 
+class _Promise(NamedTuple):
+    """What a header says: a size at a place, in a struct's format, for what starts at `body`."""
+
+    at: int
+    size_format: str
+    size: int
+    body: int
+    extra: int = 0  # how much more the field counts than the bytes behind `body`
+
+
+_AIFF, _SVX = (b"AIFF", b"AIFC"), (b"8SVX", b"16SV")
 _LAYOUTS = {
     b"RIFF": _Chunks(12, 4, "<I", b"data", 2),
     b"RIFX": _Chunks(12, 4, ">I", b"data", 2),
     b"RF64": _Chunks(12, 4, "<I", b"data", 2),
-    b"FORM": _Chunks(12, 4, ">I", b"SSND", 2),  # AIFF
-    b"caff": _Chunks(8, 4, ">Q", b"data", 1),
+    b"BW64": _Chunks(12, 4, "<I", b"data", 2),
+    b"FORM": _Chunks(12, 4, ">I", b"SSND", 2, skip=8),
+    b"caff": _Chunks(8, 4, ">Q", b"data", 1, skip=4),
     b"riff": _Chunks(40, 16, "<Q", b"data", 8, True),  # Sony Wave64
 }
-# These wrappers may hold other data than audio (AVI, 8SVX): leave those to the decoder.
+# These wrappers may hold other data than audio (AVI): leave those to the decoder.
 _WAVE = (b"WAVE",)
-_FORMS = {b"RIFF": _WAVE, b"RIFX": _WAVE, b"RF64": _WAVE, b"FORM": (b"AIFF", b"AIFC")}
+_FORMS = {b"RIFF": _WAVE, b"RIFX": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"FORM": (*_AIFF, *_SVX)}
+_CHUNK = re.compile(rb"[A-Za-z][A-Za-z0-9 ]{3}")
 
 
-def missing_bytes(data: bytes) -> str | None:
-    """What is missing of an audio file's promised content, in words; None if nothing is known to be missing.
+def whole(data: bytes) -> tuple[bytes, bool]:
+    """The file, and whether its size was implausible; then the size is replaced by the one that is there.
 
-    Covers WAV (RIFF, RIFX, RF64), AIFF, CAF, Wave64, AU and OGG. FLAC and MP3 must be decoded to see.
+    Covers WAV, AIFF, SVX, CAF, Wave64, AU and the old formats that state a length. FLAC and MP3 must be
+    decoded to see. Raises BadAudio("truncated") if something is missing.
     """
     magic = data[:4]
-    if magic == b"OggS":
-        return _ogg(data)
+    if (end := stated_end(data)) is not None and end > len(data):
+        raise BadAudio("truncated", f"the header promises a file of {end} bytes, but it has {len(data)}")
+    promise = _promise(data, magic)
+    if promise is None:
+        return data, False
+    if data[promise.body : promise.body + 4] == magic:
+        raise BadAudio(
+            "unsupported",
+            "its header is there again where samples should be: a program wrote it to a pipe, and tried to "
+            "correct the header; let it write to a file",
+        )
+    here = len(data) - promise.body
+    if not _is_implausible(promise, data):
+        if promise.size > here:
+            raise BadAudio(
+                "truncated",
+                f"the header promises {promise.size} bytes of samples, the file holds {max(0, here)}",
+            )
+        return data, False
+    field = struct.pack(promise.size_format, min(here + promise.extra, 2**32 - 1))
+    return data[: promise.at] + field + data[promise.at + len(field) :], True
+
+
+def _is_implausible(promise: _Promise, data: bytes) -> bool:
+    here = len(data) - promise.body
+    if promise.size <= 0:
+        return here > 0 and not _CHUNK.match(data, promise.body)
+    if promise.size <= here:
+        return False
+    stated = promise.size + promise.extra
+    return stated >= _ENDLESS or any(limit - _BELOW <= stated <= limit + _ABOVE for limit in _LIMITS)
+
+
+def _promise(data: bytes, magic: bytes) -> _Promise | None:
+    if magic in _LAYOUTS:
+        known = data[8:12] in _FORMS.get(magic, (data[8:12],))
+        return _of_chunks(data, _LAYOUTS[magic]) if known else None
     if magic == b".snd":
-        return _au(data)
-    if magic in _LAYOUTS and data[8:12] in _FORMS.get(magic, (data[8:12],)):
-        return _chunked(data, _LAYOUTS[magic])
+        if len(data) < 12:
+            raise BadAudio("truncated", "the file ends inside its header")
+        offset, size = struct.unpack_from(">II", data, 4)
+        return _Promise(8, ">I", size, offset)
     return None
 
 
-def _chunked(data: bytes, layout: _Chunks) -> str | None:
+def _of_chunks(data: bytes, layout: _Chunks) -> _Promise:
     size_bytes = struct.calcsize(layout.size_format)
     header_bytes = layout.id_bytes + size_bytes
     position = layout.first
-    data_size_64 = None
+    counted = header_bytes if layout.size_counts_header else 0
+    wide: tuple[int, int] | None = None  # the 64-bit size of an RF64, and its place
+    data_id, skip = (b"BODY", 0) if data[8:12] in _SVX else (layout.data_id, layout.skip)
     while position + header_bytes <= len(data):
         chunk_id = data[position : position + 4]
         (size,) = struct.unpack_from(layout.size_format, data, position + layout.id_bytes)
         body = position + header_bytes
-        if layout.size_counts_header:
-            size = max(0, size - header_bytes)
         if chunk_id == b"ds64" and body + 16 <= len(data):
-            (data_size_64,) = struct.unpack_from("<Q", data, body + 8)
-        if chunk_id == layout.data_id:
-            if size == 0xFFFFFFFF and data_size_64 is not None:
-                size = data_size_64
-            return _short_of(size, len(data) - body)
+            wide = (struct.unpack_from("<Q", data, body + 8)[0], body + 8)
+        if chunk_id == data_id:
+            if size == 0xFFFFFFFF and wide is not None:
+                return _Promise(wide[1], "<Q", wide[0], body)
+            extra = counted + skip
+            return _Promise(position + layout.id_bytes, layout.size_format, size - extra, body + skip, extra)
+        size = max(0, size - counted)
         position = body + -(-size // layout.align) * layout.align
-    return "the file ends before its samples begin"
-
-
-def _au(data: bytes) -> str | None:
-    if len(data) < 12:
-        return "the file ends inside its header"
-    offset, size = struct.unpack_from(">II", data, 4)
-    return _short_of(size, len(data) - offset)
-
-
-def _short_of(size: int, here: int) -> str | None:
-    if size in _UNKNOWN_SIZES or size <= here:
-        return None
-    return f"the header promises {size} bytes of samples, the file holds {max(0, here)}"
-
-
-def _ogg(data: bytes) -> str | None:
-    """Walk the pages (RFC 3533, section 6): each must be whole and the last must be marked end of stream."""
-    position = 0
-    ended = False
-    while data[position : position + 4] == b"OggS":
-        segments = data[position + 26] if position + 26 < len(data) else 0
-        table = data[position + 27 : position + 27 + segments]
-        end = position + 27 + segments + sum(table)
-        if len(data) < position + 27 or len(table) < segments or end > len(data):
-            return f"the OGG page at byte {position} is cut"
-        ended = bool(data[position + 5] & 0x04)
-        position = end
-    return None if ended else "the last OGG page is not marked as the end of the stream"
+    raise BadAudio(
+        "truncated",
+        "no samples are found: the file ends before them, or a chunk in front states a wrong size",
+    )

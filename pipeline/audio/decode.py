@@ -1,46 +1,58 @@
 """Audio bytes to float32 waveforms at a wanted rate, and one error type for unusable files."""
 
 import hashlib
-import io
-import os
 from math import gcd
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import soundfile
 import soxr
 
 from stillwave.cache import StoreError
-from stillwave.pipeline.audio.containers import missing_bytes
+from stillwave.pipeline.audio import ffmpeg, kinds, sndfile
+from stillwave.pipeline.audio.containers import whole
 from stillwave.pipeline.audio.files import is_url, read_file
+from stillwave.pipeline.audio.joined import recordings
+from stillwave.pipeline.audio.packets import check_packets
+from stillwave.pipeline.audio.samples import (
+    NO_LENGTH,
+    REASONS,
+    BadAudio,
+    Reason,
+    Samples,
+    Waveform,
+    with_channels,
+)
 
-Waveform = npt.NDArray[np.float32]
-Reason = Literal[
-    "missing", "empty", "truncated", "not_audio", "non_finite", "zero_length", "too_short", "too_long",
-    "changed",
+__all__ = [
+    "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "content_key", "decode",
+    "decode_noted", "load_waveform", "read_bytes", "resample", "resampled_length", "with_channels",
 ]  # fmt: skip
-REASONS: tuple[str, ...] = get_args(Reason)
+
+Decoder = Literal["libsndfile", "ffmpeg"]
 
 # In the stores' fingerprints: increase it if a change to decoding or resampling alters the numbers.
 AUDIO_VERSION = 1
-_UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) if a stream does not state its length
-# Samples in a frame of MPEG-1 and of MPEG-2; some encoders count the frame that holds the count itself.
-_MP3_FRAME = (1152, 576)
 
 
-class BadAudio(ValueError):
-    """A file that cannot be used. `reason` is one of REASONS, `detail` explains it."""
+class Audio(NamedTuple):
+    """A decoded file. decoder: which library read it. notes: what is unusual about the file, in words."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason: Reason = reason
-        self.detail = detail
+    waveform: Waveform
+    sample_rate: int
+    decoder: Decoder
+    notes: tuple[str, ...]
 
-    def __reduce__(self) -> tuple[type["BadAudio"], tuple[Reason, str]]:
-        # Without this an error raised in a worker process does not survive pickling.
-        return BadAudio, (self.reason, self.detail)
+
+def content_key(sha256: str, decoder: Any) -> str:
+    """The key of a recording in a store: the sha256 of its bytes, which says all if libsndfile reads it.
+
+    That library's version is in the fingerprint. FFmpeg's is in the keys of what it reads, so that a new one
+    leaves all other rows as they are. decoder: the manifest's; what is not "ffmpeg" is libsndfile.
+    """
+    if decoder != "ffmpeg":
+        return sha256
+    return hashlib.sha256(f"{sha256} decoded by libavcodec {ffmpeg.VERSION}".encode()).hexdigest()
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -64,110 +76,71 @@ def decode(
     max_duration_s: float | None = None,
     channels: int = 1,
 ) -> tuple[Waveform, int]:
-    """Decode WAV, FLAC, OGG, MP3 and other formats that libsndfile reads.
+    """The waveform and the rate of `decode_noted`."""
+    return decode_noted(source, min_duration_s, max_duration_s, channels)[:2]
+
+
+def decode_noted(
+    source: bytes | str | Path,
+    min_duration_s: float = 0.0,
+    max_duration_s: float | None = None,
+    channels: int = 1,
+) -> Audio:
+    """Decode audio, whatever its name: PCM, FLAC and Vorbis with libsndfile, all else with FFmpeg.
 
     channels: 1 averages the file's channels; 2 keeps stereo, and gives both sides the average of any other
     number of channels, because nothing says which of them are left and right.
 
     Returns the waveform, (samples,) or (samples, 2), and its rate in Hz. Integer formats span [-1, 1); floats
     are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio with
-    a duration in [min_duration_s, max_duration_s]. A file that is too long is refused from its header, before
-    it is decoded.
+    a duration in [min_duration_s, max_duration_s]. A file that is too long is refused from its header, or
+    as soon as the limit is reached.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
         raise BadAudio("empty", "0 bytes")
-    if missing := missing_bytes(data):
-        raise BadAudio("truncated", missing)
-    samples, sample_rate = _read(data, max_duration_s)
-    if len(samples) == 0:
-        raise BadAudio("zero_length", "no samples")
-    waveform = with_channels(samples, channels)
-    if not np.isfinite(waveform).all():
-        bad = int(np.count_nonzero(~np.isfinite(waveform).reshape(len(waveform), -1).all(axis=1)))
-        raise BadAudio("non_finite", f"{bad} of {len(waveform)} samples are NaN or infinite")
-    duration_s = len(waveform) / sample_rate
-    if duration_s < min_duration_s:
-        raise BadAudio("too_short", f"{duration_s:.3f} s; at least min_duration_s = {min_duration_s:g} s")
-    _check_not_too_long(duration_s, max_duration_s)
-    return np.ascontiguousarray(waveform), sample_rate
-
-
-def with_channels(samples: Waveform, channels: int) -> Waveform:
-    """(samples, any) to (samples,) or (samples, 2), see `decode`."""
-    if channels not in (1, 2):
-        raise ValueError(f"channels {channels}: waveforms have 1 or 2")
-    if samples.shape[1] == channels == 2:
-        return samples
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return mono if channels == 1 else np.stack([mono, mono], axis=1)
-
-
-def _read(data: bytes, max_duration_s: float | None) -> tuple[Waveform, int]:
-    """Samples (frames, channels) and rate of a file whose container is known to be whole."""
+    samples = Samples(channels, max_duration_s)
     try:
-        file = soundfile.SoundFile(_in_memory(data), closefd=True)
-    except soundfile.LibsndfileError as error:
-        # If a FLAC stream cannot be opened, its header is cut: the first bytes say that it is FLAC.
-        reason: Reason = "truncated" if data[:4] == b"fLaC" else "not_audio"
-        raise BadAudio(reason, _words(error)) from None
-    with file:
-        promised = file.frames if file.frames < _UNKNOWN_FRAMES else None
-        if file.format == "MP3" and not _mp3_says_length(data):
-            promised = None
-        if promised is not None:
-            _check_not_too_long(promised / file.samplerate, max_duration_s)
-        # Some codecs (GSM 6.10) cannot seek; soundfile then needs the number of frames from the header.
-        frames = -1 if file.seekable() else file.frames
-        try:
-            samples = file.read(frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise BadAudio("truncated", f"decoding stopped: {_words(error)}") from None
-        tolerance = _MP3_FRAME[file.samplerate < 32_000] if file.format == "MP3" else 0
-        if promised is not None and len(samples) < promised - tolerance:
-            raise BadAudio("truncated", f"{promised} samples promised, {len(samples)} decoded")
-        return samples, file.samplerate
-
-
-def _in_memory(data: bytes) -> int | io.BytesIO:
-    """The bytes as a file: an anonymous one of the operating system, if it has them (Linux).
-
-    libsndfile reads it directly. It reads a Python object by calling back, and each call needs the
-    interpreter lock: decoding in parallel threads was then no faster than in one.
-    """
-    if not hasattr(os, "memfd_create"):
-        return io.BytesIO(data)
-    try:
-        descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
-    except OSError:  # not permitted, or too many open files
-        return io.BytesIO(data)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(descriptor)
+        data = _without_padding(data)
+        check_packets(data)
+        readers = {_read(recording, samples) for recording in recordings(data)}
+    except BadAudio:
         raise
-    return descriptor
+    except Exception as error:  # whatever a decoder trips over, it is about one file among many
+        raise BadAudio("not_audio", f"decoding failed: {type(error).__name__}: {error}") from error
+    decoder: Decoder = "ffmpeg" if "ffmpeg" in readers else "libsndfile"
+    notes = tuple(dict.fromkeys(samples.notes))
+    return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, notes)
 
 
-def _check_not_too_long(duration_s: float, max_duration_s: float | None) -> None:
-    if max_duration_s is not None and duration_s > max_duration_s:
-        raise BadAudio("too_long", f"{duration_s:.3f} s; at most max_duration_s = {max_duration_s:g} s")
+def _without_padding(data: bytes) -> bytes:
+    if kinds.wave_begins(behind := data[ffmpeg.id3_bytes(data) :]):
+        data = behind  # tags are put in front of WAV, too
+    if not any(data[:64]):  # and zeros in front of MP3
+        data = data.lstrip(b"\0") or data
+    return data
 
 
-def _mp3_says_length(data: bytes) -> bool:
-    """Whether an MP3 carries a Xing or Info header; without one its length is the decoder's guess."""
-    start = 0
-    if data[:3] == b"ID3" and len(data) >= 10:
-        size = data[6:10]  # four bytes of seven bits each
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(size, (21, 14, 7, 0), strict=True))
-    head = data[start : start + 512]
-    return b"Xing" in head or b"Info" in head
-
-
-def _words(error: soundfile.LibsndfileError) -> str:
-    return str(error.error_string).strip()
+def _read(data: bytes, samples: Samples) -> Decoder:
+    data, unknown = whole(data)
+    if unknown:
+        samples.notes.append(NO_LENGTH)
+    said = ""
+    if kinds.is_for_libsndfile(data):
+        try:
+            sndfile.read(data, samples)
+            return "libsndfile"
+        except sndfile.Refused as error:
+            said = str(error)
+    try:
+        ffmpeg.read(data, samples, kinds.most_samples(data))
+        return "ffmpeg"
+    except ffmpeg.Refused as error:
+        words = "; ".join(filter(None, (said, str(error))))
+    if data[:4] == b"fLaC":
+        raise BadAudio("truncated", f"the file ends inside its header ({words})")
+    reason: Reason = "unsupported" if kinds.name_of(data) else "not_audio"
+    raise BadAudio(reason, kinds.why_not(data, words))
 
 
 def resampled_length(num_samples: int, rate_in: int, rate_out: int) -> int:
@@ -193,12 +166,17 @@ def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
 
 
 def load_waveform(
-    path: str | Path, sample_rate: int, expected_sha256: str | None = None, channels: int = 1
+    path: str | Path,
+    sample_rate: int,
+    expected_sha256: str | None = None,
+    channels: int = 1,
+    decoder: Decoder | None = None,
 ) -> Waveform:
     """The waveform of a file at `sample_rate` Hz, (samples,) float32, or (samples, 2): see `decode`.
 
     `expected_sha256` is the manifest's: a file whose bytes have changed since raises BadAudio("changed").
-    The bytes that are hashed are the bytes that are decoded.
+    The bytes that are hashed are the bytes that are decoded. `decoder`, too: what another library than the
+    manifest's reads may have other samples.
     """
     data = read_bytes(path)
     if expected_sha256 is not None:
@@ -209,5 +187,11 @@ def load_waveform(
                 f"{path}: sha256 is {sha256[:12]}..., the manifest says {expected_sha256[:12]}...; "
                 "run `stillwave prepare` again",
             )
-    waveform, rate = decode(data, channels=channels)
-    return resample(waveform, rate, sample_rate)
+    audio = decode_noted(data, channels=channels)
+    if decoder is not None and audio.decoder != decoder:
+        raise BadAudio(
+            "changed",
+            f"{path}: read by {audio.decoder}, and by {decoder} when the manifest was made; "
+            "run `stillwave prepare` again",
+        )
+    return resample(audio.waveform, audio.sample_rate, sample_rate)

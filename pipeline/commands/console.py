@@ -71,7 +71,9 @@ class Watch(Watcher):
             err.print(f"prepare: left out: {left_out}")
         if result.ignored:
             others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
-            err.print(f"prepare: not audio, ignored: {others}")
+            err.print(f"prepare: not audio by their names, ignored: {others}")
+        for note, count in result.noted.items():
+            err.print(f"prepare: {count} files: the file {note}", style="yellow")
         for warning in result.warnings:
             err.print(f"prepare: warning: {warning}", style="yellow")
         if result.quarantined:

@@ -18,9 +18,12 @@ Row = dict[str, str | None]  # `id`, `path`, and the corpus's text columns
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
     | {".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"}
+    | {".rf64", ".bwf", ".snd", ".sph", ".voc", ".svx", ".ircam", ".spx", ".mp2", ".mka"}
+    | {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".amr", ".awb", ".3gp", ".3g2", ".wma", ".asf"}
+    | {".ac3", ".ape", ".wv", ".tta", ".mpc", ".shn", ".ra"}
 )
 
-MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s"})
+MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s", "decoder"})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Stage `prepare`: from a corpus to a manifest of checked, split utterances, and a quarantine."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import assert_never
 
 import pandas as pd
 
-from stillwave.pipeline.audio.decode import BadAudio, decode, read_bytes
+from stillwave.pipeline.audio.decode import BadAudio, decode_noted, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
 from stillwave.pipeline.corpora import CorpusConfig, splits
@@ -18,6 +19,8 @@ from stillwave.pipeline.corpora.base import Row
 from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 from stillwave.pipeline.corpora.usable import usable_rows
+
+log = logging.getLogger(__name__)
 
 OnFile = Callable[[int, int], None]  # (files done, all files)
 
@@ -37,6 +40,7 @@ class PrepareResult:
     quarantined: dict[str, int]  # files per reason
     excluded: dict[str, int]  # rows left out, per label (or "song", "no label", "repeated row")
     ignored: dict[str, int]  # files that are not audio, per suffix
+    noted: dict[str, int]  # files that are used, per thing that is unusual about them
     changed: bool  # False if the manifest on disk already had these bytes
     warnings: tuple[str, ...]  # about spellings and labels
 
@@ -60,7 +64,7 @@ def prepare(
             f"corpus {config.kind}: the config leaves out everything found: {dict(imported.excluded)}"
         )
     found = usable_rows(imported, config)
-    decoded, bad_audio = _decode_all(found.rows, config, progress)
+    decoded, bad_audio, noted = _decode_all(found.rows, config, progress)
     quarantined = sorted(found.quarantined + bad_audio)
 
     quarantine_path = beside(out, "quarantine.csv")
@@ -81,6 +85,7 @@ def prepare(
         quarantined=_counts(item.reason for item in quarantined),
         excluded=dict(sorted(found.excluded.items())),
         ignored=dict(sorted(imported.ignored.items())),
+        noted=dict(sorted(noted.items())),
         changed=changed,
         warnings=tuple(found.warnings),
     )
@@ -133,27 +138,34 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
 
 def _decode_all(
     rows: list[Row], config: CorpusConfig, progress: OnFile | None
-) -> tuple[list[dict[str, object]], list[Quarantined]]:
-    """Rows with sha256, sample_rate, num_samples and duration_s, and rows with bad audio.
+) -> tuple[list[dict[str, object]], list[Quarantined], Counter[str]]:
+    """Rows with sha256, sample_rate, num_samples and duration_s; rows with bad audio; counts of notes.
 
     A text-only row has the sha256 of its text, and its numbers are 0.
     """
 
-    def measure(row: Row) -> dict[str, object] | BadAudio:
+    noted: Counter[str] = Counter()
+
+    def measure(row: Row) -> tuple[dict[str, object], tuple[str, ...]] | BadAudio:
         if row["path"] == "":
             text = hashlib.sha256(str(row["text"]).encode()).hexdigest()
-            return {"sha256": text, "sample_rate": 0, "num_samples": 0, "duration_s": 0.0}
+            return {"sha256": text, "sample_rate": 0, "num_samples": 0, "duration_s": 0.0}, ()
         try:
             data = read_bytes(str(row["path"]))
-            waveform, sample_rate = decode(data, config.min_duration_s, config.max_duration_s)
+            audio = decode_noted(data, config.min_duration_s, config.max_duration_s)
         except BadAudio as error:
             return error
-        return {
+        for note in audio.notes:
+            log.info("%s: %s", row["path"], note)
+        measured: dict[str, object] = {
             "sha256": hashlib.sha256(data).hexdigest(),
-            "sample_rate": sample_rate,
-            "num_samples": len(waveform),
-            "duration_s": len(waveform) / sample_rate,
+            "sample_rate": audio.sample_rate,
+            "num_samples": len(audio.waveform),
+            "duration_s": len(audio.waveform) / audio.sample_rate,
         }
+        if audio.decoder == "ffmpeg":
+            measured["decoder"] = audio.decoder
+        return measured, audio.notes
 
     good: list[dict[str, object]] = []
     bad: list[Quarantined] = []
@@ -164,13 +176,14 @@ def _decode_all(
                 path = str(row["path"])
                 bad.append(Quarantined(str(row["id"]), path, "decode", result.reason, result.detail))
             else:
-                good.append({**row, **result})
+                good.append({**row, **result[0]})
+                noted.update(result[1])
             if progress is not None:
                 progress(done, len(rows))
     finally:
         # After Ctrl-C, do not first decode the rest of a large corpus.
         pool.shutdown(cancel_futures=True)
-    return good, bad
+    return good, bad, noted
 
 
 def _groups(frame: pd.DataFrame, group: str | None) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stillwave.cache import Item, Row
 from stillwave.pipeline.audio.augment import Effects, apply, draw, length_after, view_key
-from stillwave.pipeline.audio.decode import BadAudio, load_waveform, resampled_length
+from stillwave.pipeline.audio.decode import BadAudio, Decoder, content_key, load_waveform, resampled_length
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.corpora.quarantine import Quarantined
@@ -29,6 +29,12 @@ class Source(NamedTuple):
     sha256: str  # of the audio file's bytes, or of the text
     length: int
     effects: Effects | None = None
+    decoder: Decoder = "libsndfile"
+
+    @property
+    def content_key(self) -> str:
+        """The key of the clean row in a store."""
+        return self.sha256 if self.text is not None else content_key(self.sha256, self.decoder)
 
 
 def plan_rows(
@@ -58,7 +64,11 @@ def load(backbone: Backbone, source: Source) -> NDArray[Any] | str:
     assert backbone.sample_rate is not None
     try:
         waveform = load_waveform(
-            source.path, backbone.sample_rate, expected_sha256=source.sha256, channels=backbone.channels
+            source.path,
+            backbone.sample_rate,
+            expected_sha256=source.sha256,
+            channels=backbone.channels,
+            decoder=source.decoder,
         )
     except BadAudio as error:
         return str(error)
@@ -81,14 +91,16 @@ def _sources(
     if not path:
         yield Item("", 0), Quarantined(id_, path, "extract", "no_audio", "a row of text alone")
         return
+    decoder: Decoder = "ffmpeg" if record.get("decoder") == "ffmpeg" else "libsndfile"
+    key = content_key(sha256, decoder)
     clean = resampled_length(int(record["num_samples"]), int(record["sample_rate"]), backbone.sample_rate)
     for view in range(1 + (views.count if views else 0)):
-        item, effects, length = Item(sha256, 0), None, clean
+        item, effects, length = Item(key, 0), None, clean
         if views and view:
             effects = draw(views, sha256, view)
-            item, length = Item(view_key(sha256, view, views), view), length_after(clean, effects)
+            item, length = Item(view_key(key, view, views), view), length_after(clean, effects)
         if backbone.num_frames(length) >= 1:
-            yield item, Source(id_, path, None, sha256, length, effects)
+            yield item, Source(id_, path, None, sha256, length, effects, decoder)
             continue
         detail = in_view(view, f"{length} samples at {backbone.sample_rate} Hz: less than one frame")
         yield item, Quarantined(id_, path, "extract", "too_short", detail)

@@ -145,6 +145,10 @@ _engines_lock = threading.Lock()
 
 
 def _write_unit(job: Job, unit: Unit, sources: Mapping[Item, Source]) -> Tally:
+    if any(item.content_key != source.content_key for item, source in sources.items() if not item.view):
+        raise ValueError(
+            "a worker would decode with another FFmpeg than planned; install the same version of PyAV there"
+        )
     with _engine(job) as engine:
         return engine.write(job.out, job.spec, [unit], sources, plan=job.plan)
 

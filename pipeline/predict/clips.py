@@ -1,5 +1,6 @@
 """The inputs of prediction: clips from files, folders and manifests, and their samples."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwave.pipeline.audio.decode import BadAudio, Waveform, decode, read_bytes, resample, with_channels
+from stillwave.pipeline.audio.decode import (
+    BadAudio,
+    Waveform,
+    decode_noted,
+    read_bytes,
+    resample,
+    with_channels,
+)
 from stillwave.pipeline.audio.files import is_url
 from stillwave.pipeline.corpora.base import audio_files
+
+log = logging.getLogger(__name__)
 
 MANIFEST_SUFFIX = ".parquet"
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx")
@@ -69,11 +79,22 @@ def clips_of(
         if text is None:
             raise ValueError(f"nothing to predict: {ADVICE}")
         return iter([Clip("text", None, text, speaker)])
-    return chain.from_iterable([_clips(source, text, speaker) for source in sources])
+    clips = [_clips(source, text, speaker) for source in sources]
+    for folder in (source for source in sources if _is_folder(source)):
+        ignored: Counter[str] = Counter()
+        count = sum(1 for _ in audio_files(Path(folder), ignored))
+        if ignored:
+            others = ", ".join(f"{suffix} {number}" for suffix, number in sorted(ignored.items()))
+            log.warning("%s: %d audio files; not audio by their names, ignored: %s", folder, count, others)
+    return chain.from_iterable(clips)
+
+
+def _is_folder(source: str) -> bool:
+    return not is_url(source) and Path(source).is_dir()
 
 
 def _clips(source: str, text: str | None, speaker: str | None) -> Iterator[Clip]:
-    is_folder = not is_url(source) and Path(source).is_dir()
+    is_folder = _is_folder(source)
     if text is not None and (is_folder or source.endswith(MANIFEST_SUFFIX)):
         raise ValueError(f"a text belongs to one file, but {source} may hold many; give texts in a manifest")
     if source.lower().endswith(TABLES):
@@ -128,7 +149,13 @@ def read_sound(audio: str | Sound, channels: int) -> Sound:
 
     Raises BadAudio, and ValueError for samples beyond LOUDEST.
     """
-    sound = audio if isinstance(audio, Sound) else Sound(*decode(read_bytes(audio), channels=channels))
+    if isinstance(audio, Sound):
+        sound = audio
+    else:
+        read = decode_noted(read_bytes(audio), channels=channels)
+        for note in read.notes:
+            log.warning("%s: the file %s", audio, note)
+        sound = Sound(read.waveform, read.sample_rate)
     _check_loudness(sound.waveform)
     return sound
 

@@ -16,7 +16,7 @@ from stillwave.version import VERSION
 FILE = "environment.json"
 LIBRARIES = (
     "torch", "numpy", "scikit-learn", "transformers", "safetensors", "zarr", "accelerate", "soundfile",
-    "soxr",
+    "soxr", "av",
 )  # fmt: skip
 SOURCE = Path(__file__)
 

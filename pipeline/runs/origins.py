@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from stillwave.cache import EmbeddingStore
+from stillwave.pipeline.audio.decode import content_key
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.fingerprint import is_of_text
 from stillwave.pipeline.config.train import Finetune
@@ -68,9 +69,11 @@ def live(
 def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame) -> None:
     """Raise ValueError if frames were made from other audio or text than the manifest's rows of that id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
-    for row, id_, sha256, text in zip(rows.tolist(), manifest["id"], manifest["sha256"], texts, strict=True):
-        key = str(store.content_key[row]) if row != ABSENT else sha256
-        if key != sha256 and (text is None or key != hashlib.sha256(nfc(str(text)).encode()).hexdigest()):
+    decoders = manifest["decoder"] if "decoder" in manifest else [None] * len(manifest)
+    expected = map(content_key, manifest["sha256"], decoders)
+    for row, id_, wanted, text in zip(rows.tolist(), manifest["id"], expected, texts, strict=True):
+        key = str(store.content_key[row]) if row != ABSENT else wanted
+        if key != wanted and (text is None or key != hashlib.sha256(nfc(str(text)).encode()).hexdigest()):
             raise ValueError(
                 f"{store.path}: the frames of {id_!r} were made from other content than the manifest's; "
                 "extract again with this manifest: only what changed is redone"

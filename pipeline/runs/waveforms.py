@@ -69,7 +69,7 @@ class LiveFeatures(Part):
         counts = [encoder.num_frames(source.length) if source else 0 for source in sources]
         self.lengths = np.array(counts, dtype=np.int64)
         self.frame_shape = encoder.frame_shape
-        self.content = [source.sha256 if source else "" for source in sources]
+        self.content = [source.content_key if source else "" for source in sources]
         self._kept = _Kept()
         self._epoch: _Epoch | None = None
         crop_s, rate = self.finetune.crop_s, encoder.sample_rate

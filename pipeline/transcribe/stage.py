@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stillwave.pipeline.audio.decode import BadAudio, load_waveform
+from stillwave.pipeline.audio.decode import BadAudio, content_key, load_waveform
 from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
@@ -65,7 +65,8 @@ class TranscribeResult:
         return 3600 * self.seconds / self.audio_s if self.audio_s else 0.0
 
 
-Key = tuple[str, str | None]  # of a distinct item: sha256 of its bytes, and the language that is told
+Key = tuple[str, str | None]  # of a distinct item: its content key, and the language that is told
+File = tuple[str, str]  # a path, and the sha256 of its bytes
 
 
 @dataclass
@@ -108,10 +109,15 @@ def transcribe(
         transcriber: Transcriber = imported(TRANSCRIBERS[config.kind], "kind")(config, target)
         languages = languages_of(rows, transcriber.languages, transcriber.default, config.weights)
         known = Transcripts(out, fingerprint(transcriber))
-        keys: list[Key] = [(row["sha256"], language) for row, language in zip(rows, languages, strict=True)]
-        paths = {key: row["path"] for key, row in zip(keys, rows, strict=True) if key not in known}
-        known_rows = sum(key not in paths for key in keys)
-        decoded = _decode_all(transcriber, paths, known, progress)
+        keys: list[Key] = [
+            (content_key(row["sha256"], row.get("decoder")), language)
+            for row, language in zip(rows, languages, strict=True)
+        ]
+        files: dict[Key, File] = {
+            key: (row["path"], row["sha256"]) for key, row in zip(keys, rows, strict=True) if key not in known
+        }
+        known_rows = sum(key not in files for key in keys)
+        decoded = _decode_all(transcriber, files, known, progress)
         for place, key, row in zip(frame.index[lacking], keys, rows, strict=True):
             if (bad := decoded.bad.get(key)) is None:
                 frame.at[place, "text"], frame.at[place, "text_source"] = known[key] or None, known.name
@@ -146,7 +152,7 @@ def _without_blanks(frame: pd.DataFrame, name: str) -> pd.Series:
 
 def _decode_all(
     transcriber: Transcriber,
-    paths: Mapping[Key, str],
+    files: Mapping[Key, File],
     known: Transcripts,
     progress: Callable[[int, int], None],
 ) -> _Decoded:
@@ -162,8 +168,8 @@ def _decode_all(
     started = saved = time.perf_counter()
     try:
         with quiet():  # transformers warns of what its own `generate` does
-            texts = pool.map(partial(_decode, transcriber), paths.items())
-            for done, (key, (text, duration_s)) in enumerate(zip(paths, texts, strict=True), start=1):
+            texts = pool.map(partial(_decode, transcriber), files.items())
+            for done, (key, (text, duration_s)) in enumerate(zip(files, texts, strict=True), start=1):
                 if isinstance(text, BadAudio):
                     total.bad[key] = text
                 else:
@@ -172,7 +178,7 @@ def _decode_all(
                 if time.perf_counter() - saved >= SAVED_EVERY_S:
                     known.save()
                     saved = time.perf_counter()
-                progress(done, len(paths))
+                progress(done, len(files))
     finally:  # also after Ctrl-C
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -181,9 +187,9 @@ def _decode_all(
     return total
 
 
-def _decode(transcriber: Transcriber, item: tuple[Key, str]) -> tuple[str | BadAudio, float]:
+def _decode(transcriber: Transcriber, item: tuple[Key, File]) -> tuple[str | BadAudio, float]:
     """The text of a file, or why it has none, and its duration in seconds."""
-    (sha256, language), path = item
+    (_, language), (path, sha256) = item
     try:
         waveform = load_waveform(path, transcriber.sample_rate, expected_sha256=sha256)
     except BadAudio as error:

@@ -164,7 +164,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert reason(tmp_path) == "missing"
     assert reason(b"") == "empty"
     assert reason(b"Dear diary, this is no sound at all. " * 50) == "not_audio"
-    assert reason(b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(100)) == "not_audio"
+    assert reason(b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(100)) == "unsupported"
     assert reason(encode(broken, **wav)) == "non_finite"
     assert reason(encode(endless, format="WAV", subtype="DOUBLE")) == "non_finite"
     assert reason(encode(huge, format="WAV", subtype="DOUBLE")) == "non_finite"
@@ -175,7 +175,10 @@ def test_refusals(tmp_path: Path) -> None:
 
 @given(
     st.binary(min_size=1, max_size=300),
-    st.sampled_from([b"", b"RIFF", b"OggS", b"fLaC", b"caff", b"riff", b".snd"]),
+    st.sampled_from(
+        b"|RIFF|OggS|fLaC|caff|riff|.snd|NIST|Crea|MATL|PVF1|2BIT|\0\0\0\x18ftyp|\x1aE\xdf\xa3|#!AMR\n|"
+        b"ID3\3\0\0\0\0\0\1|\xff\xfb\x90\0|wvPK".split(b"|")
+    ),
 )
 def test_no_bytes_raise_anything_else(noise: bytes, magic: bytes) -> None:
     with pytest.raises(BadAudio):

@@ -17,6 +17,7 @@ from stillwave.pipeline.corpora.draft import Draft, draft
 from stillwave.pipeline.corpora.prepare import prepare
 from tests.fakes import write_wave
 from tests.pipeline.test_run import stillwave
+from tests.zoo import encode_av, tone
 
 Table = Callable[..., Path]
 
@@ -225,3 +226,14 @@ def test_the_printed_command_runs(
     assert "epochs: 6\n" in recipe.read_text()
     assert stillwave("init", "my speech", "--force", "--label", "text") == 0
     assert "epochs: 60" in recipe.read_text()
+
+
+def test_what_phones_record_is_looked_at_too(tmp_path: Path) -> None:
+    for i in range(24):
+        path = tmp_path / ("glad", "sad")[i % 2] / f"s{i // 2 % 6}_{i:02d}.m4a"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_av(tone(0.3, hz=200 + 10 * i), "aac", "ipod", (16_000, 8_000)[i % 2]))
+    (tmp_path / "sad" / "s5_23.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(12))
+    text = "\n".join(draft(tmp_path).warnings)
+    assert "sample rates differ (8000 Hz 11, 16000 Hz 12 of 24 files checked)" in text
+    assert f"1 of 24 files checked cannot be read, first {tmp_path / 'sad/s5_23.m4a'}" in text

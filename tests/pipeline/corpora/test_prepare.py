@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from stillwave.pipeline.audio import sndfile
 from stillwave.pipeline.audio.files import read_file
+from stillwave.pipeline.audio.samples import Samples
 from stillwave.pipeline.config.base import load_config, parse_config
 from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from tests.zoo import encode_av, tone
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
 
@@ -351,3 +354,50 @@ def test_labels_that_are_no_classes_are_told(
 def test_every_corpus_config_loads(path: Path) -> None:
     loaded: CorpusConfig = load_config(path, CorpusConfig)
     assert loaded.kind in (path.stem, "named", "table")
+
+
+def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.parquet"
+    prepare(config(), corpus, out)
+    assert "decoder" not in read_manifest(out)
+    (corpus / "sad" / "ann_3.m4a").write_bytes(encode_av(tone(0.5), "aac", "ipod"))
+    streamed = bytearray((corpus / "sad" / "ann_1.wav").read_bytes())
+    at = streamed.index(b"data") + 4
+    streamed[at : at + 4] = bytes(4)
+    (corpus / "sad" / "ann_4.wav").write_bytes(streamed + bytes(2))
+    result = prepare(config(), corpus, out)
+    assert (result.rows, result.ignored, result.quarantined) == (14, {}, {})
+    assert result.noted == {"states no length that can be true: read to the end": 1}
+    decoders = read_manifest(out).set_index("id")["decoder"]
+    assert decoders["sad/ann_3"] == "ffmpeg"
+    assert decoders.drop("sad/ann_3").isna().all()
+
+
+def test_whatever_a_decoder_raises_is_a_line_of_the_quarantine(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sndfile.read
+
+    def trip(data: bytes, samples: Samples) -> None:
+        if hashlib.sha256(data).hexdigest() == broken:
+            raise ValueError("array is too big")
+        read(data, samples)
+
+    broken = hashlib.sha256((corpus / "sad" / "ann_1.wav").read_bytes()).hexdigest()
+    monkeypatch.setattr(sndfile, "read", trip)
+    out = tmp_path / "m.parquet"
+    assert prepare(config(max_bad_fraction=0.2), corpus, out).rows == 11
+    (line,) = quarantine(out)
+    assert line["path"] == (corpus / "sad" / "ann_1.wav").as_posix()
+    assert (line["reason"], line["detail"]) == ("not_audio", "decoding failed: ValueError: array is too big")
+
+
+def test_kinds_that_cannot_be_read_are_named_with_the_remedy(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "sad" / "ann_3.shn").write_bytes(b"ajkg\x02" + bytes(99))
+    (corpus / "sad" / "ann_4.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    out = tmp_path / "m.parquet"
+    assert prepare(config(max_bad_fraction=0.2), corpus, out).quarantined == {"not_audio": 2}
+    assert [line["detail"] for line in quarantine(out)] == [
+        "Shorten (.shn): convert it to FLAC with the `shorten` or `shntool` program",
+        "a Git LFS pointer: run `git lfs pull`",
+    ]

@@ -15,7 +15,7 @@ import pytest
 import transformers
 from distributed import Client, LocalCluster
 
-from stillwave.cache import EmbeddingStore, Spec
+from stillwave.cache import EmbeddingStore, Item, Spec
 from stillwave.cache.verify import verify
 from stillwave.pipeline.backbones import build_backbone, wav2vec2
 from stillwave.pipeline.backbones.fbank import FbankConfig
@@ -23,6 +23,7 @@ from stillwave.pipeline.backbones.fingerprint import fingerprint
 from stillwave.pipeline.backbones.wav2vec2 import Wav2Vec2Config
 from stillwave.pipeline.backbones.weights import random_weights
 from stillwave.pipeline.extract import scale
+from stillwave.pipeline.extract.rows import Source
 from stillwave.pipeline.extract.stage import extract
 from tests.fakes import PYTHON_PATH, files_of
 
@@ -241,6 +242,18 @@ def test_a_worker_that_would_compute_other_numbers_is_refused(
     job = scale.Job(FBANK, there, "cpu", str(tmp_path / "a.zarr"), Spec(dim=80), "plan", 0)
     with Client(cluster) as client, pytest.raises(ValueError, match=r"libraries.torch: stored '1.13', now"):
         client.submit(scale._write_unit, job, None, {}, pure=False).result()
+
+
+def test_a_worker_that_would_decode_with_another_ffmpeg_is_refused(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    planned = Source("a", "a.mp3", None, "0" * 64, 16_000, decoder="ffmpeg")
+    job = scale.Job(FBANK, {}, "cpu", str(tmp_path / "a.zarr"), Spec(dim=80), "plan", 0)
+    with (
+        Client(cluster) as client,
+        pytest.raises(ValueError, match="a worker would decode with another FFmpeg"),
+    ):
+        client.submit(scale._write_unit, job, None, {Item("1" * 64, 0): planned}, pure=False).result()
 
 
 def test_no_scheduler_there(manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,9 @@ from stillwave.pipeline.config.views import GaussianEffect, SpeedEffect, ViewsCo
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.extract.stage import extract, quarantine_path
+from stillwave.pipeline.runs.origins import check_fresh
 from tests.fakes import files_of, speech_config, write_speech, write_wave
+from tests.zoo import encode_av, tone
 
 FBANK = FbankConfig(kind="fbank", deltas=0)
 VIEWS = ViewsConfig(count=2, speed=SpeedEffect(probability=0.7), gaussian=GaussianEffect(probability=0.7))
@@ -328,3 +330,32 @@ def test_a_path_that_cannot_be_written_is_an_error_before_any_model_runs(
     monkeypatch.setattr(Fbank, "forward", None)
     with pytest.raises(StoreError, match=r"/proc/stillwave.*"):
         extract(FBANK, manifest, "/proc/stillwave/a.zarr")
+
+
+def test_rows_that_ffmpeg_decodes_are_keyed_by_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FBANK.model_copy(update={"max_bad_fraction": 0.2})
+    root, out, store = tmp_path / "speech", tmp_path / "manifest.parquet", tmp_path / "fbank.zarr"
+    write_speech(root, 12)
+    first = sorted(root.rglob("*.wav"))[0]
+    first.write_bytes(encode_av(tone(0.5), "aac", "ipod"))  # whatever its name
+    prepare(speech_config(), root, out)
+    manifest = read_manifest(out)
+    spoken = manifest["path"] != ""
+    assert extract(config, manifest, store).forwards == spoken.sum()
+    made_by = EmbeddingStore(store).fingerprint
+    keys = dict(
+        zip(EmbeddingStore(store).ids.tolist(), EmbeddingStore(store).content_key.tolist(), strict=True)
+    )
+    for row in manifest[spoken].to_dict("records"):
+        assert (keys[row["id"]] == row["sha256"]) == (row["decoder"] is None)
+    # Another FFmpeg: its row alone is computed again, and the fingerprint is the same.
+    monkeypatch.setattr("stillwave.pipeline.audio.ffmpeg.VERSION", "99.1")
+    again = extract(config, manifest, store)
+    assert (again.forwards, EmbeddingStore(store).fingerprint) == (1, made_by)
+    check_fresh(EmbeddingStore(store), np.arange(int(spoken.sum())), manifest[spoken].reset_index(drop=True))
+    # A manifest from before: what libsndfile once counted is not what FFmpeg finds.
+    old = extract(config, manifest.drop(columns="decoder"), store)
+    assert [(row.reason, row.path) for row in old.quarantined] == [("changed", first.as_posix())]
+    assert "read by ffmpeg, and by libsndfile when the manifest was made" in old.quarantined[0].detail

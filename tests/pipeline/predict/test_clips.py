@@ -179,3 +179,26 @@ def test_a_file_that_is_no_audio_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadAudio, match="empty: "):
         read_sound(str(tmp_path / "x.wav"), 1)
     assert read_sound(Sound(np.zeros(3, np.float32), 8), 1).duration_s == 3 / 8
+
+
+def test_what_a_folder_holds_beside_audio_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_wave(tmp_path / "a.wav", 0.3, 100, seed=0)
+    for name in ("a.txt", "b.txt", "c.pdf"):
+        (tmp_path / name).write_text("no audio")
+    assert len(list(clips_of([str(tmp_path)]))) == 1
+    assert caplog.messages == [
+        f"{tmp_path}: 1 audio files; not audio by their names, ignored: .pdf 1, .txt 2"
+    ]
+
+
+def test_what_is_unusual_about_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_wave(tmp_path / "a.wav", 0.3, 100, seed=0)
+    data = (tmp_path / "a.wav").read_bytes()
+    at = data.index(b"data") + 4
+    (tmp_path / "a.wav").write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
+    assert read_sound(str(tmp_path / "a.wav"), 1).duration_s == pytest.approx(0.3)
+    assert caplog.messages == [
+        f"{tmp_path / 'a.wav'}: the file states no length that can be true: read to the end"
+    ]

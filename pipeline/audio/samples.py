@@ -1,0 +1,101 @@
+"""Decoded samples as they come, block by block, and one error type for files that cannot be used."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Waveform = npt.NDArray[np.float32]
+Reason = Literal[
+    "missing", "empty", "truncated", "not_audio", "unsupported", "non_finite", "zero_length", "too_short",
+    "too_long", "changed",
+]  # fmt: skip
+REASONS: tuple[str, ...] = get_args(Reason)
+
+RATES = (1_000, 1_000_000)  # Hz; beyond them a header is damaged, or the samples are no sound
+MOST_SAMPLES = 2**30  # 4 GiB in memory; 18 h at 16 kHz
+
+# What is noted of a file that is used all the same.
+NO_LENGTH = "states no length that can be true: read to the end"
+DAMAGED = "has damaged packets: left out"
+
+
+class BadAudio(ValueError):
+    """A file that cannot be used. `reason` is one of REASONS, `detail` explains it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["BadAudio"], tuple[Reason, str]]:
+        # Without this an error raised in a worker process does not survive pickling.
+        return BadAudio, (self.reason, self.detail)
+
+
+def with_channels(samples: Waveform, channels: int) -> Waveform:
+    """(samples, any) to (samples,) or (samples, 2), see `decode`."""
+    if channels not in (1, 2):
+        raise ValueError(f"channels {channels}: waveforms have 1 or 2")
+    if samples.shape[1] == channels == 2:
+        return samples
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return mono if channels == 1 else np.stack([mono, mono], axis=1)
+
+
+class Samples:
+    """The waveform that a decoder's blocks add up to; each is mixed at once, so that memory holds the mix.
+
+    channels: 1 or 2, as for `decode`. max_duration_s: more is too long, however the file states its length.
+    notes: what is unusual about the file.
+    """
+
+    def __init__(self, channels: int = 1, max_duration_s: float | None = None) -> None:
+        self.channels, self.max_duration_s = channels, max_duration_s
+        self.sample_rate = self.count = 0  # count: samples of each channel so far
+        self.notes: list[str] = []
+        self._bad = 0
+        self._mixed = bytearray()  # grows in place, unlike an array
+
+    def expect(self, count: int, sample_rate: int) -> None:
+        """Raise BadAudio for so many samples, or such a rate, before any is decoded."""
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise BadAudio(
+                "unsupported", f"a sample rate of {sample_rate} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read"
+            )
+        if self.max_duration_s is not None and count / sample_rate > self.max_duration_s:
+            raise BadAudio(
+                "too_long",
+                f"{count / sample_rate:.3f} s; at most max_duration_s = {self.max_duration_s:g} s",
+            )
+        if count > MOST_SAMPLES:
+            raise BadAudio("too_long", f"more than {MOST_SAMPLES:,} samples; cut the recording into parts")
+
+    def add(self, block: Waveform, sample_rate: int) -> None:
+        """Append (samples, channels of the file). Raises BadAudio for too many, and for another rate."""
+        if self.count and sample_rate != self.sample_rate:
+            raise BadAudio(
+                "unsupported",
+                f"the sample rate changes from {self.sample_rate} to {sample_rate} Hz after "
+                f"{self.count / self.sample_rate:.3f} s: several recordings were joined; split the file",
+            )
+        self.sample_rate = sample_rate
+        self.expect(self.count + len(block), sample_rate)
+        with np.errstate(invalid="ignore", over="ignore"):  # counted next
+            mixed = with_channels(block, self.channels)
+        finite = np.isfinite(mixed)
+        if not finite.all():
+            self._bad += int(np.count_nonzero(~finite.reshape(len(mixed), -1).all(axis=1)))
+        self._mixed += np.ascontiguousarray(mixed, dtype=np.float32).data.cast("B")
+        self.count += len(block)
+
+    def waveform(self, min_duration_s: float = 0.0) -> Waveform:
+        """All of them, (samples,) or (samples, 2). BadAudio: zero_length, non_finite or too_short."""
+        if not self.count:
+            raise BadAudio("zero_length", "no samples")
+        if self._bad:
+            raise BadAudio("non_finite", f"{self._bad} of {self.count} samples are NaN or infinite")
+        if (duration_s := self.count / self.sample_rate) < min_duration_s:
+            raise BadAudio("too_short", f"{duration_s:.3f} s; at least min_duration_s = {min_duration_s:g} s")
+        flat = np.frombuffer(self._mixed, dtype=np.float32)
+        return flat if self.channels == 1 else flat.reshape(-1, 2)

@@ -1,0 +1,67 @@
+"""Reading with libsndfile, which is exact for PCM, FLAC and Vorbis."""
+
+import io
+import os
+
+import soundfile
+
+from stillwave.pipeline.audio.samples import NO_LENGTH, BadAudio, Samples
+
+_BLOCK = 2**22  # values at a time: recordings of a minute or two are read at once
+_UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) if a stream does not state its length
+
+
+class Refused(Exception):
+    """A file that libsndfile does not open; the message is its own."""
+
+
+def read(data: bytes, samples: Samples) -> None:
+    """Decode a whole file into `samples`. Raises Refused, and BadAudio if it holds less than it promises."""
+    try:
+        file = soundfile.SoundFile(_in_memory(data), closefd=True)
+    except soundfile.LibsndfileError as error:
+        raise Refused(_words(error)) from None
+    with file:
+        promised = file.frames if file.frames < _UNKNOWN_FRAMES else None
+        samples.expect(promised or 0, file.samplerate)
+        if promised is None:
+            samples.notes.append(NO_LENGTH)
+        frames, before = max(1, _BLOCK // file.channels), samples.count
+        while promised is None or samples.count - before < promised:
+            wanted = frames if promised is None else min(frames, promised - samples.count + before)
+            try:
+                block = file.read(wanted, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise BadAudio("truncated", f"decoding stopped: {_words(error)}") from None
+            if not len(block):
+                break
+            samples.add(block, file.samplerate)
+        decoded = samples.count - before
+        if promised is not None and decoded < promised:
+            raise BadAudio("truncated", f"{promised} samples promised, {decoded} decoded")
+
+
+def _in_memory(data: bytes) -> int | io.BytesIO:
+    """The bytes as a file: an anonymous one of the operating system, if it has them (Linux).
+
+    libsndfile reads it directly. It reads a Python object by calling back, and each call needs the
+    interpreter lock: decoding in parallel threads was then no faster than in one.
+    """
+    if not hasattr(os, "memfd_create"):
+        return io.BytesIO(data)
+    try:
+        descriptor = os.memfd_create("audio", os.MFD_CLOEXEC)
+    except OSError:  # not permitted, or too many open files
+        return io.BytesIO(data)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _words(error: soundfile.LibsndfileError) -> str:
+    return str(error.error_string).strip().rstrip(".")
