@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from stillwave.analysis.report import PAGE, render, write_page
+from stillwave.analysis.pages import SHARED
+from stillwave.analysis.report import render, write_page
 from stillwave.analysis.report_facts import kept_epoch
 from stillwave.analysis.report_runs import read_shown
 from stillwave.pipeline.backbones import parse_backbone
@@ -531,7 +532,7 @@ def test_layer_weights_are_drawn_and_the_largest_is_told(project: Path) -> None:
 
 
 def test_blues_differ_on_dark_paper() -> None:
-    dark = (PAGE / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
+    dark = (SHARED / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
     lightness = {}
     for name in ("paper", "mark", "sky", "ink"):
         value = re.search(rf"--{name}: #(\w{{6}})", dark)
