@@ -1,5 +1,6 @@
 """What pages made of report_page/'s layout and macros share: they are self-contained and run no scripts."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ def environment(*folders: Path, **filters: Any) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"thousands": "{:,}".format, **filters}
+    made.filters |= {"number": number, "thousands": "{:,}".format, **filters}
     made.globals["style"] = Markup((SHARED / "report.css").read_text(encoding="utf-8"))
     return made
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Three digits; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"

@@ -4,14 +4,13 @@ The page's text and order are in report_page/: one template per section.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stillwave.analysis.pages import environment
+from stillwave.analysis.pages import environment, number
 from stillwave.analysis.report_comparison import comparison
 from stillwave.analysis.report_facts import facts
 from stillwave.analysis.report_runs import Shown, read_shown
@@ -35,7 +34,6 @@ def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path 
 def render(shown: list[Shown]) -> str:
     """The page of these runs."""
     made = environment(
-        number=number,
         interval=interval,
         p_value=p_value,
         plain=plain,
@@ -45,13 +43,6 @@ def render(shown: list[Shown]) -> str:
         runs=[facts(one, f"run-{i}") for i, one in enumerate(shown)],
         against_first=comparison(shown),
     )
-
-
-def number(value: float | None, signed: bool = False) -> str:
-    """Three digits; a dash for None and NaN."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
 
 
 def interval(bounds: Sequence[float] | None, signed: bool = False) -> str:
