@@ -53,15 +53,15 @@ def grouped(
     values: pd.Series, most: int, lacking: str, order: Callable[[str], Any] = natural, others: str = "others"
 ) -> Groups:
     """The rows by `values`: the `most` largest groups, in `order`, then `others`, and those that lack one."""
-    counts = Counter(str(value) for value in values.dropna())
+    gaps = values.isna().tolist()
+    texts = [None if gap else str(value) for value, gap in zip(values.tolist(), gaps, strict=True)]
+    counts = Counter(text for text in texts if text is not None)
     shown = sorted(sorted(counts, key=lambda name: (-counts[name], order(name)))[:most], key=order)
     rest, own = len(counts) - len(shown), len(shown)
-    place = {name: number for number, name in enumerate(shown)}
-    missing = values.isna().to_numpy()
-    numbers = np.array([place.get(str(value), own) for value in values], dtype=np.int64)
-    numbers[missing] = own + bool(rest)
-    names = shown + ([f"{rest} {others}"] if rest else []) + ([lacking] if missing.any() else [])
-    return Groups(names, numbers, own)
+    place: dict[str | None, int] = {name: number for number, name in enumerate(shown)}
+    place[None] = own + bool(rest)
+    names = shown + ([f"{rest} {others}"] if rest else []) + ([lacking] if any(gaps) else [])
+    return Groups(names, np.array([place.get(text, own) for text in texts], dtype=np.int64), own)
 
 
 def crossed(lines: Groups, columns: Groups) -> Counts:
@@ -81,9 +81,7 @@ def corpus_facts(manifest: pd.DataFrame, label: str | None) -> dict[str, Any]:
     audio = manifest[manifest["path"] != ""]
     by_class = grouped(labels, MOST_LINES, "no label", others="other classes")
     few_classes = grouped(labels, MOST_COLUMNS, "no label")
-    sides = sides_of(manifest)
-    order = SPLITS.index if "split" in manifest else natural
-    by_side = grouped(sides, MOST_LINES, "none", order, "other folds")
+    by_side = grouped(sides_of(manifest), MOST_LINES, "no part", side_order(manifest), "other folds")
     return {
         "label": label,
         "rows": len(manifest),
@@ -115,7 +113,12 @@ def corpus_facts(manifest: pd.DataFrame, label: str | None) -> dict[str, Any]:
 
 def sides_of(manifest: pd.DataFrame) -> pd.Series:
     """The side of each row: train, valid or test, or the fold that tests it, as `fold 0`."""
-    return manifest["split"] if "split" in manifest else "fold " + manifest["fold"].astype(str)
+    return manifest["split"] if "split" in manifest else manifest["fold"].map("fold {}".format).astype(object)
+
+
+def side_order(manifest: pd.DataFrame) -> Callable[[str], Any]:
+    """The key that sorts the sides: train, valid, test, or the folds by number."""
+    return SPLITS.index if "split" in manifest else natural
 
 
 def histogram(seconds: pd.Series) -> list[Bar]:
@@ -184,7 +187,9 @@ def _columns(manifest: pd.DataFrame) -> list[dict[str, Any]]:
     for name in manifest.columns:
         if name not in RESERVED:
             values = manifest[name].dropna()
-            most = min(Counter(map(str, values)).items(), key=lambda item: (-item[1], item[0]), default=None)
+            most = min(
+                Counter(map(str, values.tolist())).items(), key=lambda item: (-item[1], item[0]), default=None
+            )
             lacking = len(manifest) - len(values)
             found.append({"name": name, "distinct": values.nunique(), "lacking": lacking, "most": most})
     return found

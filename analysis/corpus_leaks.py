@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stillwave.analysis.corpus_facts import sides_of
+from stillwave.analysis.corpus_facts import side_order, sides_of
 from stillwave.analysis.names import natural
 from stillwave.pipeline.corpora.manifest import SPLITS
 
@@ -28,9 +28,8 @@ class Leak(NamedTuple):
 
 def tested(manifest: pd.DataFrame) -> dict[str, int]:
     """The parts that are tested, or validated, and their rows: each fold, or `valid` and `test`."""
-    counts = Counter(sides_of(manifest))
-    order = SPLITS.index if "split" in manifest else natural
-    return {part: counts[part] for part in sorted(counts, key=order) if part != "train"}
+    counts = Counter(sides_of(manifest).tolist())
+    return {part: counts[part] for part in sorted(counts, key=side_order(manifest)) if part != "train"}
 
 
 def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
@@ -60,11 +59,11 @@ def _leak(manifest: pd.DataFrame, what: str, keys: pd.Series, names: pd.Series) 
         shares = order.groupby(keys).transform("min") < order
     else:
         shares = manifest["fold"].groupby(keys).transform("nunique") > 1
-    counts = Counter(sides[shares])
-    frequent = Counter(names[shares].map(str))
+    counts = Counter(sides[shares].tolist())
+    frequent = Counter(map(str, names[shares].tolist()))
     most = sorted(frequent, key=lambda name: (-frequent[name], natural(name)))[:EXAMPLES]
-    examples = {}
+    examples, named = {}, names.map(str)
     for name in most:
-        parts = Counter(sides[names.map(str) == name])
-        examples[name] = {part: parts[part] for part in sorted(parts, key=natural)}
+        parts = Counter(sides[named == name].tolist())
+        examples[name] = {part: parts[part] for part in sorted(parts, key=side_order(manifest))}
     return Leak(what, {part: counts[part] for part in tested(manifest)}, len(frequent), examples)

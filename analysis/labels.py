@@ -4,7 +4,7 @@ import pandas as pd
 
 from stillwave.pipeline.corpora.manifest import RESERVED
 
-PERSONAL = ("speaker", "language", "text", "gender")  # text columns that are not labels
+PERSONAL = ("speaker", "language", "text", "text_source", "gender", "note")  # columns that are no labels
 CUSTOMARY = ("emotion", "word")  # usual names of the label
 MAX_CLASSES = 1000
 

@@ -365,7 +365,10 @@ def contrast(driver: Any, selector: str) -> float:
 def test_it_is_read_and_heard_in_a_browser(
     chromium: Any, speech: Path, tmp_path: Path, dark: bool, width: int
 ) -> None:
-    page = Path(write_corpus(speech / "manifest.parquet", tmp_path / "page.html"))
+    rows = read_manifest(speech / "manifest.parquet")
+    rows["text"] = "a sentence that is so long that it needs a second line in its table"
+    write_manifest(rows, tmp_path / "manifest.parquet")
+    page = Path(write_corpus(tmp_path / "manifest.parquet"))
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -373,6 +376,8 @@ def test_it_is_read_and_heard_in_a_browser(
     chromium.get_log("browser")
     chromium.get(page.as_uri())
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+    wide = "return [...document.querySelectorAll('th, td')].filter(it => it.scrollWidth > it.clientWidth + 1)"
+    assert chromium.execute_script(f"{wide}.map(it => it.innerText)") == []
     assert contrast(chromium, ".heat td, .heat th, caption, p, .words th") > 4.5
     shaded = chromium.execute_script(
         "return new Set([...document.querySelectorAll('#speakers .heat td:not(.sum)')].map("
@@ -385,7 +390,7 @@ def test_it_is_read_and_heard_in_a_browser(
         "player.addEventListener('ended', () => done(player.duration));"
         "player.addEventListener('error', () => done(0)); player.playbackRate = 4; player.play();"
     )
-    (first, *_) = clips(read_manifest(speech / "manifest.parquet"), "word")
+    (first, *_) = clips(rows, "word")
     assert heard == pytest.approx(first["seconds"], abs=0.01)
     assert [entry for entry in chromium.get_log("browser") if entry["level"] != "INFO"] == []
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -18,6 +18,7 @@ def test_the_label_is_the_one_column_that_can_be_it() -> None:
     assert label_column(columns(speaker=["s", "t"], accent=["x", "x"]), None) is None
     assert label_column(columns(accent=["x", "y"]), None) == "accent"
     assert label_column(columns(accent=["x", "y"], emotion=["sad", "angry"]), None) == "emotion"
+    assert label_column(columns(accent=["x", "y"], note=["clipping", "silent mix"]), None) == "accent"
     assert label_column(columns(accent=["x", "y"]), "gender") == "gender"
     with pytest.raises(ValueError, match=r"may be the label: accent, take; choose one, -S label=accent"):
         label_column(columns(accent=["x", "y"], take=["1", "2"]), None)
