@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from stillwave.analysis.rows import MAX_CLASSES, label_candidates, label_column
+from stillwave.analysis.labels import MAX_CLASSES, label_candidates, label_column
 from stillwave.pipeline.config.analysis import Analysis
 
 NAMED, LETTERS = 5, 20  # the most ids of left-out rows, and undrawn letters, in a note

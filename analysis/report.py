@@ -4,21 +4,17 @@ The page's text and order are in report_page/: one template per section.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
+from stillwave.analysis.pages import environment, number
 from stillwave.analysis.report_comparison import comparison
 from stillwave.analysis.report_facts import facts
 from stillwave.analysis.report_runs import Shown, read_shown
 from stillwave.pipeline.audio.files import write_if_changed
-
-PAGE = Path(__file__).parent / "report_page"
 
 
 def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path | None = None) -> None:
@@ -37,33 +33,16 @@ def write_page(runs: Sequence[str | Path], out: str | Path, reports: str | Path 
 
 def render(shown: list[Shown]) -> str:
     """The page of these runs."""
-    environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    made = environment(
+        interval=interval,
+        p_value=p_value,
+        plain=plain,
+        yaml=lambda value: yaml.safe_dump(value, sort_keys=False),
     )
-    environment.filters |= {
-        "number": number,
-        "interval": interval,
-        "p_value": p_value,
-        "plain": plain,
-        "thousands": "{:,}".format,
-        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False),
-    }
-    return environment.get_template("page.html").render(
-        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
+    return made.get_template("page.html").render(
         runs=[facts(one, f"run-{i}") for i, one in enumerate(shown)],
         against_first=comparison(shown),
     )
-
-
-def number(value: float | None, signed: bool = False) -> str:
-    """Three digits; a dash for None and NaN."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
 
 
 def interval(bounds: Sequence[float] | None, signed: bool = False) -> str:

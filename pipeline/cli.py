@@ -60,11 +60,14 @@ app.command()(init_commands.init)
 @app.command()
 def prepare(
     corpus: CorpusName,
-    out: Annotated[str, typer.Option(help="Manifest to write; quarantine.csv is written next to it.")],
+    out: Annotated[
+        str, typer.Option(help="Manifest to write; quarantine.csv and corpus.html go next to it.")
+    ],
     root: Root = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default and makes its own list
 ) -> None:
-    """Read a corpus, check every file, split it, and write the manifest."""
+    """Read a corpus, check every file, split it, and write the manifest and a page about it."""
+    from stillwave.analysis.corpus import write_corpus
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.corpora import CorpusConfig
     from stillwave.pipeline.corpora.prepare import prepare
@@ -73,6 +76,8 @@ def prepare(
     with console.Watch() as watch:
         watch.stage("prepare")
         watch.prepared(prepare(config, root, out, watch.files))
+    page = write_corpus(out, label=config.label, group=config.split.group)
+    console.err.print(f"prepare: look at {page} in a browser")
 
 
 app.command()(transcribe_commands.transcribe)
@@ -126,6 +131,7 @@ for _command in (
     model_commands.enroll,
     model_commands.export,
     model_commands.rapid,
+    analysis_commands.corpus,
     analysis_commands.analyze,
     analysis_commands.explore,
     analysis_commands.report,

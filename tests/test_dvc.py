@@ -115,6 +115,11 @@ def test_only_what_an_edit_concerns_runs_again(project: Path) -> None:
     (project / "configs/recipes/tuned.yaml").write_text(yaml.safe_dump(TUNED | {"classes": ["high", "low"]}))
     assert stages_run(dvc(project, "repro", *wanted)) == ["finetune@tuned", "evaluate_finetuned@tuned"]
 
+    assert "Split and leaks" in (project / "data/corpus.html").read_text()
+    style = project / "analysis/corpus_page/corpus.css"
+    style.write_text(style.read_text() + "p { color: red; }\n")
+    assert stages_run(dvc(project, "repro", *wanted)) == ["prepare"]  # its manifest stays the same
+
     config = project / "configs/backbones/mbert_tiny.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     other_text = stages_run(dvc(project, "repro", *wanted))

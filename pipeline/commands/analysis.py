@@ -1,4 +1,4 @@
-"""The commands that show results: analyze, explore, report."""
+"""The commands that show corpora and results: corpus, analyze, explore, report."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +9,27 @@ from stillwave.pipeline.commands.options import AnalysisName, Device, Overrides,
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.named import find_config
 from stillwave.pipeline.config.packages import needed
+
+
+def corpus(
+    manifest: Annotated[str, typer.Argument(help="A manifest that `prepare` wrote: a path or URL.")],
+    out: Annotated[
+        str | None, typer.Option(help="Page to write; default: corpus.html beside the manifest.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Column of the classes; default: emotion or word, else the first."),
+    ] = None,
+    group: Annotated[str, typer.Option(help="Column that the split keeps on one side.")] = "speaker",
+) -> None:
+    """Write one page about a corpus: hours, classes, speakers, durations, what leaks, clips to hear.
+
+    `prepare` writes it too, with the label and the group of its config.
+    """
+    with needed("corpus", "jinja2"):
+        from stillwave.analysis.corpus import write_corpus
+
+    typer.echo(f"{write_corpus(manifest, out, label=label, group=group)}: open it in a browser")
 
 
 def analyze(

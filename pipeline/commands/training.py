@@ -171,10 +171,11 @@ def run(
     Overrides start with the name of their config: -S recipe.train.seed=1, -S corpus.max_duration_s=10,
     -S backbones.fbank.deltas=0.
     """
+    from stillwave.analysis.corpus import write_corpus
     from stillwave.pipeline.commands import console
     from stillwave.pipeline.config.recipe import Recipe
     from stillwave.pipeline.corpora import CorpusConfig
-    from stillwave.pipeline.run import run
+    from stillwave.pipeline.run import RunPaths, run
 
     head = load_config(find_config("recipes", recipe), Recipe, overrides_of(overrides, "recipe", GROUPS))
     speech = load_config(
@@ -193,6 +194,7 @@ def run(
             workers=workers,
             watcher=watch,
         )
+    write_corpus(RunPaths(out).manifest, label=speech.label, group=speech.split.group)
     console.show_metrics(metrics, out / "report")
 
 

@@ -4,10 +4,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from stillwave.analysis.report import PAGE, render, write_page
+from stillwave.analysis.pages import SHARED
+from stillwave.analysis.report import render, write_page
 from stillwave.analysis.report_facts import kept_epoch
 from stillwave.analysis.report_runs import read_shown
 from stillwave.pipeline.backbones import parse_backbone
@@ -34,6 +33,7 @@ from stillwave.pipeline.runs import environment
 from stillwave.pipeline.runs.inference import predict
 from stillwave.pipeline.train.fit import fit
 from stillwave.pipeline.train.stage import train
+from tests.analysis.html_page import Page
 from tests.fakes import speech_config, write_speech
 from tests.pipeline.train.test_fit import ToyFeatures, head, settings
 
@@ -83,53 +83,6 @@ def train_one(folder: Path, name: str, **changes: Any) -> Path:
     manifest = folder / "manifest.parquet"
     rows = read_manifest(manifest)
     return train(recipe, rows, folder / "embeddings", folder / "runs" / name, manifest_path=manifest)
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, their text, its tables."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self._text: list[str] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self._cell: list[str] | None = None
-        self._rows: list[list[str]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag == "table":
-            self._rows = []
-        if tag == "tr":
-            self._rows.append([])
-        if tag in ("td", "th", "caption"):
-            self._cell = []
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._cell is not None and tag in ("td", "th", "caption"):
-            if tag == "caption":
-                self.tables[_shown(self._cell)] = self._rows
-            else:
-                self._rows[-1].append(_shown(self._cell))
-            self._cell = None
-
-    def handle_data(self, data: str) -> None:
-        self._text.append(data)
-        if self._cell is not None:
-            self._cell.append(data)
-
-    @property
-    def text(self) -> str:
-        return _shown(self._text)
-
-    def attributes(self, name: str) -> Iterator[str]:
-        return (value for _, found in self.elements if (value := found.get(name)) is not None)
-
-
-def _shown(parts: list[str]) -> str:
-    """Text with its white space as a browser shows it."""
-    return " ".join("".join(parts).split())
 
 
 @cache
@@ -531,7 +484,7 @@ def test_layer_weights_are_drawn_and_the_largest_is_told(project: Path) -> None:
 
 
 def test_blues_differ_on_dark_paper() -> None:
-    dark = (PAGE / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
+    dark = (SHARED / "report.css").read_text().split("prefers-color-scheme: dark")[1].split("}")[0]
     lightness = {}
     for name in ("paper", "mark", "sky", "ink"):
         value = re.search(rf"--{name}: #(\w{{6}})", dark)
