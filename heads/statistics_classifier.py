@@ -48,8 +48,8 @@ class StatisticsClassifier(Head):
         super().__init__()
         if not dims:
             raise ValueError("dims name no part; name at least one")
-        if taken := [name for name in dims if hasattr(nn.ModuleDict, name)]:
-            raise ValueError(f"parts {taken}: torch has these names for itself; rename the stores")
+        if taken := [name for name in dims if hasattr(nn.ModuleDict(), name)]:
+            raise ValueError(f"parts {taken}: torch reserves these names; rename the stores")
         self.with_deviation = statistics == "mean_std"
         layers = [num_layers.get(name, 1) for name in dims]
         self.dims = tuple(dims.values())

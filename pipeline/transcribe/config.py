@@ -65,8 +65,9 @@ class CtcTranscriberConfig(BaseTranscriberConfig):
 
 
 class NemoTranscriberConfig(BaseTranscriberConfig):
-    """A FastConformer of NVIDIA's NeMo with a CTC decoder, alone or beside a transducer: a .nemo file, or a
-    folder or hub id that has one. NeMo need not be installed.
+    """A FastConformer of NVIDIA's NeMo, CTC or hybrid: a .nemo file, or a folder or hub id that has one.
+
+    NeMo need not be installed.
 
     It does not say which languages it knows: without `language`, rows of any language are given to it.
     """

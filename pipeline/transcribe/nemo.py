@@ -1,7 +1,6 @@
 """NVIDIA's FastConformer models trained with CTC: greedy decoding of a .nemo file, without NeMo."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,13 +10,15 @@ from stillwave.pipeline.audio.decode import Waveform
 from stillwave.pipeline.backbones.fastconformer.backbone import (
     FastConformer,
     FastConformerConfig,
-    find_source,
+    find_nemo,
 )
 from stillwave.pipeline.backbones.fastconformer.nemo_file import read_ctc_decoder
+from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.transcribe.base import Transcriber, only_language, windows
 from stillwave.pipeline.transcribe.config import NemoTranscriberConfig
 from stillwave.pipeline.transcribe.ctc import WINDOW_S, collapsed
 
+SHOWN = {"<unk>": " ⁇ "}  # as SentencePiece shows it
 SPACE = "▁"  # SentencePiece's mark of where a word begins
 
 
@@ -30,19 +31,10 @@ class Nemo(Transcriber):
 
     def __init__(self, config: NemoTranscriberConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        settings = FastConformerConfig(
-            kind="fastconformer",
-            weights=config.weights,
-            revision=config.revision,
-            download=config.download,
-        )
-        file = find_source(settings)
-        if not isinstance(file, Path) or not file.is_file():
-            raise ValueError(
-                f"`weights` {config.weights}: no .nemo file; for a Parakeet of transformers use kind ctc"
-            )
+        fields = {"weights": config.weights, "revision": config.revision, "download": config.download}
+        file = find_nemo(FastConformerConfig(kind="fastconformer", **fields))
         decoder, self.vocabulary = read_ctc_decoder(file)
-        self.encoder = FastConformer(settings)
+        self.encoder = FastConformer(FastConformerConfig(kind="fastconformer", weights=str(file)))
         if decoder.in_features != self.encoder.dim:
             raise ValueError(
                 f"`weights` {config.weights}: the decoder takes {decoder.in_features} numbers per frame, "
@@ -56,7 +48,7 @@ class Nemo(Transcriber):
 
     def transcribe(self, waveform: Waveform, language: str | None) -> str:
         texts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), compute_in("fp32", self.device):
             for window in windows(waveform, round(WINDOW_S * self.sample_rate)):
                 batch = torch.from_numpy(window)[None].to(self.device)
                 frames, _ = self.encoder(batch, torch.tensor([len(window)]))
@@ -66,7 +58,8 @@ class Nemo(Transcriber):
     def text(self, logits: Tensor) -> str:
         """The text of (frames, tokens + 1); the last token is the blank."""
         ids = collapsed(logits.argmax(-1).tolist(), blank=len(self.vocabulary))
-        return "".join(self.vocabulary[id_] for id_ in ids).replace(SPACE, " ").strip()
+        tokens = (self.vocabulary[id_] for id_ in ids)
+        return "".join(SHOWN.get(token, token) for token in tokens).replace(SPACE, " ").strip()
 
     def decoding(self) -> dict[str, Any]:
         return {

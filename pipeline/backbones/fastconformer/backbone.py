@@ -181,7 +181,7 @@ def _load(config: FastConformerConfig) -> Parts:
         state = random_weights(config.seed, lambda: Conformer(architecture)).state_dict()
         parts = assemble(config.implementation, architecture, MelSettings(), state)
         return parts._replace(projected=projected)
-    source = find_source(config)
+    source = _find(config)
     if config.implementation == "nemo":
         return Parts(*restore_nemo(source))
     if isinstance(source, Path) and source.is_file():
@@ -194,28 +194,32 @@ def _load(config: FastConformerConfig) -> Parts:
         raise ValueError(f"`weights` {config.weights}: its tensors do not fit its config: {error}") from error
 
 
-def find_source(config: FastConformerConfig) -> Path | str:
-    """A .nemo file, a Parakeet folder, or a name in NeMo's catalogue."""
+def find_nemo(config: PretrainedConfig) -> Path:
+    """The .nemo file that `weights` names, or the only one in the folder or under the hub id."""
     path = Path(config.weights).expanduser()
     if path.suffix == ".nemo":
         if path.is_file():
             return path
         raise ValueError(f"`weights` {config.weights}: no such file")
-    if config.implementation != "nemo":
+    files = sorted(find_folder(config, (NEMO_WEIGHTS,)).glob("*.nemo"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(f"`weights` {config.weights}: several .nemo files ({names}); set `weights` to one")
+    return files[0]
+
+
+def _find(config: FastConformerConfig) -> Path | str:
+    """A .nemo file, a Parakeet folder, or a name in NeMo's catalogue."""
+    path = Path(config.weights).expanduser()
+    if path.suffix != ".nemo" and config.implementation != "nemo":
         folder = find_folder(config, (*TRANSFORMERS_WEIGHTS, NEMO_WEIGHTS))
         if any(folder.glob("*.safetensors")) or not any(folder.glob("*.nemo")):
             return folder
-    elif "/" not in config.weights and not path.is_dir():
+    elif path.suffix != ".nemo" and "/" not in config.weights and not path.is_dir():
         if config.download:
             return config.weights
         raise ValueError(
             f"`weights` {config.weights}: NeMo looks names without a slash up on the network, and `download` "
             f"is false; set `weights` to {config.local_weights}"
         )
-    else:
-        folder = find_folder(config, (NEMO_WEIGHTS,))
-    files = sorted(folder.glob("*.nemo"))
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise ValueError(f"`weights` {config.weights}: several .nemo files ({names}); set `weights` to one")
-    return files[0]
+    return find_nemo(config)

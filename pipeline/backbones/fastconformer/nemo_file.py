@@ -96,7 +96,7 @@ def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]
 def read_ctc_decoder(path: Path) -> tuple[nn.Linear, list[str]]:
     """The CTC decoder of a .nemo file, frames to logits, and its tokens; the last logit is the blank's.
 
-    Also of a hybrid model, which has a transducer, too. Raises ValueError if there is none.
+    Also of a hybrid model, which has a transducer as well. Raises ValueError if there is none.
     """
     config, weights = _read(path)
     hybrid = "ctc_decoder.decoder_layers.0.weight" in weights
