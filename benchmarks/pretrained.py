@@ -61,14 +61,14 @@ ROWS = {
     "speech_embedding": ["speech_embedding"],
     "Whisper tiny, last layer": ["whisper_tiny_4"],
     (MAIN := "Whisper tiny, all layers"): ["whisper_tiny"],
+    (VIEWS := "Whisper tiny, all layers, four speeds"): ["whisper_tiny_views"],
     "log-mel + speech_embedding": ["fbank", "speech_embedding"],
     "Whisper tiny + log-mel": ["whisper_tiny", "fbank"],
     "Whisper tiny + speech_embedding": ["whisper_tiny", "speech_embedding"],
 }
-VIEWS = "Whisper tiny, all layers, four speeds"
 SEGMENT = "Whisper tiny, segment head on all layers"
 SEGMENT_SETTINGS = ["train.epochs=12"]
-CHOSEN = "Whisper tiny, settings chosen on the other speakers"
+CHOSEN = "Whisper tiny, statistics and speeds chosen on the other speakers"
 BEST = "Whisper tiny, best layer (picked on the test speakers)"
 BASE = "Whisper base, all layers"
 SETTINGS = [
@@ -121,11 +121,9 @@ class Bench:
         found: dict[str, Any] = {}
         for name, stores in rows.items():
             if any(part in name for part in wanted):
-                found[name] = self.row(name, [self.predicted(stores, seed) for seed in range(seeds)], stores)
-        if any(part in VIEWS for part in wanted):
-            stores = ["whisper_tiny_views"]
-            each_seed = [self.predicted(stores, seed, recipe=VIEWS_RECIPE) for seed in range(seeds)]
-            found[VIEWS] = self.row(VIEWS, each_seed, stores)
+                recipe = VIEWS_RECIPE if name == VIEWS else RECIPE
+                each_seed = [self.predicted(stores, seed, recipe=recipe) for seed in range(seeds)]
+                found[name] = self.row(name, each_seed, stores)
         if any(part in BEST for part in wanted):
             each = {n: [self.predicted([f"whisper_tiny_{n}"], s) for s in range(seeds)] for n in LAYERS}
             best = max(each, key=lambda layer: np.mean([uar(table) for table, _ in each[layer]]))

@@ -11,30 +11,31 @@ from stillwave.pipeline.backbones.fastconformer.backbone import (
     FastConformer,
     FastConformerConfig,
     find_nemo,
+    fitted,
 )
-from stillwave.pipeline.backbones.fastconformer.nemo_file import read_ctc_decoder
-from stillwave.pipeline.backbones.numerics import compute_in
-from stillwave.pipeline.transcribe.base import Transcriber, only_language, windows
+from stillwave.pipeline.backbones.fastconformer.nemo_file import ctc_decoder_of, encoder_of, read_nemo
 from stillwave.pipeline.transcribe.config import NemoTranscriberConfig
-from stillwave.pipeline.transcribe.ctc import WINDOW_S, collapsed
+from stillwave.pipeline.transcribe.ctc import WINDOW_S, GreedyCtc
 
 SHOWN = {"<unk>": " ⁇ "}  # as SentencePiece shows it
 SPACE = "▁"  # SentencePiece's mark of where a word begins
 
 
-class Nemo(Transcriber):
-    """The likeliest token of each frame of the encoder; repetitions become one, and blanks are dropped."""
+class Nemo(GreedyCtc):
+    """A FastConformer, as our own backbone runs it, and the CTC decoder of its file."""
 
     version = 1
     libraries = ("torch",)
     config: NemoTranscriberConfig
 
     def __init__(self, config: NemoTranscriberConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
+        super().__init__(config, device)
         fields = {"weights": config.weights, "revision": config.revision, "download": config.download}
-        file = find_nemo(FastConformerConfig(kind="fastconformer", **fields))
-        decoder, self.vocabulary = read_ctc_decoder(file)
-        self.encoder = FastConformer(FastConformerConfig(kind="fastconformer", weights=str(file)))
+        settings = FastConformerConfig(kind="fastconformer", **fields)
+        file = read_nemo(find_nemo(settings))
+        decoder, self.vocabulary = ctc_decoder_of(file)
+        self.blank = len(self.vocabulary)
+        self.encoder = FastConformer(settings, fitted(settings, *encoder_of(file)))
         if decoder.in_features != self.encoder.dim:
             raise ValueError(
                 f"`weights` {config.weights}: the decoder takes {decoder.in_features} numbers per frame, "
@@ -43,21 +44,14 @@ class Nemo(Transcriber):
         self.model = nn.ModuleDict({"encoder": self.encoder, "decoder": decoder})
         self.model.eval().requires_grad_(False).to(device)
         self.sample_rate = self.encoder.settings.sample_rate
-        self.default = only_language(config)
-        self.languages = {self.default} if self.default else None
 
-    def transcribe(self, waveform: Waveform, language: str | None) -> str:
-        texts = []
-        with torch.inference_mode(), compute_in("fp32", self.device):
-            for window in windows(waveform, round(WINDOW_S * self.sample_rate)):
-                batch = torch.from_numpy(window)[None].to(self.device)
-                frames, _ = self.encoder(batch, torch.tensor([len(window)]))
-                texts.append(self.text(self.model["decoder"](frames[0])))
-        return " ".join(filter(None, texts))
+    def logits(self, window: Waveform) -> Tensor:
+        batch = torch.from_numpy(window)[None].to(self.device)
+        frames, _ = self.encoder(batch, torch.tensor([len(window)]))
+        found: Tensor = self.model["decoder"](frames[0])
+        return found
 
-    def text(self, logits: Tensor) -> str:
-        """The text of (frames, tokens + 1); the last token is the blank."""
-        ids = collapsed(logits.argmax(-1).tolist(), blank=len(self.vocabulary))
+    def spelled(self, ids: list[int]) -> str:
         tokens = (self.vocabulary[id_] for id_ in ids)
         return "".join(SHOWN.get(token, token) for token in tokens).replace(SPACE, " ").strip()
 

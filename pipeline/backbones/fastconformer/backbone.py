@@ -19,7 +19,7 @@ from stillwave.pipeline.backbones.fastconformer.conformer import (
 )
 from stillwave.pipeline.backbones.fastconformer.mel import LogMel, MelSettings
 from stillwave.pipeline.backbones.fastconformer.nemo import build_nemo, restore_nemo
-from stillwave.pipeline.backbones.fastconformer.nemo_file import read_nemo, to_nemo
+from stillwave.pipeline.backbones.fastconformer.nemo_file import encoder_of, read_nemo, to_nemo
 from stillwave.pipeline.backbones.fastconformer.parakeet import build_parakeet, read_parakeet
 from stillwave.pipeline.backbones.numerics import compute_in
 from stillwave.pipeline.backbones.transformer import resolve_layers, select_layers
@@ -185,9 +185,14 @@ def _load(config: FastConformerConfig) -> Parts:
     if config.implementation == "nemo":
         return Parts(*restore_nemo(source))
     if isinstance(source, Path) and source.is_file():
-        architecture, settings, state = read_nemo(source)
-    else:
-        architecture, settings, state = read_parakeet(config)
+        return fitted(config, *encoder_of(read_nemo(source)))
+    return fitted(config, *read_parakeet(config))
+
+
+def fitted(
+    config: FastConformerConfig, architecture: Architecture, settings: MelSettings, state: dict[str, Tensor]
+) -> Parts:
+    """As `assemble`; ValueError naming `config.weights` if the weights do not fit."""
     try:
         return assemble(config.implementation, architecture, settings, state)
     except RuntimeError as error:

@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -81,24 +81,40 @@ def _renamed(state: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> d
     return dict(state)
 
 
-def read_nemo(path: Path) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
-    """Architecture, front end and encoder weights, under our names, of a .nemo file; NeMo is not needed.
+class NemoFile(NamedTuple):
+    path: Path
+    config: Any
+    weights: dict[str, Tensor]
+
+
+def read_nemo(path: Path) -> NemoFile:
+    """The config and weights of a .nemo file; NeMo is not needed.
 
     The archive's two members are read in memory: nothing is unpacked, and no code in them can run.
-    Raises ValueError naming the file and what is wrong with it.
+    Raises ValueError naming the file if it cannot be read.
     """
-    config, weights = _read(path)
+    try:
+        config = yaml.safe_load(_member(path, CONFIG))
+        weights = torch.load(BytesIO(_member(path, WEIGHTS)), map_location="cpu", weights_only=True)
+    except Exception as error:  # from tar, YAML or pickle: the file is at fault
+        raise ValueError(f"`weights` {path}: cannot be read as a .nemo file: {error}") from error
+    return NemoFile(path, config, weights)
+
+
+def encoder_of(file: NemoFile) -> tuple[Architecture, MelSettings, dict[str, Tensor]]:
+    """Architecture, front end and encoder weights, under our names. ValueError names what is wrong."""
+    path, config, weights = file
     architecture, mel = parse_nemo_config(config, str(path))
     state = {name.removeprefix("encoder."): t for name, t in weights.items() if name.startswith("encoder.")}
     return architecture, mel, from_nemo(state)
 
 
-def read_ctc_decoder(path: Path) -> tuple[nn.Linear, list[str]]:
-    """The CTC decoder of a .nemo file, frames to logits, and its tokens; the last logit is the blank's.
+def ctc_decoder_of(file: NemoFile) -> tuple[nn.Linear, list[str]]:
+    """The CTC decoder, frames to logits, and its tokens; the last logit is the blank's.
 
     Also of a hybrid model, which has a transducer as well. Raises ValueError if there is none.
     """
-    config, weights = _read(path)
+    path, config, weights = file
     hybrid = "ctc_decoder.decoder_layers.0.weight" in weights
     prefix = ("ctc_decoder" if hybrid else "decoder") + ".decoder_layers.0"
     try:
@@ -124,15 +140,6 @@ def read_ctc_decoder(path: Path) -> tuple[nn.Linear, list[str]]:
     decoder = nn.Linear(weight.shape[1], len(weight))
     decoder.load_state_dict({"weight": weight[..., 0], "bias": bias})
     return decoder, vocabulary
-
-
-def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    try:
-        config = yaml.safe_load(_member(path, CONFIG))
-        weights = torch.load(BytesIO(_member(path, WEIGHTS)), map_location="cpu", weights_only=True)
-    except Exception as error:  # from tar, YAML or pickle: the file is at fault
-        raise ValueError(f"`weights` {path}: cannot be read as a .nemo file: {error}") from error
-    return config, weights
 
 
 def _member(path: Path, name: str) -> bytes:

@@ -12,6 +12,7 @@ from torch import Tensor
 from stillwave.pipeline.backbones.fastconformer.nemo import import_nemo
 from stillwave.pipeline.backbones.fastconformer.nemo_file import to_nemo
 from stillwave.pipeline.backbones.quiet import quiet
+from stillwave.pipeline.backbones.weights import random_weights
 
 
 def save_nemo(path: Path, labels: list[str], encoder: dict[str, Tensor], decoder_scale: float = 1.0) -> None:
@@ -45,7 +46,7 @@ def save_nemo(path: Path, labels: list[str], encoder: dict[str, Tensor], decoder
     with quiet():
         from omegaconf import OmegaConf
 
-        model = import_nemo().models.EncDecCTCModel(OmegaConf.create(config))
+        model = random_weights(0, lambda: import_nemo().models.EncDecCTCModel(OmegaConf.create(config)))
         model.encoder.load_state_dict(to_nemo(encoder))
         with torch.no_grad():
             model.decoder.decoder_layers[0].weight.mul_(decoder_scale)
