@@ -28,7 +28,7 @@ PLUMBING = ("src/", "cache/", "pipeline/corpora/manifest.py", "pipeline/corpora/
 OF_STORES = (
     "pipeline/audio/", "pipeline/backbones/", "pipeline/corpora/spelling.py", "pipeline/extract/",
 )  # fmt: skip
-OF_RUNS = ("pipeline/config/", "pipeline/corpora/splits.py")
+OF_RUNS = ("pipeline/config/", "pipeline/corpora/leaks.py", "pipeline/corpora/splits.py")
 OF_REPORTS = ("heads/", "pipeline/runs/", *OF_RUNS, *OF_STORES)
 ASIDE: dict[str, tuple[str, ...]] = {
     "train": OF_STORES,

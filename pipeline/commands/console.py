@@ -23,6 +23,9 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
+MOST_FOLDS = 10  # that `prepare` counts one by one
+
+
 class Watch(Watcher):
     """Progress bars of the stages; use as a context manager."""
 
@@ -72,6 +75,13 @@ class Watch(Watcher):
         if result.ignored:
             others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
             err.print(f"prepare: not audio by their names, ignored: {others}")
+        for fold, size in list(result.folds.items())[:MOST_FOLDS]:
+            err.print(
+                f"prepare: fold {fold}: {size.test} test rows, {size.train} training rows, "
+                f"{size.withheld} left out"
+            )
+        if len(result.folds) > MOST_FOLDS:
+            err.print(f"prepare: and {len(result.folds) - MOST_FOLDS} more folds")
         for note, count in result.noted.items():
             err.print(f"prepare: {count} files: the file {note}", style="yellow")
         for warning in result.warnings:

@@ -1,6 +1,7 @@
 """Config of a corpus's split: which rows are for training, validation and testing."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,12 +11,34 @@ from stillwave.pipeline.config.base import Config, Text
 class SplitBase(Config):
     """Fields that every split has.
 
-    group: rows with the same value in this column stay on one side; null splits row by row.
+    group: rows with the same value in this column stay on one side; null splits row by row. Texts that differ
+    only in case or blanks are one. With `disjoint`, it is one of its columns; by default the first.
+    disjoint: columns in which the test rows of a fold share no value with its other rows: those that share
+    one are left out when the fold's model is trained.
     allow_leak: whether to accept a group (or two files with the same bytes) on both sides of the split.
     """
 
     group: str | None = "speaker"
+    disjoint: list[str] = Field(default_factory=list)
     allow_leak: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _group_is_the_first_of_disjoint(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and "group" not in fields:
+            match fields.get("disjoint"):
+                case [str(first), *_]:
+                    return {**fields, "group": first}
+        return fields
+
+    @model_validator(mode="after")
+    def _group_is_disjoint(self) -> Self:
+        if self.disjoint and self.group not in self.disjoint:
+            raise ValueError(
+                f"group {self.group!r} is not one of disjoint [{', '.join(self.disjoint)}]: list it there, "
+                "or leave `group` out"
+            )
+        return self
 
 
 class Predefined(SplitBase):

@@ -2,7 +2,8 @@
 
 A stand-in for a real corpus, if none can be downloaded: espeak-ng speaks our own sentences. Emotion is in the
 prosody (rate, pitch, pitch range, loudness, vocal effort) and in the words, and neither alone determines it:
-speakers differ from each other, every utterance deviates from its emotion's mean, and noise is added.
+speakers differ from each other, every utterance deviates from its emotion's mean, and noise is added. No
+sentence is said twice, so none can be remembered from training; its words recur.
 """
 
 import io
@@ -43,7 +44,7 @@ class Demo(CorpusBase):
         return read_table(root / "metadata.csv", root, {name: name for name in _COLUMNS})
 
 
-VERSION = 1  # increase it if a change alters the audio: a corpus of another version is made again
+VERSION = 2  # increase it if a change alters the audio: a corpus of another version is made again
 SAMPLE_RATE = 16_000  # Hz
 PER_CELL = 5  # utterances per language, emotion and speaker
 _LEVEL_DB = -31  # for a neutral voice; leaves headroom for the loudest speaker's anger
@@ -151,15 +152,15 @@ def _write_clips(root: Path, clips: list[DemoClip]) -> None:
 
 
 def plan(seed: int) -> list[DemoClip]:
-    """Who says what: every opening meets every topic at most once per language and emotion."""
-    clips = []
+    """Who says what: an opening meets a topic at most once, so no two speakers share a sentence."""
+    clips, said = [], set[str]()
     for language_index, language in enumerate(LANGUAGES):
         for emotion_index, emotion in enumerate(EMOTIONS):
             rng = np.random.default_rng([seed, language_index, emotion_index])
             count = len(SPEAKERS) * PER_CELL
             borrowed = round(BORROWED * count) if emotion != "neutral" else 0
-            own = _sentences(language, emotion, count - borrowed, rng)
-            texts = own + _sentences(language, "neutral", borrowed, rng)
+            own = _sentences(language, emotion, count - borrowed, rng, said)
+            texts = own + _sentences(language, "neutral", borrowed, rng, said)
             for number, text_index in enumerate(rng.permutation(count)):
                 speaker = SPEAKERS[number // PER_CELL]
                 name = f"{language}_{speaker.name}_{emotion}_{number % PER_CELL}"
@@ -168,10 +169,16 @@ def plan(seed: int) -> list[DemoClip]:
     return clips
 
 
-def _sentences(language: str, emotion: str, count: int, rng: np.random.Generator) -> list[str]:
+def _sentences(
+    language: str, emotion: str, count: int, rng: np.random.Generator, said: set[str]
+) -> list[str]:
+    """`count` random ones that are not in `said`, to which they are added."""
     openings, topics = OPENINGS[language][emotion], TOPICS[language]
-    picked = rng.permutation(len(openings) * len(topics))[:count]
-    return [f"{openings[index // len(topics)]} {topics[index % len(topics)]}." for index in picked]
+    order = rng.permutation(len(openings) * len(topics))
+    sentences = [f"{openings[index // len(topics)]} {topics[index % len(topics)]}." for index in order]
+    picked = [sentence for sentence in sentences if sentence not in said][:count]
+    said.update(picked)
+    return picked
 
 
 def _utterance(clip: DemoClip) -> Utterance:

@@ -1,6 +1,6 @@
 """The sentences of the demo corpus: an opening that carries an emotion, and a topic that does not.
 
-Every opening goes with every topic of its language, so sentences rarely repeat while their words do, and a
+Every opening goes with every topic of its language, so sentences need not repeat while their words do, and a
 bag of words learns something that holds for unseen sentences. The neutral class uses only the plain openings,
 and each emotion borrows them occasionally, so words alone do not determine the emotion.
 """

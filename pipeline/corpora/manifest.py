@@ -4,8 +4,10 @@ Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the
 (Hz) and `num_samples` (per channel) as decoded, `duration_s`, then the corpus's text columns (labels such as
 `emotion` or `word`, and `speaker`, `language`, `text` if it has them; `decoder`, "ffmpeg" for rows that
 libsndfile did not read, if there are any), and either `fold` (int, the fold in
-which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A text-only row has
-an empty `path`, the sha256 of its text, and zeros.
+which the row is tested) or `split` (train, valid or test). `withheld`, if there is such a column, names the
+folds that neither train nor validate on the row, as it shares a speaker or a text with their test rows:
+numbers in ascending order with blanks between them, or null; a split is fold 0. Rows are sorted by `id`. A
+text-only row has an empty `path`, the sha256 of its text, and zeros.
 
 The file's own metadata has the sha256 of its contents, which other programs do not copy when they save the
 table. So contents that differ from it are damage; a file without it was saved by the user, and is read as
@@ -35,9 +37,10 @@ _TYPES = {
     "duration_s": pa.float64(),
     "fold": pa.int32(),
     "split": pa.string(),
+    "withheld": pa.string(),
 }
 REQUIRED = ("id", "path", "sha256", "sample_rate", "num_samples", "duration_s")
-RESERVED = (*REQUIRED, "fold", "split")
+RESERVED = (*REQUIRED, "fold", "split", "withheld")
 
 
 class ManifestError(ValueError):
@@ -119,6 +122,35 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
             raise ManifestError(f"{source}: split of {who!r} is {value!r}; it must be {' or '.join(SPLITS)}")
     elif frame["fold"].isna().any() or (frame["fold"] < 0).any():
         raise ManifestError(f"{source}: every row needs a fold number, counted from 0")
+    if "withheld" in frame.columns:
+        for name, value, fold in zip(frame["id"], frame["withheld"], tested_in(frame), strict=True):
+            if not pd.isna(value) and not _is_withheld(value, fold):
+                raise ManifestError(
+                    f"{source}: withheld of {name!r} is {value!r}; it must be the numbers of folds that do "
+                    "not test the row, in ascending order with blanks between them (0 for a split)"
+                )
+
+
+def tested_in(frame: pd.DataFrame) -> list[int | None]:
+    """The fold that tests each row; a train/valid/test split is fold 0, and its other rows have None."""
+    if "split" in frame.columns:
+        return [0 if side == "test" else None for side in frame["split"]]
+    return [int(fold) for fold in frame["fold"]]
+
+
+def withheld_from(frame: pd.DataFrame) -> list[frozenset[int]]:
+    """The folds that neither train nor validate on each row, though others test it."""
+    if "withheld" not in frame.columns:
+        return [frozenset()] * len(frame)
+    values = frame["withheld"].where(frame["withheld"].notna(), "")
+    return [frozenset(map(int, value.split())) for value in values]
+
+
+def _is_withheld(value: object, fold: int | None) -> bool:
+    if not isinstance(value, str) or not all(part.isascii() and part.isdigit() for part in value.split(" ")):
+        return False
+    folds = list(map(int, value.split()))
+    return " ".join(map(str, sorted(set(folds) - {fold}))) == value
 
 
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> bool:
@@ -144,7 +176,7 @@ def manifest_digest(frame: pd.DataFrame) -> str:
 def _as_table(frame: pd.DataFrame) -> pa.Table:
     frame = frame.sort_values("id", kind="stable")
     extra = [str(name) for name in frame.columns if name not in RESERVED]
-    names = (*REQUIRED, *extra, "fold", "split")
+    names = (*REQUIRED, *extra, "fold", "split", "withheld")
     return pa.table({name: _column(frame, name) for name in names if name in frame.columns})
 
 

@@ -60,6 +60,7 @@ class Named(CorpusBase):
             ("columns", columns, there),
             ("label", [self.label], columns),
             ("split", [split] if split else [], columns),
+            ("split.disjoint", self.split.disjoint, columns),
             ("keep", self.keep, columns),
         ):
             if absent := [name for name in names if name not in known]:

@@ -16,6 +16,15 @@ from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
 from stillwave.pipeline.corpora import CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Row
+from stillwave.pipeline.corpora.leaks import (
+    Size,
+    check_shared,
+    keys_of,
+    leak_warnings,
+    leaking_rows,
+    sizes,
+    withhold,
+)
 from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
 from stillwave.pipeline.corpora.usable import usable_rows
@@ -42,7 +51,9 @@ class PrepareResult:
     ignored: dict[str, int]  # files that are not audio, per suffix
     noted: dict[str, int]  # files that are used, per thing that is unusual about them
     changed: bool  # False if the manifest on disk already had these bytes
-    warnings: tuple[str, ...]  # about spellings and labels
+    warnings: tuple[str, ...]  # about spellings, labels and leaks
+    leaks: dict[str, int]  # test rows that share their speaker or text with rows to train on; those above 0
+    folds: dict[int, Size]  # with `split.disjoint`: the sizes of each fold
 
 
 def prepare(
@@ -75,6 +86,8 @@ def prepare(
     frame = split_rows(pd.DataFrame(decoded), config)
     changed = write_manifest(frame, out)
     speakers = frame["speaker"].nunique() if "speaker" in frame.columns else 0
+    leaks, folds = leaking_rows(frame, config.label), sizes(frame)
+    test_rows = sum(fold.test for fold in folds.values())
     return PrepareResult(
         manifest=str(out),
         quarantine=quarantine_path,
@@ -87,20 +100,24 @@ def prepare(
         ignored=dict(sorted(imported.ignored.items())),
         noted=dict(sorted(noted.items())),
         changed=changed,
-        warnings=tuple(found.warnings),
+        warnings=(*found.warnings, *leak_warnings(leaks, test_rows, config.split)),
+        leaks=leaks,
+        folds=folds if config.split.disjoint else {},
     )
 
 
 def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
     """`frame` with the `fold` or `split` column that `config.split` asks for, checked for leaks.
 
-    A corpus that has a column `split` keeps it if its config asks for nothing.
+    With `split.disjoint` it has `withheld`, too, if there is anything to leave out. A corpus that has a
+    column `split` keeps it if its config asks for nothing.
     """
     split = config.split
     if "split" in frame.columns and "split" not in config.model_fields_set:
         group = "speaker" if "speaker" in frame.columns else None
         split = config_module.Predefined(kind="predefined", group=group)
     groups = _groups(frame, split.group)
+    keys = {name: _groups(frame, name, "split.disjoint") for name in split.disjoint}
     labels = frame[config.label].astype(str).tolist()
     match split:
         case config_module.Predefined():
@@ -122,10 +139,13 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
             column, sides = "fold", splits.leave_one_group_out(groups)
         case _:
             assert_never(split)
+    done = frame.drop(columns=["fold", "split", "withheld"], errors="ignore").assign(**{column: sides})
+    if keys:
+        done = withhold(done, keys, config.label)
     if not split.allow_leak:
         remedy = "Use a split that keeps each of them on one side, or accept it with split.allow_leak: true."
         if split.group is not None:
-            splits.check_leak(sides.tolist(), groups, f"{split.group} group(s)", remedy)
+            check_shared(done, groups, f"{split.group} group(s)", remedy)
         first: dict[str, str] = {}  # id of the first file with the same bytes
         twins = [
             first.setdefault(sha256, name) if path else name  # equal texts are not duplicate recordings
@@ -133,7 +153,7 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
         ]
         remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
         splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
-    return frame.drop(columns=["fold", "split"], errors="ignore").assign(**{column: sides})
+    return done
 
 
 def _decode_all(
@@ -186,21 +206,27 @@ def _decode_all(
     return good, bad, noted
 
 
-def _groups(frame: pd.DataFrame, group: str | None) -> list[str]:
+def _groups(frame: pd.DataFrame, group: str | None, field: str = "split.group") -> list[str]:
     """The group of each row: the value of column `group`, or else the row itself."""
     if group is None:
         return frame["id"].tolist()
+    otherwise = (
+        "set split.group: null for a split row by row"
+        if field == "split.group"
+        else f"leave {group} out of split.disjoint"
+    )
     if group not in frame.columns:
         raise ValueError(
-            f"split.group: the corpus has no column {group!r}; it has {', '.join(map(str, frame.columns))}. "
-            "Name one of them, or set split.group: null for a split row by row"
+            f"{field}: the corpus has no column {group!r}; it has {', '.join(map(str, frame.columns))}. "
+            f"Name one of them, or {otherwise}"
         )
-    if (unknown := frame[group].isna()).any():
+    keys = keys_of(frame, group)
+    if unknown := [name for name, key in zip(frame["id"], keys, strict=True) if key is None]:
         raise ValueError(
-            f"split.group: {int(unknown.sum())} of {len(frame)} rows have no {group} "
-            f"(the first is {frame['id'][unknown].iloc[0]!r}); fill it in, or set split.group: null"
+            f"{field}: {len(unknown)} of {len(frame)} rows have no {group} "
+            f"(the first is {unknown[0]!r}); fill it in, or {otherwise}"
         )
-    return frame[group].astype(str).tolist()
+    return [str(key) for key in keys]
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -25,6 +25,11 @@ def clean(text: str) -> str | None:
     return nfc(text).strip() or None
 
 
+def same_text(text: str) -> str:
+    """What two spellings of one text have in common: neither case nor blanks count."""
+    return " ".join(nfc(nfc(text).casefold()).split())
+
+
 def alike(column: str, values: Iterable[str], remedy: str) -> list[str]:
     """A warning for each set of values that differ only in case, blanks or compatible characters."""
     spellings: dict[str, list[str]] = defaultdict(list)

@@ -69,7 +69,8 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
                 "them in `classes`"
             )
     found.warnings += alike(label, labels, "if they are one, map one to the other with `labels`")
-    for column in sorted({"speaker", config.split.group or "speaker"} - {label}):
+    grouped = {"speaker", config.split.group or "speaker", *config.split.disjoint}
+    for column in sorted(grouped - {label, "text"}):  # texts that differ only in case are one to the split
         values = [value for row in found.rows if (value := row.get(column)) is not None]
         found.warnings += alike(column, values, "if they are one, spell them alike in the corpus")
     return found

@@ -38,7 +38,7 @@ class Data:
 
     def digest(self, group: str | None = "speaker") -> str:
         """sha256 of the contents, labels, groups and folds of all rows: what a run was trained on."""
-        names = dict.fromkeys(("id", "fold", "split", "speaker", group))
+        names = dict.fromkeys(("id", "fold", "split", "withheld", "speaker", group))
         columns = [name for name in names if name in self.manifest]
         keys = [part.content for part in self.parts.values()]
         content = [" ".join(key[row] for key in keys for row in views) for views in self.views]

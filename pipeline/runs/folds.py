@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillwave.pipeline.config.recipe import Recipe
-from stillwave.pipeline.corpora.splits import check_leak, holdout
+from stillwave.pipeline.corpora.leaks import check_shared, keys_of
+from stillwave.pipeline.corpora.manifest import withheld_from
+from stillwave.pipeline.corpora.splits import holdout
 from stillwave.pipeline.runs.data import UNKNOWN, Data, RowNumbers
 
 
@@ -23,7 +25,8 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
     """The manifest's folds, each tested once; or its one train/valid/test split, as fold 0.
 
     Validation rows are the manifest's, or `valid_fraction` of the training rows, whole groups at a time.
-    Rows of unknown classes are tested, but are in no training or validation rows.
+    Rows of unknown classes are tested, but are in no training or validation rows; nor are rows that the
+    manifest withholds from the fold.
     """
     folds = _all_folds(data, recipe)
     for fold in folds:
@@ -53,14 +56,13 @@ def folds_of(data: Data, recipe: Recipe) -> list[Fold]:
 def check_groups(data: Data, recipe: Recipe) -> None:
     """Raise ValueError if a group of the recipe, such as a speaker, is on more than one side of the split.
 
-    `prepare` has checked it, but the manifest may have been edited since. Rows without group are ignored.
+    `prepare` has checked it, but the manifest may have been edited since. Rows without group are ignored, and
+    so are rows that are withheld from the fold that tests their group.
     """
-    if (group := recipe.train.group) not in data.manifest.columns:
+    if (group := recipe.train.group) is None or group not in data.manifest.columns:
         return
-    sides = data.manifest["split" if "split" in data.manifest.columns else "fold"].tolist()
-    groups = [None if value is None or value != value else str(value) for value in data.manifest[group]]
-    check_leak(
-        sides, groups, f"{group}(s)",
+    check_shared(
+        data.manifest, keys_of(data.manifest, group), f"{group}(s)",
         "Split the corpus again with `stillwave prepare`; or name in train.group the column that its split "
         "keeps together, or set train.group: null to accept it",
     )  # fmt: skip
@@ -68,16 +70,19 @@ def check_groups(data: Data, recipe: Recipe) -> None:
 
 def _all_folds(data: Data, recipe: Recipe) -> list[Fold]:
     known = data.labels[: len(data.manifest)] != UNKNOWN
+    withheld = withheld_from(data.manifest)
     if "split" in data.manifest.columns:
         side = data.manifest["split"].to_numpy()
-        train, valid = np.flatnonzero((side == "train") & known), np.flatnonzero((side == "valid") & known)
+        free = known & np.array([0 not in folds for folds in withheld], dtype=bool)
+        train, valid = np.flatnonzero((side == "train") & free), np.flatnonzero((side == "valid") & free)
         if not len(valid):
             train, valid = _hold_out(data, train, recipe, 0)
         return [Fold(0, train, valid, np.flatnonzero(side == "test"))]
     numbers = data.manifest["fold"].to_numpy()
     folds = []
     for number in np.unique(numbers).tolist():
-        train, valid = _hold_out(data, np.flatnonzero((numbers != number) & known), recipe, number)
+        free = known & np.array([number not in folds for folds in withheld], dtype=bool)
+        train, valid = _hold_out(data, np.flatnonzero((numbers != number) & free), recipe, number)
         folds.append(Fold(int(number), train, valid, np.flatnonzero(numbers == number)))
     return folds
 
@@ -87,12 +92,13 @@ def _hold_out(data: Data, rows: RowNumbers, recipe: Recipe, fold: int) -> tuple[
     if fraction == 0:
         return rows, np.array([], dtype=np.int64)
     part = data.manifest.iloc[rows]
-    groups = part["id"] if group is None else part.get(group)
-    if groups is None or groups.isna().any():
+    column = "id" if group is None else group
+    if column not in part or part[column].isna().any():
         raise ValueError(
             f"train.valid_fraction holds out whole groups, but the manifest has no {group!r} for every row; "
             "set train.group: null to hold out single rows"
         )
     labels = [data.classes[i] for i in data.labels[rows]]
-    sides = holdout(groups.tolist(), 0.0, fraction, recipe.train.seed + fold, labels)
+    groups = [str(key) for key in keys_of(part, column)]
+    sides = holdout(groups, 0.0, fraction, recipe.train.seed + fold, labels)
     return rows[sides == "train"], rows[sides == "test"]
