@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.analysis.names import natural
+from stillwave.pipeline.corpora.leaks import sizes
 from stillwave.pipeline.corpora.manifest import RESERVED, SPLITS
 from stillwave.pipeline.corpora.quarantine import Quarantined
 
@@ -108,6 +109,7 @@ def corpus_facts(manifest: pd.DataFrame, label: str | None) -> dict[str, Any]:
         "notes": _notes(manifest) if "note" in manifest else None,
         "folds": "fold" in manifest,
         "by_side": crossed(by_side, few_classes),
+        "sizes": sizes(manifest) if "withheld" in manifest else {},
     }
 
 

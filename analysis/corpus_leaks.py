@@ -1,13 +1,16 @@
-"""What the training and the test rows of a split share: speakers, texts, recordings."""
+"""What the training and the test rows of a split share, for people: speakers, texts, recordings."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from stillwave.analysis.corpus_facts import side_order, sides_of
 from stillwave.analysis.names import natural
-from stillwave.pipeline.corpora.manifest import SPLITS
+from stillwave.pipeline.corpora.leaks import keys_of, shares
+from stillwave.pipeline.corpora.manifest import withheld_from
 
 EXAMPLES = 5
 
@@ -28,42 +31,39 @@ class Leak(NamedTuple):
 
 def tested(manifest: pd.DataFrame) -> dict[str, int]:
     """The parts that are tested, or validated, and their rows: each fold, or `valid` and `test`."""
-    counts = Counter(sides_of(manifest).tolist())
+    used = np.array(["fold" in manifest or not folds for folds in withheld_from(manifest)], dtype=bool)
+    counts = Counter(sides_of(manifest)[used].tolist())
     return {part: counts[part] for part in sorted(counts, key=side_order(manifest)) if part != "train"}
 
 
 def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
     """What may leak: `group`, the column whose values the split keeps together; speaker, text, recording.
 
-    Equal bytes are one recording. A column that the manifest lacks is left out.
+    Equal bytes are one recording, and texts that differ only in case or blanks are one text. A
+    column that the manifest lacks is left out.
     """
     found = [
-        _leak(manifest, name, manifest[name], manifest[name])
+        _leak(manifest, name, keys_of(manifest, name), manifest[name])
         for name in dict.fromkeys([group or "speaker", "speaker", "text"])
         if name in manifest and manifest[name].notna().any()
     ]
     heard = manifest["path"] != ""
     if heard.any():
-        contents = manifest["sha256"].where(heard)
-        names = manifest["id"].groupby(contents).transform("first")
-        found.append(_leak(manifest, "recording", contents, names))
+        contents = manifest["sha256"].where(heard, None).tolist()
+        found.append(_leak(manifest, "recording", contents, manifest["id"]))
     return found
 
 
-def _leak(manifest: pd.DataFrame, what: str, keys: pd.Series, names: pd.Series) -> Leak:
-    """names: of the keys, for people."""
-    sides = sides_of(manifest)
-    if "split" in manifest:
-        # what is tested last must be new to both training and validation
-        order = sides.map(SPLITS.index)
-        shares = order.groupby(keys).transform("min") < order
-    else:
-        shares = manifest["fold"].groupby(keys).transform("nunique") > 1
-    counts = Counter(sides[shares].tolist())
-    frequent = Counter(map(str, names[shares].tolist()))
-    most = sorted(frequent, key=lambda name: (-frequent[name], natural(name)))[:EXAMPLES]
-    examples, named = {}, names.map(str)
-    for name in most:
-        parts = Counter(sides[named == name].tolist())
-        examples[name] = {part: parts[part] for part in sorted(parts, key=side_order(manifest))}
+def _leak(manifest: pd.DataFrame, what: str, keys: Sequence[str | None], names: pd.Series) -> Leak:
+    """names: of the keys, for people; the first row's is taken."""
+    sides, shared = sides_of(manifest).tolist(), shares(manifest, keys)
+    named: dict[str | None, str] = {}
+    for key, name in zip(keys, names.tolist(), strict=True):
+        named.setdefault(key, str(name))
+    counts = Counter(side for side, bad in zip(sides, shared, strict=True) if bad)
+    frequent = Counter(key for key, bad in zip(keys, shared, strict=True) if bad)
+    examples = {}
+    for one in sorted(frequent, key=lambda key: (-frequent[key], natural(named[key])))[:EXAMPLES]:
+        parts = Counter(side for side, key in zip(sides, keys, strict=True) if key == one)
+        examples[named[one]] = {part: parts[part] for part in sorted(parts, key=side_order(manifest))}
     return Leak(what, {part: counts[part] for part in tested(manifest)}, len(frequent), examples)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.pipeline.config.corpus import Predefined, SplitBase
-from stillwave.pipeline.corpora.manifest import SPLITS, tested_in, withheld_from
+from stillwave.pipeline.corpora.manifest import SPLITS, own_folds, withheld_from
 from stillwave.pipeline.corpora.spelling import same_text
 from stillwave.pipeline.corpora.splits import check_leak
 
@@ -51,7 +51,7 @@ def shares(manifest: pd.DataFrame, keys: Sequence[str | None]) -> NDArray[np.boo
             not folds and first[key] < side for key, side, folds in zip(keys, sides, withheld, strict=True)
         )
     else:
-        tested: Sequence[int | None] = tested_in(manifest)
+        tested: Sequence[int | None] = own_folds(manifest)
         everywhere, own = Counter(keys), Counter(zip(tested, keys, strict=True))
         left_out: Counter[tuple[int | None, str | None]] = Counter(
             (fold, key) for key, folds in zip(keys, withheld, strict=True) for fold in folds
@@ -76,7 +76,7 @@ def withhold(manifest: pd.DataFrame, keys: Mapping[str, Sequence[str]], label: s
     keys: by column, one per row. Without anything to leave out there is no such column. ValueError if a fold
     has no training row of a class left.
     """
-    tested = tested_in(manifest)
+    tested = own_folds(manifest)
     found: list[set[int]] = [set() for _ in tested]
     for values in keys.values():
         folds = defaultdict[str, set[int]](set)
@@ -97,7 +97,7 @@ def withhold(manifest: pd.DataFrame, keys: Mapping[str, Sequence[str]], label: s
 
 def sizes(manifest: pd.DataFrame) -> dict[int, Size]:
     """How many rows each fold tests, trains or validates on, and withholds; those of `valid` do not train."""
-    tested = Counter(tested_in(manifest))
+    tested = Counter(own_folds(manifest))
     withheld = Counter(fold for folds in withheld_from(manifest) for fold in folds)
     if "split" in manifest:
         sides = zip(manifest["split"], withheld_from(manifest), strict=True)
@@ -109,13 +109,20 @@ def sizes(manifest: pd.DataFrame) -> dict[int, Size]:
 
 
 def leaking_rows(manifest: pd.DataFrame, label: str) -> dict[str, int]:
-    """How many test rows share their speaker, or their text, with rows that their fold trains on."""
-    tested = np.array([fold is not None for fold in tested_in(manifest)], dtype=bool)
-    counts = {
-        column: int((shares(manifest, keys_of(manifest, column)) & tested).sum())
-        for column in REPORTED
-        if column in manifest and column != label  # what is predicted has to be on both sides
-    }
+    """How many test rows share their speaker, or their text, with rows that their fold trains on.
+
+    By column, without those of which no row does, and those that are the label under another name, such as
+    the texts of a corpus of words.
+    """
+    tested = np.array([fold is not None for fold in own_folds(manifest)], dtype=bool)
+    counts = {}
+    for column in REPORTED:
+        if column in manifest:
+            keys = keys_of(manifest, column)
+            labels = manifest[label].tolist()
+            pairs = set(zip(labels, keys, strict=True))
+            if not len(pairs) == len(set(labels)) == len(set(keys)):
+                counts[column] = int((shares(manifest, keys) & tested).sum())
     return {column: count for column, count in counts.items() if count}
 
 
@@ -133,7 +140,7 @@ def leak_warnings(leaks: Mapping[str, int], test_rows: int, split: SplitBase) ->
             )
         warnings.append(
             f"{column}: {leaks[column]} of {test_rows} test rows ({100 * leaks[column] / test_rows:.1f} %) "
-            f"have a {column} that rows to train on have, too, so scores may be too good for new ones; "
+            f"have a {column} that rows to train on have, too, so scores may be too good for new {column}s; "
             + ", ".join(remedies)
         )
     return warnings
@@ -141,7 +148,7 @@ def leak_warnings(leaks: Mapping[str, int], test_rows: int, split: SplitBase) ->
 
 def _check_classes(manifest: pd.DataFrame, keys: Mapping[str, Sequence[str]], label: str) -> None:
     """Raise ValueError if all that `withheld` leaves of a class in a fold's training rows is nothing."""
-    classes, tested = manifest[label].tolist(), tested_in(manifest)
+    classes, tested = manifest[label].tolist(), own_folds(manifest)
     train: Sequence[int] = range(len(manifest))
     if "split" in manifest:
         train = [row for row, side in enumerate(manifest["split"]) if side == "train"]

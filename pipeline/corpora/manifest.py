@@ -123,7 +123,7 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
     elif frame["fold"].isna().any() or (frame["fold"] < 0).any():
         raise ManifestError(f"{source}: every row needs a fold number, counted from 0")
     if "withheld" in frame.columns:
-        for name, value, fold in zip(frame["id"], frame["withheld"], tested_in(frame), strict=True):
+        for name, value, fold in zip(frame["id"], frame["withheld"], own_folds(frame), strict=True):
             if not pd.isna(value) and not _is_withheld(value, fold):
                 raise ManifestError(
                     f"{source}: withheld of {name!r} is {value!r}; it must be the numbers of folds that do "
@@ -131,7 +131,7 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
                 )
 
 
-def tested_in(frame: pd.DataFrame) -> list[int | None]:
+def own_folds(frame: pd.DataFrame) -> list[int | None]:
     """The fold that tests each row; a train/valid/test split is fold 0, and its other rows have None."""
     if "split" in frame.columns:
         return [0 if side == "test" else None for side in frame["split"]]

@@ -46,7 +46,10 @@ class Table(CorpusBase):
         if "path" not in self.columns:
             raise ValueError("columns must name the one with the audio paths, for example `path: file_path`")
         if taken := sorted(MEASURED & (self.columns.keys() | self.constants.keys())):
-            raise ValueError(f"{', '.join(taken)}: written by `prepare`; leave it out of the mapping")
+            raise ValueError(
+                f"{', '.join(taken)}: measured from the audio, or written by `prepare`; leave it out of the "
+                "mapping"
+            )
         try:
             "a".encode(self.encoding or "utf-8")
         except LookupError:
