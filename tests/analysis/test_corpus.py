@@ -22,6 +22,7 @@ from tests.fakes import speech_config, write_speech, write_wave
 
 EVIL = "<script>alert(1)</script>"
 LEAKS = "Tested rows that share something with rows to train on"
+LEFT_OUT = "Rows left out for a fold, as they share a value with its test rows"
 
 
 def manifest_of(count: int = 12, **columns: Any) -> pd.DataFrame:
@@ -152,6 +153,37 @@ def test_test_rows_of_a_split_are_new_to_training_and_to_validation() -> None:
         ["test", "3", "3 (100.0 %)", "2 (66.7 %)", "0"],
     ]
     assert [row[0] for row in found.tables["Rows by class, of each part"][1:]] == ["train", "valid", "test"]
+
+
+def test_rows_left_out_are_counted_and_leak_nothing() -> None:
+    spelled = {
+        "speaker": ["a", "b", "c"] * 4,
+        "text": ["one", "One ", "ONE"] + [f"text {i}" for i in range(9)],
+    }
+    leaking = page_of(manifest_of(**spelled))
+    assert leaking.tables[LEAKS][1] == ["all", "12", "0", "3 (25.0 %)", "0"]
+    assert leaking.tables["The most frequent of what is shared"][1:] == [
+        ["text one", "fold 0: 1, fold 1: 1, fold 2: 1"]
+    ]
+    assert LEFT_OUT not in leaking.tables
+    found = page_of(manifest_of(**spelled, withheld=["1 2", "0 2", "0 1"] + [None] * 9))
+    assert found.tables[LEAKS][1] == ["all", "12", "0", "0", "0"]
+    assert "The most frequent of what is shared" not in found.tables
+    assert found.tables[LEFT_OUT] == [
+        ["fold", "test rows", "rows to train on", "left out"],
+        *([f"fold {fold}", "4", "6", "2 (25.0 %)"] for fold in range(3)),
+    ]
+    assert "all other folds, less the rows left out for it." in found.text
+    assert "withheld" not in {row[0] for row in found.tables["The corpus's own columns"]}
+
+    sides = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
+    texts = ["x"] + [f"text {i}" for i in range(5)] + ["x", "y", "z"] + ["X", "w", "v"]
+    out = ["0"] + [None] * 5 + ["0"] + [None] * 5
+    split = page_of(manifest_of(fold=None, split=sides, text=texts, withheld=out))
+    assert split.tables[LEFT_OUT][1:] == [["test", "3", "5", "2 (28.6 %)"]]
+    assert split.tables[LEAKS][1:] == [
+        ["all", "5", "0", "0"], ["valid", "2", "0", "0"], ["test", "3", "0", "0"],
+    ]  # fmt: skip
 
 
 def test_a_split_without_leaks_says_so() -> None:

@@ -4,14 +4,20 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from stillwave.pipeline.audio.decode import decode
-from stillwave.pipeline.corpora import demo
+from stillwave.pipeline.config.base import load_config
+from stillwave.pipeline.config.named import find_config
+from stillwave.pipeline.corpora import CorpusConfig, demo
 from stillwave.pipeline.corpora.demo import Demo
 from stillwave.pipeline.corpora.demo_text import EMOTIONS, LANGUAGES, OPENINGS, TOPICS
 from stillwave.pipeline.corpora.espeak import Utterance, synthesize
+from stillwave.pipeline.corpora.leaks import Size, leaking_rows, sizes
+from stillwave.pipeline.corpora.prepare import split_rows
+from stillwave.pipeline.corpora.spelling import same_text
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -77,7 +83,7 @@ def test_another_seed_is_made_anew_and_is_not_complete_until_it_is(
     monkeypatch.setattr(demo, "synthesize", killed)
     with pytest.raises(InterruptedError):
         demo.make_demo(tmp_path, seed=1)
-    assert contents(tmp_path) == {"demo.json": b'{"version": 1, "seed": 1}\n'}
+    assert contents(tmp_path) == {"demo.json": b'{"version": 2, "seed": 1}\n'}
     assert [clip.text for clip in demo.plan(0)] != [clip.text for clip in demo.plan(1)]
 
 
@@ -98,10 +104,38 @@ def test_words_carry_the_emotion_across_sentences_but_not_always() -> None:
             texts = [clip.text for clip in clips if (clip.language, clip.emotion) == (language, emotion)]
             borrowed = [text for text in texts if text.startswith(OPENINGS[language]["neutral"])]
             assert len(borrowed) == round(demo.BORROWED * len(texts))
-            assert len(set(texts)) == len(texts)
             words = Counter(word for opening in OPENINGS[language][emotion] for word in set(opening.split()))
             neutral = {word for opening in OPENINGS[language]["neutral"] for word in opening.split()}
             assert any(count > 1 and word not in neutral for word, count in words.items())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_sentence_is_said_twice_so_nothing_has_to_be_left_out(seed: int) -> None:
+    clips = demo.plan(seed)
+    assert len({same_text(clip.text) for clip in clips}) == len(clips) == 480
+    rows = pd.DataFrame(
+        {
+            "id": [clip.id for clip in clips], "path": [clip.id for clip in clips],
+            "sha256": [clip.id for clip in clips], "emotion": [clip.emotion for clip in clips],
+            "speaker": [clip.speaker.name for clip in clips], "text": [clip.text for clip in clips],
+        }
+    )  # fmt: skip
+    config = load_config(find_config("corpora", "demo"), CorpusConfig)
+    assert config.split.disjoint == ["speaker", "text"]
+    done = split_rows(rows, config)
+    assert "withheld" not in done
+    assert leaking_rows(done, "emotion") == {}
+    assert sizes(done) == {fold: Size(160, 320, 0) for fold in range(3)}
+    assert set(Counter(zip(done["fold"], done["emotion"], strict=True)).values()) == {40}
+
+
+def test_words_of_a_test_sentence_recur_in_training() -> None:
+    """What a text model can learn, though it has not read the sentences."""
+    clips = demo.plan(0)
+    for speaker in {clip.speaker.name for clip in clips}:
+        train = {word for clip in clips if clip.speaker.name != speaker for word in clip.text.split()}
+        test = {word for clip in clips if clip.speaker.name == speaker for word in clip.text.split()}
+        assert len(test & train) > 0.95 * len(test)
 
 
 def test_emotions_differ_in_sound_on_average_but_overlap(root: Path) -> None:

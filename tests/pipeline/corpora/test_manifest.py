@@ -10,7 +10,9 @@ import pytest
 from stillwave.pipeline.corpora.manifest import (
     ManifestError,
     manifest_digest,
+    own_folds,
     read_manifest,
+    withheld_from,
     write_manifest,
 )
 
@@ -71,6 +73,24 @@ def test_what_is_read_can_be_written_back_unchanged(tmp_path: Path) -> None:
             r"split of 'a' is 'dev'; it must be train or valid or test",
         ),
         ({"fold": [0, -1]}, r"fold number, counted from 0"),
+        *(
+            (
+                {"withheld": [None, value], **columns},
+                rf"withheld of 'a' is '{value}'; it must be the numbers of folds that do not test the row, in",
+            )
+            for value, columns in (
+                ("", {}),
+                ("1", {}),
+                ("2 0", {}),
+                ("0 0", {}),
+                ("0  2", {}),
+                (" 0", {}),
+                ("0,2", {}),
+                ("-1", {}),
+                ("0", {"fold": [], "split": ["train", "test"]}),
+            )
+        ),
+        ({"withheld": [None, 2.0]}, r"withheld of 'a' is 2\.0; it must be"),
         ({"path": ["x", None]}, r"column 'path' has no value in row 1"),
         ({"num_samples": [5, 0]}, r"num_samples of 'a' is 0; it must be positive"),
     ],
@@ -82,6 +102,23 @@ def test_a_broken_manifest_is_refused_and_not_written(
     with pytest.raises(ManifestError, match=message):
         write_manifest(manifest(**columns), path)
     assert not list(tmp_path.iterdir())
+
+
+def test_folds_from_which_a_row_is_withheld_are_its_last_column(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(manifest(withheld=["1 12", None]), path)
+    frame = read_manifest(path)
+    assert list(frame.columns)[-2:] == ["fold", "withheld"]
+    assert frame["withheld"].tolist() == [None, "1 12"]
+    assert (own_folds(frame), withheld_from(frame)) == ([1, 0], [frozenset(), frozenset({1, 12})])
+    # a part of it, saved by pandas: all are empty, and Parquet knows no type
+    frame[frame["id"] == "a"].to_parquet(path)
+    assert withheld_from(read_manifest(path)) == [frozenset()]
+    assert withheld_from(manifest()) == [frozenset(), frozenset()]
+    split = manifest(fold=[], split=["test", "valid"], withheld=[None, "0"])
+    write_manifest(split, path)
+    assert (own_folds(split), withheld_from(split)) == ([0, None], [frozenset(), frozenset({0})])
+    assert manifest_digest(split) != manifest_digest(split.assign(withheld=None))
 
 
 def test_reading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:

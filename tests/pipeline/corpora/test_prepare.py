@@ -14,8 +14,10 @@ import soundfile
 from stillwave.pipeline.audio import sndfile
 from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.samples import Samples
+from stillwave.pipeline.commands.console import Watch
 from stillwave.pipeline.config.base import load_config, parse_config
 from stillwave.pipeline.corpora import CorpusConfig
+from stillwave.pipeline.corpora.leaks import Size
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
 from tests.zoo import encode_av, tone
@@ -213,6 +215,56 @@ def test_a_predefined_split_that_leaks_speakers_is_refused_unless_asked_for(
         prepare(parse_config({**fields, "split": split}, CorpusConfig, "t"), corpus, out)
     prepare(parse_config({**fields, "split": {**split, "allow_leak": True}}, CorpusConfig, "t"), corpus, out)
     assert read_manifest(out)["split"].tolist() == ["train", "test"] * 6
+
+
+def with_texts(corpus: Path, texts: Sequence[str]) -> dict[str, object]:
+    """The corpus as a table with a text for each file: bored, happy, sad; of each ann, ann, bob, bob."""
+    files = sorted(corpus.rglob("*.wav"))
+    lines = [
+        f"{file.relative_to(corpus)},{file.parent.name},{file.stem[:3]},{text}"
+        for file, text in zip(files, texts, strict=True)
+    ]
+    (corpus / "list.csv").write_text("\n".join(["file_path,emotion,speaker,text", *lines]))
+    columns = {"path": "file_path", "emotion": "emotion", "speaker": "speaker", "text": "text"}
+    return {"kind": "table", "table": "list.csv", "columns": columns}
+
+
+def test_sentences_on_both_sides_are_told_and_may_be_left_out(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # bob's first sentence in each class is ann's, too
+    fields = with_texts(corpus, [f"{label} {take}" for label in "bhs" for take in ("1", "2", " 1", "3")])
+    out = tmp_path / "m.parquet"
+    by_speaker: dict[str, object] = {"kind": "kfold", "folds": 2}
+    result = prepare(parse_config({**fields, "split": by_speaker}, CorpusConfig, "t"), corpus, out)
+    assert (result.leaks, result.folds) == ({"text": 6}, {})
+    assert result.warnings == (
+        "text: 6 of 12 test rows (50.0 %) have a text that rows to train on have, too, so scores may be too "
+        "good for new texts; `split.group: text` splits by it, `split.disjoint: [speaker, text]` leaves out "
+        "training rows that share any of them",
+    )
+    assert "withheld" not in read_manifest(out)
+
+    both = {**by_speaker, "disjoint": ["speaker", "text"]}
+    result = prepare(parse_config({**fields, "split": both}, CorpusConfig, "t"), corpus, out)
+    assert (result.leaks, result.warnings) == ({}, ())
+    assert result.folds == {0: Size(6, 3, 3), 1: Size(6, 3, 3)}
+    Watch().prepared(result)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"prepare: fold {fold}: 6 test rows, 3 training rows, 3 left out" for fold in (0, 1)
+    ]
+    done = read_manifest(out)
+    assert done["withheld"].isna().tolist() == [False, True] * 6
+    assert (done["withheld"].dropna() == (1 - done["fold"])[::2].map(str)).all()
+
+    split = {"kind": "kfold", "folds": 3, "group": "text"}
+    by_text = prepare(parse_config({**fields, "split": split}, CorpusConfig, "t"), corpus, out)
+    assert by_text.leaks == {"speaker": 12}
+    assert [warning.partition(" have")[0] for warning in by_text.warnings] == [
+        "speaker: 12 of 12 test rows (100.0 %)"
+    ]
+    folds = read_manifest(out)["fold"].tolist()
+    assert (folds[::4], set(folds)) == (folds[2::4], {0, 1, 2})
 
 
 def test_predefined_names_and_folds(corpus: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.config.train import Train
+from stillwave.pipeline.corpora.leaks import sizes, withhold
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.runs.data import load_data
 from stillwave.pipeline.runs.folds import check_groups, folds_of
@@ -139,6 +140,52 @@ def test_training_refuses_a_group_on_both_sides_that_prepare_did_not_leave_there
     side = moved.drop(columns="fold").assign(split=["train", "valid", "test"] * 12)
     with pytest.raises(ValueError, match=r"leaks \d speaker\(s\): .*test: \d rows, train: \d rows"):
         check_groups(load_data(recipe(), side, embeddings), recipe())
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_rows_that_are_withheld_from_a_fold_are_on_none_of_its_sides(
+    fraction: float, manifest: pd.DataFrame, embeddings: Path
+) -> None:
+    """Two speakers and the texts of rows 0 to 3 and 4 to 7 and so on in each fold."""
+    chosen = recipe(train=Train(valid_fraction=fraction, group="text"))
+    keys = {"text": [f"text {i // 4}" for i in range(36)], "speaker": manifest["speaker"].tolist()}
+    disjoint = withhold(manifest.assign(text=keys["text"]), keys, "word").sample(frac=1, random_state=0)
+    data = load_data(chosen, disjoint, embeddings)
+    check_groups(data, chosen)
+    check_groups(data, recipe())
+    folds = folds_of(data, chosen)
+    assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == list(range(36))
+    everywhere = 0
+    for fold in folds:
+        used = np.concatenate([fold.train, fold.valid])
+        assert bool(len(fold.valid)) == (fraction > 0)
+        rest = sorted({*range(36)} - {*used.tolist(), *fold.test.tolist()})
+        assert rest == [
+            i for i, out in enumerate(data.manifest["withheld"]) if str(fold.number) in str(out).split()
+        ]
+        for column in ("speaker", "text"):
+            assert not set(data.manifest[column].iloc[used]) & set(data.manifest[column].iloc[fold.test])
+        assert not set(data.manifest["text"].iloc[fold.train]) & set(data.manifest["text"].iloc[fold.valid])
+        everywhere += len(rest)
+    assert everywhere == sizes_of_all(disjoint) > 0
+    plain = load_data(chosen, disjoint.drop(columns="withheld"), embeddings)
+    assert plain.digest() != data.digest()
+    with pytest.raises(ValueError, match=r"leaks \d text\(s\): text \d"):
+        check_groups(plain, chosen)
+
+
+def sizes_of_all(manifest: pd.DataFrame) -> int:
+    return sum(size.withheld for size in sizes(manifest).values())
+
+
+def test_of_a_split_neither_training_nor_validation_rows_are_withheld(
+    manifest: pd.DataFrame, embeddings: Path
+) -> None:
+    sides = manifest.drop(columns="fold").assign(split=["train", "valid", "test"] * 12)
+    out = ["0" if i in (0, 1, 3) else None for i in range(36)]
+    (fold,) = folds_of(load_data(recipe(), sides.assign(withheld=out), embeddings), recipe())
+    assert [len(rows) for rows in (fold.train, fold.valid, fold.test)] == [10, 11, 12]
+    assert not {0, 1, 3} & {*fold.train.tolist(), *fold.valid.tolist()}
 
 
 def test_the_digest_sees_labels_folds_and_content(manifest: pd.DataFrame, embeddings: Path) -> None:
