@@ -76,7 +76,7 @@ def test_what_is_read_can_be_written_back_unchanged(tmp_path: Path) -> None:
         *(
             (
                 {"withheld": [None, value], **columns},
-                rf"withheld of 'a' is '{value}'; it must be the numbers of folds that do not test the row, in",
+                rf"withheld of 'a' is '{value}'; it must be the numbers of folds that do not test the row",
             )
             for value, columns in (
                 ("", {}),
