@@ -29,7 +29,7 @@ class Size(NamedTuple):
 
 
 def keys_of(rows: pd.DataFrame, column: str) -> list[str | None]:
-    """What tells the values of a column apart; None for none. Texts differ by more than case and blanks."""
+    """The key of each row's value, None for none; texts that differ only in case or blanks have the same."""
     values = [None if pd.isna(value) else str(value) for value in rows[column]]
     return [value and (same_text(value) or None) for value in values] if column == "text" else values
 
