@@ -10,8 +10,9 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from stillwave.pipeline.audio.decode import BadAudio, load_waveform
+from stillwave.pipeline.audio.decode import BadAudio
 from stillwave.pipeline.audio.files import is_url
+from stillwave.pipeline.audio.segments import load_waveform
 
 AUDIO = ("link", "embed", "none")
 EMBEDDED_RATE = 16_000  # Hz

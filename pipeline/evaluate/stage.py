@@ -9,7 +9,7 @@ import pandas as pd
 
 from stillwave.heads.layers import layer_weights
 from stillwave.pipeline.backbones.fingerprint import layer_numbers
-from stillwave.pipeline.corpora.manifest import ManifestError, manifest_digest, read_manifest
+from stillwave.pipeline.corpora.manifest import ManifestError, contents, manifest_digest, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
 from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
 from stillwave.pipeline.runs.features import RowNumbers
@@ -96,6 +96,7 @@ def rows_digest(predictions: pd.DataFrame, manifest: pd.DataFrame) -> str:
     Two evaluations with the same digest used the same rows, regardless of the backbones.
     """
     content = manifest[[name for name in ("id", "sha256", "text") if name in manifest]]
+    content = content.assign(sha256=contents(manifest))
     table = predictions[[name for name in ("id", "speaker", "label", "known") if name in predictions]]
     rows = table.merge(content, on="id", validate="one_to_one").sort_values("id")
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()

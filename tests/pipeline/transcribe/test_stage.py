@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stillwave.pipeline.audio.decode import load_waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.transcribe import stage
