@@ -8,6 +8,7 @@ import pandas as pd
 from stillwave.analysis.corpus_facts import side_order, sides_of
 from stillwave.analysis.names import natural
 from stillwave.pipeline.corpora.manifest import SPLITS
+from stillwave.pipeline.corpora.spans import sharing
 
 EXAMPLES = 5
 
@@ -35,7 +36,8 @@ def tested(manifest: pd.DataFrame) -> dict[str, int]:
 def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
     """What may leak: `group`, the column whose values the split keeps together; speaker, text, recording.
 
-    Equal bytes are one recording. A column that the manifest lacks is left out.
+    Equal bytes are one recording, and so are spans of it that overlap. A column that the manifest lacks is
+    left out.
     """
     found = [
         _leak(manifest, name, manifest[name], manifest[name])
@@ -44,9 +46,8 @@ def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
     ]
     heard = manifest["path"] != ""
     if heard.any():
-        contents = manifest["sha256"].where(heard)
-        names = manifest["id"].groupby(contents).transform("first")
-        found.append(_leak(manifest, "recording", contents, names))
+        shared = pd.Series(sharing(manifest), index=manifest.index, dtype=object)
+        found.append(_leak(manifest, "recording", shared, shared))
     return found
 
 
