@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Hashable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from stillwave.pipeline.corpora.manifest import SPAN
 from stillwave.pipeline.corpora.spelling import MISSING, NUMBER
 
 NOT_A_TIME = MISSING | {"NaT"}
-# As timedeltas are written by pandas and Python: `0 days 00:00:01.500000`, `1 day, 0:00:01.5`, `00:00:01.5`.
-_TIME = re.compile(r"([-+]?)(?:(\d+) days?,? )?([-+]?)(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d*)?)")
+# As timedeltas are written by pandas and Python: `0 days 00:00:01.500000`, `0 days`, `1 day, 0:00:01.5`,
+# `00:00:01.5`. Negative ones start with a minus: `-1 days +23:59:59`.
+_TIME = re.compile(r"(-?)(?:(\d+) days?,?)?(?:(?:^|\s)\+?(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d*)?))?")
 
 
 def read_span(row: Row) -> Span | None:
@@ -36,16 +38,15 @@ def _seconds(row: Row, name: str) -> float | None:
     text = (row.get(name) or "").strip()
     if not text or text in NOT_A_TIME:
         return None
+    seconds, found = float("nan"), _TIME.fullmatch(text)
     if NUMBER.fullmatch(text):
         seconds = float(text.replace(",", "."))
-    elif (found := _TIME.fullmatch(text)) and not found[1]:  # Python writes -1 day + 23:59:59, pandas -1 days
-        seconds = int(found[2] or 0) * 86_400 + int(found[4]) * 3600 + int(found[5]) * 60
-        seconds = (seconds + float(found[6].replace(",", "."))) * (-1 if found[3] == "-" else 1)
-    else:
-        seconds = -1.0 if text.startswith("-") and found else float("nan")
-    if seconds != seconds or seconds == float("inf"):
+    elif found:
+        days, hours, minutes, rest = (Decimal((part or "0").replace(",", ".")) for part in found.groups()[1:])
+        seconds = float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
+    if not seconds < float("inf"):
         raise ValueError(f"its `{name}` is {text!r}; give seconds, as 1.5, or a time, as 00:00:01.5")
-    if seconds < 0:
+    if text.startswith("-"):
         raise ValueError(f"its `{name}` is {text!r}, before the file starts; give seconds from its start")
     return seconds
 
