@@ -133,7 +133,8 @@ def _layer_weights(run: Run, data: Data) -> dict[str, Any]:
 def _unseen(run: Run, data: Data) -> RowNumbers:
     """All rows. Raises ValueError if the run was trained on the content of some of them."""
     seen = run.seen()
-    ids = [id_ for id_, key in zip(data.manifest["id"], data.recordings(), strict=True) if key in seen]
+    rows = zip(data.manifest.to_dict("records"), data.recordings(), strict=True)
+    ids = [row["id"] for row, key in rows if seen.has(row, key)]
     if ids:
         raise ValueError(
             f"{len(ids)} of {len(data.manifest)} rows are recordings that the run was trained on, the first "

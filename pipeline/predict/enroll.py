@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
-from stillwave.pipeline.audio.decode import content_key
-from stillwave.pipeline.audio.segments import content_of_samples, read_audio, span_of
+from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.corpora.table import column_names, read_table
 from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
 from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, save_speaker, speaker_file
@@ -123,11 +122,12 @@ def _num_seen(run: Run, clips: Sequence[Clip]) -> int:
     seen, found = run.seen(), 0
     for clip in clips:
         if isinstance(clip.audio, str):
-            audio, content = read_audio(clip.audio, clip.span)
-            if clip.span is not None:
-                first = round(clip.span.start * audio.sample_rate)
-                content = content_of_samples(content, first, len(audio.waveform))
-            found += not seen.isdisjoint({content, content_key(content, audio.decoder)})
+            audio, sha256 = read_audio(clip.audio, clip.span)
+            row = {
+                "sha256": sha256, "sample_rate": audio.sample_rate, "num_samples": len(audio.waveform),
+                "decoder": audio.decoder, **(clip.span._asdict() if clip.span else {}),
+            }  # fmt: skip
+            found += seen.has(row)
     return found
 
 
