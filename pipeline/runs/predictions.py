@@ -22,9 +22,9 @@ def predict_folds(run: Run, data: Data) -> pd.DataFrame:
 
     id, fold, speaker, language, start, end; label, known (its class was trained); predicted (a known class),
     p_<class> (calibrated if there were validation rows; raw_<class> before that); score_<name>, every
-    open-set score, higher is more outlying, and tuned_<name>, its threshold from validation rows; score, the
-    recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing if there
-    is no threshold.
+    open-set score, higher is more outlying, and tuned_<name>, its threshold from validation rows; score,
+    threshold, the recipe's own; decision, `unknown` above the threshold, else predicted. The last two are
+    missing if there is no threshold.
     """
     recipe, parts = run.recipe, []
     for fold in folds_of(data, recipe):
