@@ -1,5 +1,7 @@
 """Rows that are spans of files, from the table to predictions: as if each were a file of its own."""
 
+import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from stillwave.pipeline.evaluate.stage import evaluate
 from stillwave.pipeline.extract.rows import plan_rows
 from stillwave.pipeline.extract.stage import extract
 from stillwave.pipeline.predict.clips import clips_of
+from stillwave.pipeline.predict.enroll import enroll, read_clips
+from stillwave.pipeline.predict.output import shower
 from stillwave.pipeline.predict.predictor import Predictor
 from stillwave.pipeline.predict.results import Prediction
 from stillwave.pipeline.runs.waveforms import LiveFeatures
@@ -94,6 +98,16 @@ def test_training_and_prediction_know_spans(corpus: Path, tmp_path: Path) -> Non
     manifest = read_manifest(path)
     train(recipe, manifest, corpus / "long/e", tmp_path / "run", manifest_path=path)
     evaluate(tmp_path / "run", manifest=path, embeddings=corpus / "long/e")
+    tested = pd.read_parquet(tmp_path / "run/report/predictions.parquet")
+    assert tested["id"].tolist() == manifest["id"].tolist()
+    pd.testing.assert_frame_equal(tested[["start", "end"]], manifest[["start", "end"]])
+    for name in ("long", "short"):  # the same files; and files with the same samples in other bytes
+        refused = pytest.raises(ValueError, match="36 of 36 rows are recordings that the run was trained on")
+        with refused if name == "long" else nullcontext():
+            evaluate(
+                tmp_path / "run", tmp_path / name, ensemble=True, manifest=corpus / name / "manifest.parquet",
+                embeddings=corpus / name / "e",
+            )  # fmt: skip
     predictor = Predictor.load(tmp_path / "run", fold=0, segment_s=0.5, hop_s=0.25)
     found = list(predictor.predict_many(clips_of([str(path)])))
     files = list(predictor.predict_many(clips_of([str(corpus / "short/manifest.parquet")])))
@@ -111,7 +125,30 @@ def test_training_and_prediction_know_spans(corpus: Path, tmp_path: Path) -> Non
         assert "start_s" not in twin.to_dict()
         shifted = [(part.start_s + start, part.end_s + start) for part in twin.segments]
         assert [(part.start_s, part.end_s) for part in one.segments] == shifted
+    written = io.StringIO()
+    show = shower("csv", written, predictor.classes)
+    for one in found:
+        show(one)
+    lines = pd.read_csv(io.StringIO(written.getvalue()))
+    lines = lines[lines["segment"].isna()].set_index("clip").loc[manifest["id"]]
+    assert lines["start_s"].tolist() == pytest.approx(manifest["start"].tolist())
+    ends = (manifest["start"] + manifest["duration_s"]).tolist()
+    assert lines["end_s"].tolist() == pytest.approx(ends)
     assert any(one.segments for one in found if isinstance(one, Prediction))
+    # a table of clips to enrol: of a file that the run knows, and of a new one
+    known = manifest.iloc[:4].assign(file_path=lambda rows: rows["path"].map(lambda path: Path(path).name))
+    known = known.assign(end=known["start"] + known["duration_s"])[["file_path", "start", "end", "word"]]
+    known.to_csv(corpus / "long/wav/clips.csv", index=False)
+    clips = read_clips(corpus / "long/wav/clips.csv", "word")
+    assert [clip.name.rpartition("[")[2] for clip, _ in clips if not isinstance(clip, str | Path)] == [
+        f"{row.start}-{row.end}]" for row in known.itertuples()
+    ]
+    assert enroll(tmp_path / "run", "new", clips, tmp_path / "new.safetensors").num_seen == 4
+    samples, _ = soundfile.read(corpus / "long/wav/s0.flac", dtype="int16")
+    soundfile.write(corpus / "long/wav/new.flac", samples[::-1], RATE)
+    known.assign(file_path="new.flac").to_csv(corpus / "long/wav/clips.csv", index=False)
+    clips = read_clips(corpus / "long/wav/clips.csv", "word")
+    assert enroll(tmp_path / "run", "new", clips, tmp_path / "new.safetensors").num_seen == 0
 
 
 def test_views_and_live_features_are_drawn_from_the_span(corpus: Path) -> None:
