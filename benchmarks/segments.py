@@ -5,7 +5,8 @@
 The file is mono, 16 kHz, 16 bits; the segments cover it. `prepare` measures every row, and reading returns
 every row's waveform, its file's sha256 checked; the samples are compared. The first half of the rows should
 take half the time. Extraction reads rows in order of length, so they are read shuffled, too. Rounds are
-interleaved between the sides; the best one counts. Ends with one line of JSON.
+interleaved between the sides; the best one counts. Seconds are those of the processors, all threads together,
+so that other work on the machine counts little. Ends with one line of JSON.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def build(folder: Path, hours: float, rows: int, suffix: str) -> None:
 
 
 def measure(folder: Path, suffix: str) -> dict[str, float]:
-    """Seconds of each side."""
+    """CPU seconds of each side."""
     seconds: dict[str, float] = {}
     manifests: dict[str, pd.DataFrame] = {}
     for name in ("files", "half", "segments"):
@@ -123,9 +124,9 @@ def _by_row(manifest: pd.DataFrame) -> list[bytes]:
 
 
 def _timed(work: Callable[..., object], *arguments: object) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     work(*arguments)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from stillwave.pipeline.audio.segments import Span
 from stillwave.pipeline.corpora.base import Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.paths import is_there, located
@@ -112,7 +114,7 @@ def guess_columns(
 
 
 def _span_columns(rows: Sequence[Row], path: str, free: Sequence[str]) -> tuple[str, str] | None:
-    """The columns with the first and the last second of each row, by their names, if all are such.
+    """The columns with the first and the last second of each row, by their names; of ten rows, one may err.
 
     Onsets and offsets may be of something in the recording: some file must have several rows.
     """
@@ -120,12 +122,12 @@ def _span_columns(rows: Sequence[Row], path: str, free: Sequence[str]) -> tuple[
     for start, end in STARTS_ENDS:
         if start not in names or end not in names:
             continue
-        found = names[start], names[end]
-        try:
-            spans = [read_span({"start": row[found[0]], "end": row[found[1]]}) for row in rows]
-        except ValueError:
-            continue
-        if any(spans) and (start != "onset" or len({row[path] for row in rows}) < len(rows)):
+        found, spans = (names[start], names[end]), list[Span | None]()
+        for row in rows:
+            with suppress(ValueError):
+                spans.append(read_span({"start": row[found[0]], "end": row[found[1]]}))
+        several = len({row[path] for row in rows}) < len(rows)
+        if any(spans) and len(spans) >= 0.9 * len(rows) and (several or start != "onset"):
             return found
     return None
 

@@ -249,6 +249,7 @@ def test_spans_are_found_by_name_and_checked_against_the_files(tmp_path: Path) -
         soundfile.write(tmp_path / f"wav/{number}.wav", 0.1 * rng.standard_normal(60 * 8000), 8000)
         for part in range(6):
             lines.append(f"wav/{number}.wav,{10 * part},{10 * part + 8.5},{('sad', 'calm')[part % 2]}")
+    lines += ["wav/0.wav,59,61,sad", "wav/1.wav,9,9,sad"]  # to be quarantined
     for names in ("start,end", "Start Time,End Time", "onset,offset", "start_s,end_s"):
         (tmp_path / "table.csv").write_text("\n".join([f"file,{names},emotion", *lines]))
         found = draft(tmp_path)
@@ -259,7 +260,7 @@ def test_spans_are_found_by_name_and_checked_against_the_files(tmp_path: Path) -
         assert (config.split.kind, config.split.group) == ("kfold", "path")
         assert any("rows of one file are kept together" in warning for warning in found.warnings)
         result = prepare(config, tmp_path, tmp_path / "out/manifest.parquet")
-        assert (result.rows, result.quarantined) == (48, {})
+        assert (result.rows, result.quarantined) == (48, {"bad_span": 2})
     many = [
         f"wav/{i % 8}.wav,{1000 * (i // 8)},{1000 * (i // 8) + 900},{('sad', 'calm')[i // 8 % 2]}"
         for i in range(48)
