@@ -41,6 +41,7 @@ class Imported:
     """Rows in a stable order, rejected rows and files, and counts of what is left out.
 
     places: where each row is from, for messages, as "row 3"; empty if the rows' paths say it.
+    warnings: what may be meant otherwise.
     excluded: rows that the config leaves out, by category ("song").
     ignored: files without an audio suffix, by suffix; they are not part of the corpus.
     """
@@ -48,6 +49,7 @@ class Imported:
     rows: list[Row] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     excluded: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
 

@@ -16,6 +16,7 @@ from stillwave.pipeline.corpora.base import (
     Row,
     keep_suffixes,
 )
+from stillwave.pipeline.corpora.manifest import SPAN
 from stillwave.pipeline.corpora.paths import located
 from stillwave.pipeline.corpora.readers import Record, read_records
 from stillwave.pipeline.corpora.spans import read_span
@@ -90,6 +91,11 @@ def read_table(
                 f"the columns are {', '.join(there)}"
             )
     imported, unnamed = Imported(), list[tuple[Row, Span | None]]()
+    if {"start", "end"} <= {name.lower() for name in there} and not {*SPAN} & {*columns}:
+        imported.warnings.append(
+            f"{table}: has columns `start` and `end`, but rows are read as whole files; if they are parts of "
+            "them, add `start: start, end: end` to `columns`"
+        )
     for number, (values, line) in enumerate(records, start=1):
         for theirs in columns.values():
             if isinstance(value := values.get(theirs), NESTED):

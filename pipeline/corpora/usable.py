@@ -67,7 +67,7 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
             detail = f"id {name!r} is taken by {first[name]['path']}"
             rejected.append(Rejected(name, str(row["path"]), "duplicate_id", detail))
     found.quarantined = [Quarantined(it.id, it.path, "import", it.reason, it.detail) for it in rejected]
-    found.warnings = [
+    found.warnings = imported.warnings + [
         f"{label}: {count} rows have {value!r}, which is read as no label; if it is one, list it in `classes`"
         for value, count in sorted(missing.items())
         if value

@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stillwave.pipeline.audio.decode import content_key
 from stillwave.pipeline.audio.segments import content_of, span_of
 
+if TYPE_CHECKING:  # prediction starts without it
+    import pandas as pd
 
-def keys_of(manifest: pd.DataFrame, recordings: Iterable[str]) -> list[str]:
+
+def keys_of(manifest: "pd.DataFrame", recordings: Iterable[str]) -> list[str]:
     """What a run keeps of its rows: the keys of their recordings, and the samples of those that are spans."""
     rows = manifest.to_dict("records") if "start" in manifest else []
     return sorted({*recordings, *(" ".join(map(str, _samples(row))) for row in rows if span_of(row))})

@@ -185,6 +185,14 @@ def test_two_labels_for_one_file_are_an_error_though_the_ids_differ(tmp_path: Pa
     assert prepared(tmp_path, lines.replace("calm", "sad"), columns=columns).excluded == {"repeated row": 1}
 
 
+def test_spans_that_are_not_mapped_are_told(tmp_path: Path) -> None:
+    columns = {name: theirs for name, theirs in COLUMNS.items() if name not in ("start", "end")}
+    lines = "file,start,end,emotion,speaker\nwav/a.wav,1,2,sad,ann\nwav/b.wav,0,1,sad,bob\n"
+    (said,) = prepared(tmp_path, lines, columns=columns).warnings
+    assert "has columns `start` and `end`, but rows are read as whole files" in said
+    assert prepared(tmp_path, lines).warnings == ()
+
+
 def test_rows_of_one_file_may_overlap(tmp_path: Path) -> None:
     rows = "wav/a.wav,0,2,sad,ann\nwav/a.wav,1,3,calm,ann\nwav/a.wav,,,calm,ann\nwav/b.wav,0,1,sad,bob\n"
     assert prepared(tmp_path, "file,start,end,emotion,speaker\n" + rows).rows == 4
