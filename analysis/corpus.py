@@ -16,9 +16,9 @@ from stillwave.analysis.corpus_facts import by_reason, corpus_facts
 from stillwave.analysis.corpus_leaks import leaks, tested
 from stillwave.analysis.labels import CUSTOMARY, MAX_CLASSES, PERSONAL, label_candidates
 from stillwave.analysis.pages import environment
-from stillwave.analysis.recordings import embedded
+from stillwave.analysis.recordings import embedded, recordings_of
 from stillwave.pipeline.audio.files import beside, is_url, read_file, write_if_changed
-from stillwave.pipeline.corpora.manifest import REQUIRED, RESERVED, read_manifest
+from stillwave.pipeline.corpora.manifest import REQUIRED, RESERVED, contents, read_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined
 
 PAGE = Path(__file__).parent / "corpus_page"
@@ -91,11 +91,12 @@ def clips(manifest: pd.DataFrame, label: str | None) -> list[dict[str, Any]]:
     The order is that of the sha256 of the recordings, which says nothing of who speaks.
     """
     short = manifest[(manifest["path"] != "") & (manifest["duration_s"] <= LONGEST_CLIP_S)]
-    short = short.sort_values(["sha256", "id"]).drop_duplicates("sha256")
+    short = short.assign(sha256=contents(short)).sort_values(["sha256", "id"]).drop_duplicates("sha256")
     labels = short[label].fillna("").map(str) if label is not None else pd.Series("", index=short.index)
     turns = short.assign(label=labels, turn=labels.groupby(labels).cumcount())
     drawn = turns.sort_values(["turn", "label"], kind="stable").head(CLIPS)
-    found, _ = embedded(drawn["path"].tolist(), known={})
+    recordings = recordings_of(drawn)
+    found, _ = embedded(recordings, known={})
     return [
         {
             "id": row["id"],
@@ -103,9 +104,9 @@ def clips(manifest: pd.DataFrame, label: str | None) -> list[dict[str, Any]]:
             "speaker": row.get("speaker"),
             "text": row.get("text"),
             "seconds": row["duration_s"],
-            "audio": found.get(str(row["path"])),
+            "audio": found.get(recording),
         }
-        for row in drawn.to_dict("records")
+        for row, recording in zip(drawn.to_dict("records"), recordings, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stillwave.analysis.names import natural
 from stillwave.pipeline.corpora.leaks import sizes
-from stillwave.pipeline.corpora.manifest import RESERVED, SPLITS
+from stillwave.pipeline.corpora.manifest import RESERVED, SPLITS, contents
 from stillwave.pipeline.corpora.quarantine import Quarantined
 
 MOST_LINES, MOST_COLUMNS = 40, 16  # of a table; all others are added up in one more
@@ -88,7 +88,7 @@ def corpus_facts(manifest: pd.DataFrame, label: str | None) -> dict[str, Any]:
         "rows": len(manifest),
         "recordings": len(audio),
         "seconds": float(audio["duration_s"].sum()),
-        "copies": len(audio) - audio["sha256"].nunique(),
+        "copies": len(audio) - len(set(contents(audio))),
         "durations": _durations(audio["duration_s"]),
         "bars": histogram(audio["duration_s"]) if len(audio) else [],
         "distinct": labels.nunique(),

@@ -11,6 +11,7 @@ from stillwave.analysis.corpus_facts import side_order, sides_of
 from stillwave.analysis.names import natural
 from stillwave.pipeline.corpora.leaks import keys_of, shares
 from stillwave.pipeline.corpora.manifest import withheld_from
+from stillwave.pipeline.corpora.spans import sharing
 
 EXAMPLES = 5
 
@@ -39,8 +40,8 @@ def tested(manifest: pd.DataFrame) -> dict[str, int]:
 def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
     """What may leak: `group`, the column whose values the split keeps together; speaker, text, recording.
 
-    Equal bytes are one recording, and texts that differ only in case or blanks are one text. A
-    column that the manifest lacks is left out.
+    Equal bytes are one recording, and so are spans of it that overlap; texts that differ only in case or
+    blanks are one text. A column that the manifest lacks is left out.
     """
     found = [
         _leak(manifest, name, keys_of(manifest, name), manifest[name])
@@ -49,8 +50,8 @@ def leaks(manifest: pd.DataFrame, group: str | None = "speaker") -> list[Leak]:
     ]
     heard = manifest["path"] != ""
     if heard.any():
-        contents = manifest["sha256"].where(heard, None).tolist()
-        found.append(_leak(manifest, "recording", contents, manifest["id"]))
+        shared = sharing(manifest)
+        found.append(_leak(manifest, "recording", shared, pd.Series(shared, dtype=object)))
     return found
 
 

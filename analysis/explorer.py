@@ -21,7 +21,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from stillwave.analysis.explorer_rows import Columns, read_folder
-from stillwave.analysis.recordings import AUDIO, embedded, links
+from stillwave.analysis.recordings import AUDIO, Recording, embedded, links, recordings_of
 from stillwave.pipeline.audio.files import write_if_changed
 from stillwave.pipeline.evaluate.plots import PALETTE
 
@@ -45,18 +45,18 @@ def write_explorer(folders: Sequence[Path], out: Path, audio: str = "link") -> l
     if not folders:
         raise ValueError("no analysis folders given; `stillwave analyze STORE --out DIR` makes one")
     columns, notices, embeddings = Columns(), [], []
-    clips: dict[str, str] = {}
+    clips: dict[Recording, str] = {}
     read = [read_folder(folder) for folder in folders]
     names = _names(folders, [facts for _, facts, _ in read])
     for folder, name, (rows, facts, neighbours) in zip(folders, names, read, strict=True):
-        paths = list(rows["path"].fillna("")) if "path" in rows.columns else [""] * len(rows)
+        recordings = recordings_of(rows)
         if audio == "link":
-            playable, missing = links(paths, out.parent)
+            playable, missing = links(recordings, out.parent)
             rows["audio"] = playable
         elif audio == "embed":
-            found, missing = embedded(paths, known=clips)
+            found, missing = embedded(recordings, known=clips)
             clips |= found
-            rows["audio"] = [path if path in clips else None for path in paths]
+            rows["audio"] = [one.path + one.fragment if one in clips else None for one in recordings]
         else:
             missing = []
         if missing:
@@ -78,7 +78,7 @@ def write_explorer(folders: Sequence[Path], out: Path, audio: str = "link") -> l
         "embeddings": embeddings,
         "columns": columns.encoded,
         "audio": audio,
-        "clips": clips,
+        "clips": {one.path + one.fragment: clip for one, clip in clips.items()},
         "notices": notices,
         "palette": list(PALETTE),
         "cividis": list(Cividis256),

@@ -19,7 +19,10 @@ from stillwave.pipeline.runs.predictions import predict_folds
 from stillwave.pipeline.runs.run import Run
 from stillwave.pipeline.scores.decision import entropy
 
-KEPT = ("id", "path", "speaker", "language", "text", "duration_s")  # columns of the manifest, if it has them
+# Columns of the manifest, if it has them.
+KEPT = (
+    "id", "path", "speaker", "language", "text", "duration_s", "start", "end",
+)  # fmt: skip
 MIN_ROWS = 10
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 import soundfile
 import torch
 
-from stillwave.pipeline.audio.decode import load_waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.config.named import find_config
 from stillwave.pipeline.corpora import CorpusConfig

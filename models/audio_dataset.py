@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stillwave.pipeline.audio.augment import apply, draw
-from stillwave.pipeline.audio.decode import BadAudio, Waveform, load_waveform
+from stillwave.pipeline.audio.decode import BadAudio, Waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.config.views import (
     GaussianEffect,
     PitchEffect,

@@ -124,10 +124,24 @@ function choose(row, play = true) {
   if (sound !== null && play && $("autoplay").checked) start();
 }
 
+// The part of its file that a row plays, in seconds; all of it, if the address names none.
+function spanOf(player) {
+  const [, start, end] = /#t=([\d.]+)(?:,([\d.]+))?$/.exec(player.getAttribute("src") ?? "") ?? [];
+  return { start: Number(start ?? 0), end: Number(end ?? Infinity) };
+}
+
+function stopAtEnd() {
+  const player = $("player");
+  const { start, end } = spanOf(player);
+  if (player.currentTime < end) return;
+  player.pause();
+  player.currentTime = start;
+}
+
 function start() {
   const player = $("player");
   if (!player.hasAttribute("src")) return;
-  player.currentTime = 0;
+  player.currentTime = spanOf(player).start;
   player.play().catch((reason) => {
     // another row was chosen before this one began
     if (reason.name !== "AbortError") $("sound").textContent = `cannot be played: ${reason.message}`;
@@ -192,6 +206,7 @@ $("ghosts").addEventListener("change", showFiltered);
 $("clear").addEventListener("click", clearFilters);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 $("plot").addEventListener("keydown", step);
+$("player").addEventListener("timeupdate", stopAtEnd);
 $("download").addEventListener("click", () => downloadIds(state.embedding, state.selected));
 $("list").addEventListener("click", () => scatter.select(Array.from(scatter.visible)));
 $("unselect").addEventListener("click", () => {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import soundfile
 import soxr
 
 from stillwave.cache import StoreError
@@ -26,7 +27,7 @@ from stillwave.pipeline.audio.samples import (
 
 __all__ = [
     "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "content_key", "decode",
-    "decode_noted", "load_waveform", "read_bytes", "resample", "resampled_length", "with_channels",
+    "decode_noted", "open_seekable", "read_bytes", "resample", "resampled_length", "with_channels",
 ]  # fmt: skip
 
 Decoder = Literal["libsndfile", "ffmpeg"]
@@ -113,6 +114,22 @@ def decode_noted(
     return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, notes)
 
 
+def open_seekable(data: bytes) -> tuple[soundfile.SoundFile, tuple[str, ...]] | None:
+    """The file, open, and its notes, if any part of it can be read by seeking, as `decode` would read it.
+
+    None for what must be decoded as a whole, or cannot be decoded.
+    """
+    try:
+        data = _without_padding(data)
+        if len(recordings(data)) > 1:
+            return None
+        data, unknown = whole(data)
+        file = sndfile.seekable(data) if kinds.is_for_libsndfile(data) else None
+    except Exception:  # the reason is that of decoding it
+        return None
+    return None if file is None else (file, (NO_LENGTH,) if unknown else ())
+
+
 def _without_padding(data: bytes) -> bytes:
     if kinds.wave_begins(behind := data[ffmpeg.id3_bytes(data) :]):
         data = behind  # tags are put in front of WAV, too
@@ -163,35 +180,3 @@ def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
     if len(resampled) < length:
         resampled = np.pad(resampled, [(0, length - len(resampled)), *[(0, 0)] * (waveform.ndim - 1)])
     return np.ascontiguousarray(resampled[:length], dtype=np.float32)
-
-
-def load_waveform(
-    path: str | Path,
-    sample_rate: int,
-    expected_sha256: str | None = None,
-    channels: int = 1,
-    decoder: Decoder | None = None,
-) -> Waveform:
-    """The waveform of a file at `sample_rate` Hz, (samples,) float32, or (samples, 2): see `decode`.
-
-    `expected_sha256` is the manifest's: a file whose bytes have changed since raises BadAudio("changed").
-    The bytes that are hashed are the bytes that are decoded. `decoder`, too: what another library than the
-    manifest's reads may have other samples.
-    """
-    data = read_bytes(path)
-    if expected_sha256 is not None:
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 != expected_sha256:
-            raise BadAudio(
-                "changed",
-                f"{path}: sha256 is {sha256[:12]}..., the manifest says {expected_sha256[:12]}...; "
-                "run `stillwave prepare` again",
-            )
-    audio = decode_noted(data, channels=channels)
-    if decoder is not None and audio.decoder != decoder:
-        raise BadAudio(
-            "changed",
-            f"{path}: read by {audio.decoder}, and by {decoder} when the manifest was made; "
-            "run `stillwave prepare` again",
-        )
-    return resample(audio.waveform, audio.sample_rate, sample_rate)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Waveform = npt.NDArray[np.float32]
 Reason = Literal[
     "missing", "empty", "truncated", "not_audio", "unsupported", "non_finite", "zero_length", "too_short",
-    "too_long", "changed",
+    "too_long", "bad_span", "changed",
 ]  # fmt: skip
 REASONS: tuple[str, ...] = get_args(Reason)
 

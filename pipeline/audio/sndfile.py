@@ -11,6 +11,11 @@ _BLOCK = 2**22  # values at a time: recordings of a minute or two are read at on
 _UNKNOWN_FRAMES = 2**62  # libsndfile reports SF_COUNT_MAX (2^63 - 1) if a stream does not state its length
 
 
+# What it seeks in exactly, unlike Vorbis, and codecs that it reads from the start alone.
+_SEEKED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+_EXACT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+
 class Refused(Exception):
     """A file that libsndfile does not open; the message is its own."""
 
@@ -39,6 +44,35 @@ def read(data: bytes, samples: Samples) -> None:
         decoded = samples.count - before
         if promised is not None and decoded < promised:
             raise BadAudio("truncated", f"{promised} samples promised, {decoded} decoded")
+
+
+def seekable(data: bytes) -> soundfile.SoundFile | None:
+    """The file, open, if all of its samples can be read from any of them on; else None."""
+    try:
+        file = soundfile.SoundFile(_in_memory(data), closefd=True)
+    except soundfile.LibsndfileError:
+        return None
+    exact = file.format in _SEEKED and file.subtype.startswith(_EXACT)
+    if exact and file.seekable() and 0 < file.frames < _UNKNOWN_FRAMES:
+        return file
+    file.close()
+    return None
+
+
+def read_part(file: soundfile.SoundFile, first: int, last: int, samples: Samples) -> None:
+    """Decode [first, last) of a `seekable` file into `samples`. Raises BadAudio if it ends before."""
+    frames = max(1, _BLOCK // file.channels)
+    try:
+        if file.tell() != first:  # rows are often one behind the other
+            file.seek(first)
+        for start in range(first, last, frames):
+            wanted = min(frames, last - start)
+            block = file.read(wanted, dtype="float32", always_2d=True)
+            if len(block) < wanted:
+                raise BadAudio("truncated", f"{file.frames} samples promised, {start + len(block)} decoded")
+            samples.add(block, file.samplerate)
+    except soundfile.LibsndfileError as error:
+        raise BadAudio("truncated", f"decoding stopped: {_words(error)}") from None
 
 
 def _in_memory(data: bytes) -> int | io.BytesIO:

@@ -13,7 +13,7 @@ from pydantic import Field
 from stillwave.pipeline.config.base import Config, Text
 from stillwave.pipeline.config.corpus import KFold, SplitConfig
 
-Row = dict[str, str | None]  # `id`, `path`, and the corpus's text columns
+Row = dict[str, str | None]  # `id`, `path`, seconds `start` and `end` for spans, the corpus's text columns
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
@@ -40,12 +40,16 @@ class Rejected:
 class Imported:
     """Rows in a stable order, rejected rows and files, and counts of what is left out.
 
+    places: where each row is from, for messages, as "row 3"; empty if the rows' paths say it.
+    warnings: what may be meant otherwise.
     excluded: rows that the config leaves out, by category ("song").
     ignored: files without an audio suffix, by suffix; they are not part of the corpus.
     """
 
     rows: list[Row] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     excluded: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
 

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from stillwave.pipeline.config.classes import imported
 from stillwave.pipeline.corpora.base import CorpusBase, Imported
+from stillwave.pipeline.corpora.spans import read_span
 
 
 class Custom(CorpusBase):
@@ -48,4 +49,8 @@ class Custom(CorpusBase):
                     f"{where}: row {number} is {row}; each row should have `id`, `path` and the columns of "
                     "the first one, as text or None"
                 )
+            try:
+                read_span(row)
+            except ValueError as error:
+                raise ValueError(f"{where}: row {number}: {error}") from None
         return result

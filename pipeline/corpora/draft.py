@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from stillwave.pipeline.audio.segments import span_of
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora import CorpusConfig
@@ -24,7 +25,7 @@ from stillwave.pipeline.corpora.guess import (
     path_column,
     speaker_pattern,
 )
-from stillwave.pipeline.corpora.headers import look_at
+from stillwave.pipeline.corpora.headers import look_at, outside_file
 from stillwave.pipeline.corpora.paths import is_there
 from stillwave.pipeline.corpora.readers import READERS
 from stillwave.pipeline.corpora.splits import side_of
@@ -68,7 +69,7 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
     warnings: list[str] = []
     opened = _open(table, folder, files) if table else _find_table(folder, files, warnings)
     fields, comments, sides = (
-        _of_table(*opened, label) if opened else _of_folders(folder, files, label, warnings)
+        _of_table(*opened, label, warnings) if opened else _of_folders(folder, files, label, warnings)
     )
     label = str(fields["label"])
     rows, bad = _rows(fields, files, warnings)
@@ -76,7 +77,10 @@ def draft(folder: Path, table: Path | None = None, label: str | None = None) -> 
     counts = Counter(rows[label])
     kept = {name: counts[name] for name in sorted(classes or counts)}
     warnings += _thin(rows, label, kept)
-    limits = look_at(files, warnings) | ({"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {})
+    spans = [span_of(row) for row in rows.to_dict("records")]
+    limits = look_at(files, warnings, spans) | (
+        {"max_bad_fraction": round(min(1.0, bad + 0.05), 2)} if bad else {}
+    )
     corpus = corpus_yaml({**fields, "classes": classes, **limits, "split": split}, comments)
     group = None if split.get("allow_leak") else split["group"]
     recipe = recipe_yaml(label, sum(kept.values()), group)
@@ -118,11 +122,18 @@ def _open(table: Path, folder: Path, files: Sequence[Path]) -> Opened:
     return rows, table, *named
 
 
-def _of_table(rows: list[Row], table: Path, path: str, root: Path, label: str | None) -> Source:
+def _of_table(
+    rows: list[Row], table: Path, path: str, root: Path, label: str | None, warnings: list[str]
+) -> Source:
     try:
         columns, ours, sides = guess_columns(rows, path, label)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
+    if "start" in columns and (outside := outside_file(rows, columns, root)):
+        warnings.append(
+            f"columns {columns.pop('start')!r} and {columns.pop('end')!r} are not used, as they are not "
+            f"seconds of the files: {outside}"
+        )
     relative = Path(os.path.relpath(table, root)).as_posix()
     fields = {"kind": "table", "root": root.as_posix(), "table": relative, "columns": columns, "label": ours}
     comments = {"columns": "ours: theirs; guessed", "label": "guessed" if label is None else "as asked for"}

@@ -18,7 +18,8 @@ def propose_split(
     """The fields of a split, and the classes to keep (None keeps all); adds to `warnings`.
 
     The table's own (columns `split`, whose values mean `sides`, or `fold`); else by speaker, if every row has
-    one; else row by row. ValueError if fewer than two classes have training rows in all of its parts.
+    one; else by file, if rows are spans of several; else row by row. ValueError if fewer than two classes
+    have training rows in all of its parts.
     """
     split = _split(rows, sides, warnings)
     kept, classes = rows, sorted(set(rows[label]))
@@ -45,14 +46,18 @@ def _split(rows: pd.DataFrame, sides: dict[str, str], warnings: list[str]) -> di
         why = "there is only one speaker" if speakers else "speakers are not known"
         if speakers > 1:
             why = f"{int(named.isna().sum())} rows have no speaker"
+        if "start" in rows and rows["path"].nunique() > 1:
+            group = "path"
+            why += ", rows of one file are kept together"
         warnings.append(f"{why}: voices may be on both sides of the split, and scores look too good")
     if column := next((name for name in ("split", "fold") if name in rows), None):
         return _predefined(rows, column, group, sides, warnings)
+    groups = rows[group].nunique() if group is not None else 0
     if group is None:
         return {"kind": "holdout", "valid": 0.15, "test": 0.15, "group": None}
-    if speakers > FOLDS and len(rows) >= MANY_ROWS:
+    if groups > FOLDS and len(rows) >= MANY_ROWS:
         return {"kind": "holdout", "valid": 0.15, "test": 0.15, "group": group}
-    return {"kind": "kfold", "folds": min(FOLDS, speakers), "group": group}
+    return {"kind": "kfold", "folds": min(FOLDS, groups), "group": group}
 
 
 def _predefined(

@@ -3,11 +3,14 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from stillwave.pipeline.audio.segments import Span
 from stillwave.pipeline.corpora.base import Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.paths import is_there, located
+from stillwave.pipeline.corpora.spans import read_span
 from stillwave.pipeline.corpora.splits import side_of
 
 LABELS = (
@@ -16,6 +19,9 @@ LABELS = (
 TEXTS = ("text", "transcript", "transcription", "sentence", "utterance", "words")
 LANGUAGES = ("language", "lang")
 SPLITS = ("split", "subset", "partition", "set", "fold")
+STARTS_ENDS = (
+    ("start", "end"), ("start_time", "end_time"), ("start_s", "end_s"), ("begin", "end"), ("onset", "offset"),
+)  # fmt: skip
 SPEAKER = re.compile(r"(?<![a-z])(speaker|spkr?|actor|subject|talker|singer|client|participant)")
 # Columns that are not labels even with few values: they describe the speaker or the recording.
 ASIDE = re.compile(
@@ -83,7 +89,8 @@ def guess_columns(
     if split and not sides and not ("fold" in split.lower() and all(v.isdecimal() for v in values[split])):
         split = None
     text, language = named(TEXTS), named(LANGUAGES)
-    taken = {speaker, split, text, language}
+    start, end = _span_columns(rows, path, free) or (None, None)
+    taken = {speaker, split, text, language, start, end}
     classes = [
         name for name in free
         if name not in taken and 2 <= len(values[name]) <= min(MOST_CLASSES, values[name].total() // 2)
@@ -99,10 +106,30 @@ def guess_columns(
     ours = our_name(chosen)
     part = "split" if sides else "fold"
     found = {
-        "path": path, ours: chosen, "speaker": speaker, "text": text, "language": language, part: split
+        "path": path, "start": start, "end": end, ours: chosen, "speaker": speaker, "text": text,
+        "language": language, part: split,
     }  # fmt: skip
     columns = {name: theirs for name, theirs in found.items() if theirs is not None}
     return columns, ours, {value: side for value, side in sides.items() if side}
+
+
+def _span_columns(rows: Sequence[Row], path: str, free: Sequence[str]) -> tuple[str, str] | None:
+    """The columns with the first and the last second of each row, by their names; of ten rows, one may err.
+
+    Onsets and offsets may be of something in the recording: some file must have several rows.
+    """
+    names = {"_".join(re.split(r"[\W_]+", name.lower())): name for name in free}
+    for start, end in STARTS_ENDS:
+        if start not in names or end not in names:
+            continue
+        found, spans = (names[start], names[end]), list[Span | None]()
+        for row in rows:
+            with suppress(ValueError):
+                spans.append(read_span({"start": row[found[0]], "end": row[found[1]]}))
+        several = len({row[path] for row in rows}) < len(rows)
+        if any(spans) and len(spans) >= 0.9 * len(rows) and (several or start != "onset"):
+            return found
+    return None
 
 
 def our_name(column: str) -> str:

@@ -7,7 +7,10 @@ libsndfile did not read, if there are any), and either `fold` (int, the fold in
 which the row is tested) or `split` (train, valid or test). `withheld`, if there is such a column, names the
 folds that neither train nor validate on the row, as it shares a speaker or a text with their test rows:
 numbers in ascending order with blanks between them, or null; a split is fold 0. Rows are sorted by `id`. A
-text-only row has an empty `path`, the sha256 of its text, and zeros.
+text-only row has an empty `path`, the sha256 of its text, and zeros. If some rows are spans of files, `start`
+and `end` are their seconds, null for rows that are whole files, and in `end` for "to the end of the file":
+then `sha256` is still that of the whole file, and the numbers are those of the span, samples
+[round(start * sample_rate), round(end * sample_rate)).
 
 The file's own metadata has the sha256 of its contents, which other programs do not copy when they save the
 table. So contents that differ from it are damage; a file without it was saved by the user, and is read as
@@ -19,11 +22,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwave.pipeline.audio.files import read_file, write_if_changed
+from stillwave.pipeline.audio.segments import content_of
 
 SPLITS = ("train", "valid", "test")
 MAGIC, SHA256 = b"PAR1", b"sha256"  # of the contents
@@ -35,12 +40,15 @@ _TYPES = {
     "sample_rate": pa.int32(),
     "num_samples": pa.int64(),
     "duration_s": pa.float64(),
+    "start": pa.float64(),
+    "end": pa.float64(),
     "fold": pa.int32(),
     "split": pa.string(),
     "withheld": pa.string(),
 }
 REQUIRED = ("id", "path", "sha256", "sample_rate", "num_samples", "duration_s")
-RESERVED = (*REQUIRED, "fold", "split", "withheld")
+SPAN = ("start", "end")
+RESERVED = (*REQUIRED, *SPAN, "fold", "split", "withheld")
 
 
 class ManifestError(ValueError):
@@ -114,6 +122,7 @@ def check_manifest(frame: pd.DataFrame, source: str, columns: Sequence[str] = ()
         if (bad := ~silent & (frame[name] <= 0)).any():
             who, value = frame.loc[bad, ["id", name]].iloc[0]
             raise ManifestError(f"{source}: {name} of {who!r} is {value}; it must be positive")
+    _check_spans(frame, source)
     if ("fold" in frame.columns) == ("split" in frame.columns):
         raise ManifestError(f"{source}: needs either a `fold` or a `split` column, and not both")
     if "split" in frame.columns:
@@ -153,6 +162,32 @@ def _is_withheld(value: object, fold: int | None) -> bool:
     return " ".join(map(str, sorted(set(folds) - {fold}))) == value
 
 
+def _check_spans(frame: pd.DataFrame, source: str) -> None:
+    """Raise ManifestError for a `start` or `end` that is no span of `num_samples` of a file."""
+    if not {*SPAN} & {*frame.columns}:
+        return
+    columns = [frame[name] if name in frame.columns else pd.Series(np.nan, frame.index) for name in SPAN]
+    for name, values in zip(SPAN, columns, strict=True):
+        if not (pd.api.types.is_numeric_dtype(values) or values.isna().all()):
+            raise ManifestError(
+                f"{source}: column {name!r} holds {values.dropna().iloc[0]!r}; it should hold seconds"
+            )
+    start, end = (values.astype(float) for values in columns)
+    count = (end * frame["sample_rate"]).round() - (start * frame["sample_rate"]).round()
+    rules = (
+        ((start < 0) | np.isinf(start), "a span starts at 0 s or later"),
+        (start.isna() & end.notna(), "a span has a start"),
+        (end <= start, "a span ends after its start"),
+        ((frame["path"] == "") & start.notna(), "a row of text alone has no span"),
+        (end.notna() & (count != frame["num_samples"]), "its num_samples are others; prepare it again"),
+    )
+    for broken, rule in rules:
+        if broken.any():
+            who = broken.to_numpy().argmax()
+            span = f"start {start.iloc[who]:g}, end {end.iloc[who]:g}"
+            raise ManifestError(f"{source}: {frame['id'].iloc[who]!r} has {span}; {rule}")
+
+
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> bool:
     """Write `frame`, sorted by id, as the manifest at `path` (or URL); whole or not at all.
 
@@ -173,10 +208,18 @@ def manifest_digest(frame: pd.DataFrame) -> str:
     return _digest(_as_table(frame)).decode()
 
 
+def contents(manifest: pd.DataFrame) -> list[str]:
+    """What each row's samples, or its text, depend on: see `content_of`."""
+    if "start" not in manifest:
+        return [str(sha256) for sha256 in manifest["sha256"]]
+    names = ["sha256", "sample_rate", "num_samples", *SPAN]
+    return [content_of(row) for row in manifest.reindex(columns=names).to_dict("records")]
+
+
 def _as_table(frame: pd.DataFrame) -> pa.Table:
     frame = frame.sort_values("id", kind="stable")
     extra = [str(name) for name in frame.columns if name not in RESERVED]
-    names = (*REQUIRED, *extra, "fold", "split", "withheld")
+    names = (*REQUIRED, *SPAN, *extra, "fold", "split", "withheld")
     return pa.table({name: _column(frame, name) for name in names if name in frame.columns})
 
 

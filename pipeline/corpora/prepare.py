@@ -11,8 +11,9 @@ from typing import assert_never
 
 import pandas as pd
 
-from stillwave.pipeline.audio.decode import BadAudio, decode_noted, read_bytes
+from stillwave.pipeline.audio.decode import BadAudio
 from stillwave.pipeline.audio.files import beside, write_if_changed
+from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.config import corpus as config_module
 from stillwave.pipeline.corpora import CorpusConfig, splits
 from stillwave.pipeline.corpora.base import Row
@@ -27,6 +28,7 @@ from stillwave.pipeline.corpora.leaks import (
 )
 from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
+from stillwave.pipeline.corpora.spans import in_seconds, sharing, without_empty
 from stillwave.pipeline.corpora.usable import usable_rows
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,8 @@ def prepare(
             f"corpus {config.kind}: the config leaves out everything found: {dict(imported.excluded)}"
         )
     found = usable_rows(imported, config)
-    decoded, bad_audio, noted = _decode_all(found.rows, config, progress)
+    by_file = sorted(found.rows, key=lambda row: str(row["path"]))  # spans of a file cost one reading
+    decoded, bad_audio, noted = _decode_all(by_file, config, progress)
     quarantined = sorted(found.quarantined + bad_audio)
 
     quarantine_path = beside(out, "quarantine.csv")
@@ -83,7 +86,7 @@ def prepare(
     check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
 
     decoded.sort(key=lambda row: str(row["id"]))
-    frame = split_rows(pd.DataFrame(decoded), config)
+    frame = split_rows(without_empty(pd.DataFrame(decoded)), config)
     changed = write_manifest(frame, out)
     speakers = frame["speaker"].nunique() if "speaker" in frame.columns else 0
     leaks, folds = leaking_rows(frame, config.label), sizes(frame)
@@ -146,13 +149,12 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
         remedy = "Use a split that keeps each of them on one side, or accept it with split.allow_leak: true."
         if split.group is not None:
             check_shared(done, groups, f"{split.group} group(s)", remedy)
-        first: dict[str, str] = {}  # id of the first file with the same bytes
-        twins = [
-            first.setdefault(sha256, name) if path else name  # equal texts are not duplicate recordings
-            for sha256, name, path in zip(frame["sha256"], frame["id"], frame["path"], strict=True)
-        ]
-        remedy = "Other files have the same bytes as these: remove them, or set split.allow_leak: true."
-        splits.check_leak(sides.tolist(), twins, "duplicated recording(s)", remedy)
+        remedy = (
+            "Other rows have the same samples as these, in files with the same bytes, or in spans that "
+            "overlap: remove them, keep each file on one side with split.group: sha256, or set "
+            "split.allow_leak: true."
+        )
+        check_shared(done, sharing(frame), "duplicated recording(s)", remedy)
     return done
 
 
@@ -171,17 +173,19 @@ def _decode_all(
             text = hashlib.sha256(str(row["text"]).encode()).hexdigest()
             return {"sha256": text, "sample_rate": 0, "num_samples": 0, "duration_s": 0.0}, ()
         try:
-            data = read_bytes(str(row["path"]))
-            audio = decode_noted(data, config.min_duration_s, config.max_duration_s)
+            span = span_of(row)
+            limits = config.min_duration_s, config.max_duration_s
+            audio, sha256 = read_audio(str(row["path"]), span, *limits)
         except BadAudio as error:
             return error
         for note in audio.notes:
             log.info("%s: %s", row["path"], note)
         measured: dict[str, object] = {
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": sha256,
             "sample_rate": audio.sample_rate,
             "num_samples": len(audio.waveform),
             "duration_s": len(audio.waveform) / audio.sample_rate,
+            **in_seconds(row, len(audio.waveform), audio.sample_rate),
         }
         if audio.decoder == "ffmpeg":
             measured["decoder"] = audio.decoder

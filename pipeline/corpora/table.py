@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stillwave.pipeline.audio.segments import Span
 from stillwave.pipeline.config.base import Text
 from stillwave.pipeline.corpora.base import (
     MEASURED,
@@ -15,8 +16,10 @@ from stillwave.pipeline.corpora.base import (
     Row,
     keep_suffixes,
 )
+from stillwave.pipeline.corpora.manifest import SPAN
 from stillwave.pipeline.corpora.paths import located
 from stillwave.pipeline.corpora.readers import Record, read_records
+from stillwave.pipeline.corpora.spans import read_span
 from stillwave.pipeline.corpora.spelling import clean, nfc
 
 NESTED = (list, dict, bytes)  # values that are not one value
@@ -27,6 +30,8 @@ class Table(CorpusBase):
 
     table: the file, relative to `root` (default: the working directory), like the audio paths in it.
     columns: our column name -> theirs; `path` is required, `id` defaults to the path without extension.
+        With `start` and `end`, in seconds or as times, a row is that span of the file, and its default id
+        ends in it: `a[1.5-3.25]`. Without `start` it starts with the file, without `end` it ends with it.
     constants: our column name -> one value for every row, for example `language: de`.
     encoding: of a CSV or JSON that is not UTF-8, such as cp1252.
     text_rows: keep rows that have an id and a text but no path, for recipes that read text; other rows
@@ -74,9 +79,10 @@ def read_table(
 ) -> Imported:
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
-    An empty cell is a missing value. A row without a path is rejected as `no_path`, unless `text_rows` and it
-    has an id and a text: then its path is empty. Raises ValueError naming the table, the column and the
-    existing columns, if one is missing.
+    An empty cell is a missing value. A row whose span cannot be is rejected as `bad_span`, a row without a
+    path as `no_path`, unless `text_rows` and it has an id and a text: then its path is empty.
+
+    Raises ValueError naming the table, the column and the existing columns, if one is missing.
     """
     records = read_records(table, encoding)
     there = _names(records)
@@ -87,7 +93,12 @@ def read_table(
                 f"{table}: no column {theirs!r} (columns.{ours} in the corpus config); "
                 f"the columns are {', '.join(there)}"
             )
-    imported, unnamed = Imported(), list[Row]()
+    imported, unnamed = Imported(), list[tuple[Row, Span | None]]()
+    if {"start", "end"} <= {name.lower() for name in there} and not {*SPAN} & {*columns}:
+        imported.warnings.append(
+            f"{table}: has columns `start` and `end`, but rows are read as whole files; if they are parts of "
+            "them, add `start: start, end: end` to `columns`"
+        )
     for number, (values, line) in enumerate(records, start=1):
         for theirs in columns.values():
             if isinstance(value := values.get(theirs), NESTED):
@@ -95,22 +106,31 @@ def read_table(
         cell = _text(values.get(columns["path"]))
         row: Row = {ours: clean(_text(values.get(theirs)) or "") for ours, theirs in columns.items()}
         row |= constants or {}
+        place = f"row {number} of {table}" + (f" (line {line})" if line else "")
+        try:
+            span = read_span(row)
+        except ValueError as error:
+            where = row.get("id") or f"row {number}"
+            imported.rejected.append(Rejected(where, cell or "", "bad_span", f"{place}: {error}"))
+            continue
         if row["path"] is not None:
             path = located(root, cell or "")
             row["path"] = path.as_posix()
             if not row.get("id"):
                 row["id"] = _identity(path, root)
-                unnamed.append(row)
+                unnamed.append((row, span))
         elif text_rows and row.get("id") and (row.get("text") or "").strip():
             row["path"] = ""
         else:
             where = row.get("id") or f"row {number}"
-            place = f"row {number} of {table}" + (f" (line {line})" if line else "")
             detail = f"{place} has no {columns['path']}"
             imported.rejected.append(Rejected(where, "", "no_path", detail))
             continue
         imported.rows.append(row)
-    keep_suffixes(unnamed)
+        imported.places.append(place)
+    keep_suffixes([row for row, _ in unnamed])
+    for row, span in unnamed:
+        row["id"] = str(row["id"]) + (f"[{span}]" if span else "")
     return imported
 
 

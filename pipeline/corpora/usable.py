@@ -1,12 +1,13 @@
 """Imported rows to those that can be used: their spelling, their labels, their classes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from stillwave.pipeline.corpora.base import CorpusBase, Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.quarantine import Quarantined
+from stillwave.pipeline.corpora.spans import same_span, where
 from stillwave.pipeline.corpora.spelling import MISSING, alike, clean, doubtful
 from stillwave.pipeline.corpora.splits import side_of
 
@@ -25,40 +26,55 @@ class Usable:
 
 
 def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
-    """The rows of a corpus that its config keeps. ValueError for a column or a class that is absent."""
+    """The rows of a corpus that its config keeps.
+
+    Raises ValueError for a column or a class that is absent, and for a file, or a span of one, that has two
+    labels.
+    """
     label = config.label
     if imported.rows and label not in imported.rows[0]:
         there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
         raise ValueError(f"label: the corpus has no column {label!r}; it has {there}")
     found = Usable([], excluded=Counter(imported.excluded))
     named = {*config.labels, *(config.classes or ())}
-    first, missing, rejected = dict[str, Row](), Counter[str](), list(imported.rejected)
-    for raw in imported.rows:
+    missing, theirs, ours = Counter[str](), Counter[str](), Counter[str]()
+    first, spans, rejected = dict[str, Row](), dict[Hashable, tuple[Row, str]](), list(imported.rejected)
+    for raw, place in zip(imported.rows, imported.places or [""] * len(imported.rows), strict=True):
         row = {name: value if name == "path" else clean(value or "") for name, value in raw.items()}
         name, value = str(row["id"]), row[label]
         if value is None or (value in MISSING and value not in named):
             found.excluded["no label"] += 1
             missing[value or ""] += 1
-        elif first.setdefault(name, row) is row:
-            found.rows.append({**row, label: config.labels.get(value, value)})
-        elif first[name] == row:
+            continue
+        row[label] = mapped = config.labels.get(value, value)
+        theirs[value] += 1
+        ours[mapped] += 1
+        if config.classes is not None and mapped not in config.classes:
+            found.excluded[mapped] += 1
+            continue
+        twin, its_place = spans.setdefault(same_span(row), (row, place))
+        if twin[label] != mapped:
+            raise ValueError(
+                f"{label}: two labels for {where(row)}: {its_place or twin['id']} says {twin[label]!r}, "
+                f"{place or name} says {mapped!r}; remove one, or join the two with `labels`. For labels of "
+                "parts of the file, give `start` and `end` in seconds"
+            )
+        if twin is not row and twin == {**row, "id": twin["id"]}:
             found.excluded["repeated row"] += 1
+        elif first.setdefault(name, row) is row:
+            found.rows.append(row)
         else:
             detail = f"id {name!r} is taken by {first[name]['path']}"
             rejected.append(Rejected(name, str(row["path"]), "duplicate_id", detail))
     found.quarantined = [Quarantined(it.id, it.path, "import", it.reason, it.detail) for it in rejected]
-    found.warnings = [
+    found.warnings = imported.warnings + [
         f"{label}: {count} rows have {value!r}, which is read as no label; if it is one, list it in `classes`"
         for value, count in sorted(missing.items())
         if value
     ]
-    if first:
-        _check_there("labels", config.labels, [str(row[label]) for row in first.values()], label)
-    if found.rows and config.classes is not None:
-        counts = Counter(str(row[label]) for row in found.rows)
-        _check_there("classes", config.classes, counts, label)
-        found.rows = [row for row in found.rows if row[label] in config.classes]
-        found.excluded += Counter({name: n for name, n in counts.items() if name not in config.classes})
+    if theirs:
+        _check_there("labels", config.labels, theirs, label)
+        _check_there("classes", config.classes or (), ours, label)
     labels = [str(row[label]) for row in found.rows]
     if config.classes is None:
         found.warnings += doubtful(label, labels)

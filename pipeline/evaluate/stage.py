@@ -9,7 +9,7 @@ import pandas as pd
 
 from stillwave.heads.layers import layer_weights
 from stillwave.pipeline.backbones.fingerprint import layer_numbers
-from stillwave.pipeline.corpora.manifest import ManifestError, manifest_digest, read_manifest
+from stillwave.pipeline.corpora.manifest import ManifestError, contents, manifest_digest, read_manifest
 from stillwave.pipeline.evaluate.report import full_report, write_report
 from stillwave.pipeline.runs.data import Data, check_as_trained, data_of_run
 from stillwave.pipeline.runs.features import RowNumbers
@@ -96,6 +96,7 @@ def rows_digest(predictions: pd.DataFrame, manifest: pd.DataFrame) -> str:
     Two evaluations with the same digest used the same rows, regardless of the backbones.
     """
     content = manifest[[name for name in ("id", "sha256", "text") if name in manifest]]
+    content = content.assign(sha256=contents(manifest))
     table = predictions[[name for name in ("id", "speaker", "label", "known") if name in predictions]]
     rows = table.merge(content, on="id", validate="one_to_one").sort_values("id")
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
@@ -132,7 +133,8 @@ def _layer_weights(run: Run, data: Data) -> dict[str, Any]:
 def _unseen(run: Run, data: Data) -> RowNumbers:
     """All rows. Raises ValueError if the run was trained on the content of some of them."""
     seen = run.seen()
-    ids = [id_ for id_, key in zip(data.manifest["id"], data.recordings(), strict=True) if key in seen]
+    rows = zip(data.manifest.to_dict("records"), data.recordings(), strict=True)
+    ids = [row["id"] for row, key in rows if seen.has(row, key)]
     if ids:
         raise ValueError(
             f"{len(ids)} of {len(data.manifest)} rows are recordings that the run was trained on, the first "

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from stillwave.cache import Item, Row
 from stillwave.pipeline.audio.augment import Effects, apply, draw, length_after, view_key
-from stillwave.pipeline.audio.decode import BadAudio, Decoder, content_key, load_waveform, resampled_length
+from stillwave.pipeline.audio.decode import BadAudio, Decoder, content_key, resampled_length
+from stillwave.pipeline.audio.segments import Span, content_of, load_waveform, span_of
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.config.views import ViewsConfig
 from stillwave.pipeline.corpora.quarantine import Quarantined
@@ -30,11 +31,18 @@ class Source(NamedTuple):
     length: int
     effects: Effects | None = None
     decoder: Decoder = "libsndfile"
+    span: Span | None = None  # the part of the file
+    content_of_span: str | None = None
+
+    @property
+    def content(self) -> str:
+        """What the clean row depends on, whoever decodes it: the sha256, or that of the span."""
+        return self.content_of_span or self.sha256
 
     @property
     def content_key(self) -> str:
         """The key of the clean row in a store."""
-        return self.sha256 if self.text is not None else content_key(self.sha256, self.decoder)
+        return self.sha256 if self.text is not None else content_key(self.content, self.decoder)
 
 
 def plan_rows(
@@ -69,6 +77,7 @@ def load(backbone: Backbone, source: Source) -> NDArray[Any] | str:
             expected_sha256=source.sha256,
             channels=backbone.channels,
             decoder=source.decoder,
+            span=source.span,
         )
     except BadAudio as error:
         return str(error)
@@ -92,15 +101,16 @@ def _sources(
         yield Item("", 0), Quarantined(id_, path, "extract", "no_audio", "a row of text alone")
         return
     decoder: Decoder = "ffmpeg" if record.get("decoder") == "ffmpeg" else "libsndfile"
-    key = content_key(sha256, decoder)
+    span, content = span_of(record), content_of(record)
+    key = content_key(content, decoder)
     clean = resampled_length(int(record["num_samples"]), int(record["sample_rate"]), backbone.sample_rate)
     for view in range(1 + (views.count if views else 0)):
         item, effects, length = Item(key, 0), None, clean
         if views and view:
-            effects = draw(views, sha256, view)
+            effects = draw(views, content, view)
             item, length = Item(view_key(key, view, views), view), length_after(clean, effects)
         if backbone.num_frames(length) >= 1:
-            yield item, Source(id_, path, None, sha256, length, effects, decoder)
+            yield item, Source(id_, path, None, sha256, length, effects, decoder, span, span and content)
             continue
         detail = in_view(view, f"{length} samples at {backbone.sample_rate} Hz: less than one frame")
         yield item, Quarantined(id_, path, "extract", "too_short", detail)

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from stillwave.pipeline.audio.decode import (
     BadAudio,
     Waveform,
-    decode_noted,
-    read_bytes,
     resample,
     with_channels,
 )
 from stillwave.pipeline.audio.files import is_url
+from stillwave.pipeline.audio.segments import Span, read_audio, span_of
 from stillwave.pipeline.corpora.base import audio_files
 
 log = logging.getLogger(__name__)
@@ -53,13 +52,15 @@ class Sound(NamedTuple):
 class Clip:
     """One utterance: audio (a file's path or URL, or samples), a text, or both.
 
-    name: name of its result. speaker: name in the training rows; others count as unknown speakers.
+    name: name of its result. speaker: name in the training rows; others count as unknown speakers. span: the
+    part of the audio; None is all of it.
     """
 
     name: str
     audio: str | Sound | None = None
     text: str | None = None
     speaker: str | None = None
+    span: Span | None = None
 
 
 def clips_of(
@@ -115,16 +116,17 @@ def _folder(folder: Path, speaker: str | None) -> Iterator[Clip]:
 
 
 def _manifest(path: str, speaker: str | None) -> Iterator[Clip]:
-    from stillwave.pipeline.corpora.manifest import read_manifest  # here: pandas
+    from stillwave.pipeline.corpora.manifest import SPAN, read_manifest  # here: pandas
 
     table = read_manifest(path)
     columns: list[Any] = [
         table[name].tolist() if name in table else [None] * len(table) for name in ("text", "speaker")
     ]
-    rows = zip(table["id"].tolist(), table["path"].tolist(), *columns, strict=True)
+    spans = [span_of(row) for row in table.reindex(columns=[*SPAN]).to_dict("records")]
+    rows = zip(table["id"].tolist(), table["path"].tolist(), *columns, spans, strict=True)
     return (
-        Clip(id_, audio or None, words if words and words.strip() else None, speaker or who)
-        for id_, audio, words, who in rows
+        Clip(id_, audio or None, words if words and words.strip() else None, speaker or who, span)
+        for id_, audio, words, who, span in rows
     )
 
 
@@ -144,16 +146,19 @@ def files_of(sources: Sequence[str]) -> Iterator[Any]:
         yield from (clip.audio for clip in _clips(source, None, None))
 
 
-def read_sound(audio: str | Sound, channels: int) -> Sound:
+def read_sound(audio: str | Sound, channels: int, span: Span | None = None) -> Sound:
     """The samples of a clip with `channels` channels: see `stillwave.pipeline.audio.decode.decode`.
 
     Raises BadAudio, and ValueError for samples beyond LOUDEST.
     """
     if isinstance(audio, Sound):
         sound = audio
+        if span is not None:
+            first, last = span.samples(sound.sample_rate, len(sound.waveform))
+            sound = Sound(sound.waveform[first:last], sound.sample_rate)
     else:
-        read = decode_noted(read_bytes(audio), channels=channels)
-        for note in read.notes:
+        read, _ = read_audio(audio, span, channels=channels)
+        for note in read.notes if span is None else ():  # of a file, not of each of its spans
             log.warning("%s: the file %s", audio, note)
         sound = Sound(read.waveform, read.sample_rate)
     _check_loudness(sound.waveform)

@@ -6,7 +6,6 @@ Both start at those of an unknown speaker, and are regularised towards them: wit
 convex.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
-from stillwave.pipeline.audio.decode import read_bytes
+from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.corpora.table import column_names, read_table
 from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
 from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, save_speaker, speaker_file
@@ -119,14 +118,21 @@ def enroll(
 
 
 def _num_seen(run: Run, clips: Sequence[Clip]) -> int:
-    """The files among the clips that the run was trained on, in any fold."""
-    seen = run.seen()
-    files = [clip.audio for clip in clips if isinstance(clip.audio, str)]
-    return sum(hashlib.sha256(read_bytes(file)).hexdigest() in seen for file in files)
+    """The recordings among the clips that the run was trained on, in any fold."""
+    seen, found = run.seen(), 0
+    for clip in clips:
+        if isinstance(clip.audio, str):
+            audio, sha256 = read_audio(clip.audio, clip.span)
+            row = {
+                "sha256": sha256, "sample_rate": audio.sample_rate, "num_samples": len(audio.waveform),
+                "decoder": audio.decoder, **(clip.span._asdict() if clip.span else {}),
+            }  # fmt: skip
+            found += seen.has(row)
+    return found
 
 
 def read_clips(table: Path, label: str) -> list[Labelled]:
-    """The clips of a CSV (TSV, Parquet, JSONL) with columns file_path and `label`, and perhaps text.
+    """The clips of a CSV (TSV, Parquet, JSONL) with columns file_path and `label`; perhaps text, start, end.
 
     Paths are relative to the table's folder. Raises ValueError naming the table and what is missing.
     """
@@ -139,16 +145,20 @@ def read_clips(table: Path, label: str) -> list[Labelled]:
             raise ValueError(
                 f"{table}: no column {column!r}; the columns are {', '.join(there)}. The table needs {needs}"
             )
-    columns = {"path": "file_path", "label": label} | ({"text": "text"} if "text" in there else {})
+    columns = {"path": "file_path", "label": label}
+    columns |= {name: name for name in ("text", "start", "end") if name in there and name != label}
     imported = read_table(table, table.parent, columns)
     if imported.rejected:
         raise ValueError(imported.rejected[0].detail)
     for number, row in enumerate(imported.rows, 1):
         if row["label"] is None:
             raise ValueError(f"{table}: row {number} has no {label}")
-    return [
-        (Clip(str(row["path"]), row["path"], row.get("text")), str(row["label"])) for row in imported.rows
-    ]
+    clips = list[Labelled]()
+    for row in imported.rows:
+        path, span = str(row["path"]), span_of(row)
+        name = path if span is None else f"{path}[{span}]"
+        clips.append((Clip(name, path, row.get("text"), span=span), str(row["label"])))
+    return clips
 
 
 @torch.no_grad()
@@ -165,7 +175,7 @@ def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
     items = []
     for clip in clips:
         try:
-            sound = None if clip.audio is None else read_sound(clip.audio, reader.channels)
+            sound = None if clip.audio is None else read_sound(clip.audio, reader.channels, clip.span)
             items.append(reader.item(sound, clip.text, None))
         except ValueError as error:
             detail = str(error) if clip.name in str(error) else f"{clip.name}: {error}"

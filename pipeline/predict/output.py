@@ -35,8 +35,8 @@ def _csv(file: TextIO, classes: Sequence[str]) -> Show:
         if isinstance(result, Failure):
             table.writerow({"clip": result.clip, "error": result.error})
         else:
-            end_s = result.duration_s
-            spans = [("", None if end_s is None else 0.0, end_s, result), *_numbered(result)]
+            start_s = None if result.duration_s is None else result.start_s or 0.0
+            spans = [("", start_s, result.end_s, result), *_numbered(result)]
             for number, start_s, end_s, answer in spans:
                 row: dict[str, Any] = {
                     "clip": result.clip,

@@ -187,7 +187,7 @@ class Predictor:
         speaker = clip.speaker or self.speaker
         if clip.audio is None or not self.reader.audio:
             return _Read(clip, None, self.reader.item(None, clip.text, speaker))
-        sound = read_sound(clip.audio, self.reader.channels)
+        sound = read_sound(clip.audio, self.reader.channels, clip.span)
         if len(sound.waveform) > in_samples(self.segment_s, self.hop_s, sound.sample_rate)[0]:
             return _Read(clip, sound.duration_s, None)
         return _Read(clip, sound.duration_s, self.reader.item(sound, clip.text, speaker))
@@ -215,19 +215,20 @@ class Predictor:
 
     def _answer(self, read: _Read, values: Values | None, batch_size: int) -> Prediction:
         """values: for its item; None for a long clip, whose segments are predicted here."""
-        segments = list[Segment]()
+        segments, clip = list[Segment](), read.clip
+        start_s = None if clip.span is None else clip.span.start
         if values is None:
-            clip = read.clip
             assert clip.audio is not None
-            sound = read_sound(clip.audio, self.reader.channels)
+            sound = read_sound(clip.audio, self.reader.channels, clip.span)
             spans = windows(len(sound.waveform), *in_samples(self.segment_s, self.hop_s, sound.sample_rate))
             segments, values = self._segments(
                 sound, spans, clip.text, clip.speaker or self.speaker, batch_size
             )
         return Prediction(
-            clip=read.clip.name,
+            clip=clip.name,
             duration_s=read.duration_s,
-            segments=tuple(segments),
+            start_s=start_s,
+            segments=tuple(segment.later(start_s or 0.0) for segment in segments),
             **fields_of(values, self.classes),
         )
 

@@ -1,7 +1,7 @@
 """The prediction for a clip: label, probabilities, uncertainty, and whether the class is known."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class Segment(Answer):
     start_s: float
     end_s: float
 
+    def later(self, seconds: float) -> "Segment":
+        """The same, of a recording that has so many seconds in front."""
+        return replace(self, start_s=self.start_s + seconds, end_s=self.end_s + seconds)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         fields = asdict(self)
@@ -45,16 +49,28 @@ class Segment(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Answer):
-    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio."""
+    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio.
+
+    start_s: of a clip that is a span of a file, in seconds from the file's start, as in its segments.
+    """
 
     clip: str
     duration_s: float | None
+    start_s: float | None = None
     segments: tuple[Segment, ...] = ()
 
+    @property
+    def end_s(self) -> float | None:
+        """Where the clip ends in its file; None without audio."""
+        return None if self.duration_s is None else (self.start_s or 0.0) + self.duration_s
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; `start_s` and `end_s` only for a span of a file."""
         fields = asdict(self) | {"segments": [segment.to_dict() for segment in self.segments]}
-        return {name: fields.pop(name) for name in ("clip", "duration_s")} | fields
+        first = {name: fields.pop(name) for name in ("clip", "duration_s")}
+        start_s = fields.pop("start_s")
+        span = {} if start_s is None else {"start_s": start_s, "end_s": self.end_s}
+        return first | span | fields
 
 
 @dataclass(frozen=True)

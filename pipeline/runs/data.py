@@ -14,6 +14,7 @@ from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.config.recipe import UNKNOWN_NAME, Recipe
 from stillwave.pipeline.config.train import RecipeViews
+from stillwave.pipeline.corpora.manifest import contents
 from stillwave.pipeline.runs.features import Features, Part, RowNumbers, joined
 from stillwave.pipeline.runs.origins import Origin, live, stored
 from stillwave.pipeline.runs.run import Run
@@ -64,7 +65,7 @@ class Data:
         """What identifies each row of the manifest: its audio file, or its text if it has only that."""
         if len(self.parts) == 1:
             return next(iter(self.parts.values())).content[: len(self.manifest)]
-        return self.manifest["sha256"].tolist()
+        return contents(self.manifest)
 
     def absent(self) -> dict[str, int]:
         """How many rows of the manifest lack each modality."""

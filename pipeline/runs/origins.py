@@ -13,6 +13,7 @@ from stillwave.pipeline.audio.decode import content_key
 from stillwave.pipeline.backbones import Backbone
 from stillwave.pipeline.backbones.fingerprint import is_of_text
 from stillwave.pipeline.config.train import Finetune
+from stillwave.pipeline.corpora.manifest import contents
 from stillwave.pipeline.corpora.quarantine import quarantine_path, quarantined_ids
 from stillwave.pipeline.corpora.spelling import nfc
 from stillwave.pipeline.extract.rows import plan_rows
@@ -70,7 +71,7 @@ def check_fresh(store: EmbeddingStore, rows: RowNumbers, manifest: pd.DataFrame)
     """Raise ValueError if frames were made from other audio or text than the manifest's rows of that id."""
     texts = manifest["text"] if "text" in manifest else [None] * len(manifest)
     decoders = manifest["decoder"] if "decoder" in manifest else [None] * len(manifest)
-    expected = map(content_key, manifest["sha256"], decoders)
+    expected = map(content_key, contents(manifest), decoders)
     for row, id_, wanted, text in zip(rows.tolist(), manifest["id"], expected, texts, strict=True):
         key = str(store.content_key[row]) if row != ABSENT else wanted
         if key != wanted and (text is None or key != hashlib.sha256(nfc(str(text)).encode()).hexdigest()):

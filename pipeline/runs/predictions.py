@@ -20,11 +20,11 @@ from stillwave.pipeline.scores.decision import decide
 def predict_folds(run: Run, data: Data) -> pd.DataFrame:
     """Out-of-fold predictions, sorted by id.
 
-    id, fold, speaker, language; label, known (its class was trained); predicted (a known class), p_<class>
-    (calibrated if there were validation rows; raw_<class> before that); score_<name>, every open-set score,
-    higher is more outlying, and tuned_<name>, its threshold from validation rows; score, threshold, the
-    recipe's own; decision, `unknown` above the threshold, else predicted. The last two are missing if there
-    is no threshold.
+    id, fold, speaker, language, start, end; label, known (its class was trained); predicted (a known class),
+    p_<class> (calibrated if there were validation rows; raw_<class> before that); score_<name>, every
+    open-set score, higher is more outlying, and tuned_<name>, its threshold from validation rows; score,
+    threshold, the recipe's own; decision, `unknown` above the threshold, else predicted. The last two are
+    missing if there is no threshold.
     """
     recipe, parts = run.recipe, []
     for fold in folds_of(data, recipe):
@@ -63,7 +63,9 @@ def fold_values(run: Run, fold: int, data: Data, rows: RowNumbers) -> Values:
 
 def _table(values: Values, data: Data, rows: RowNumbers, recipe: Recipe) -> pd.DataFrame:
     part = data.manifest.iloc[rows]
-    table = part[[name for name in ("id", "speaker", "language") if name in part]].reset_index(drop=True)
+    table = part[
+        [name for name in ("id", "speaker", "language", "start", "end") if name in part]
+    ].reset_index(drop=True)
     table["label"] = part[recipe.label].to_numpy()
     table["known"] = data.labels[rows] != UNKNOWN
     table["predicted"] = argmax_names(values["p"], data.classes)

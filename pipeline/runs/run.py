@@ -27,6 +27,7 @@ from stillwave.pipeline.runs.calibrate import FILE as CALIBRATION
 from stillwave.pipeline.runs.calibrate import RENAMED, Calibration
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.model import Model, at_precision
+from stillwave.pipeline.runs.seen import Seen
 from stillwave.pipeline.runs.tensors import load_facts, load_state, load_tensors, state_of
 
 CONFIG, COMPLETE = "config.json", "complete"
@@ -150,9 +151,9 @@ class Run:
         parts = [json.dumps(told, sort_keys=True), *self.digests().values(), *calibrations]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def seen(self) -> set[str]:
-        """The keys of its rows' recordings."""
-        return set(json.loads((self.folder / SEEN).read_text()))
+    def seen(self) -> Seen:
+        """The recordings of its rows."""
+        return Seen(json.loads((self.folder / SEEN).read_text()))
 
     def encoders(self, backbones: str | Path | None = None) -> dict[str, Backbone]:
         """The backbones by modality: frozen, on the CPU, with the weights they had before the run's training.

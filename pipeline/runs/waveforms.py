@@ -139,7 +139,7 @@ class LiveFeatures(Part):
             start = int(np.random.default_rng([seed, epoch, row]).integers(over + 1))
             waveform = waveform[start : len(waveform) - over + start]
         if effects is not None:
-            changed = apply(waveform, rate, draw(effects, source.sha256, epoch + 1))
+            changed = apply(waveform, rate, draw(effects, source.content, epoch + 1))
             # Speed can leave less than a frame of a very short clip, which is then not changed.
             waveform = changed if self.encoder.num_frames(len(changed)) else waveform
         return waveform

@@ -28,6 +28,7 @@ from stillwave.pipeline.runs.folds import Fold, check_groups, folds_of
 from stillwave.pipeline.runs.head import build_head
 from stillwave.pipeline.runs.model import Model, at_precision
 from stillwave.pipeline.runs.run import COMPLETE, FORMAT, SEEN, WEIGHTS, Run, tensors_to_save
+from stillwave.pipeline.runs.seen import keys_of
 from stillwave.pipeline.runs.speakers import numbered, training_speakers
 from stillwave.pipeline.runs.tensors import save_tensors
 from stillwave.pipeline.train.distill import Teacher
@@ -132,7 +133,7 @@ def train_models(
     if processes.main:
         begin(out, config)
         record(out, data.features.device)
-        (out / SEEN).write_text(json.dumps(sorted(set(data.recordings()))))
+        (out / SEEN).write_text(json.dumps(keys_of(data.manifest, data.recordings())))
     for fold in folds:
         processes.wait()
         _train_fold(

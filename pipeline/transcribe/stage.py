@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stillwave.pipeline.audio.decode import BadAudio, content_key, load_waveform
+from stillwave.pipeline.audio.decode import BadAudio, content_key
 from stillwave.pipeline.audio.files import write_if_changed
+from stillwave.pipeline.audio.segments import Span, content_of, load_waveform, span_of
 from stillwave.pipeline.backbones.device import pick_device
 from stillwave.pipeline.backbones.fingerprint import fingerprint
 from stillwave.pipeline.backbones.quiet import quiet
@@ -66,7 +67,7 @@ class TranscribeResult:
 
 
 Key = tuple[str, str | None]  # of a distinct item: its content key, and the language that is told
-File = tuple[str, str]  # a path, and the sha256 of its bytes
+File = tuple[str, str, Span | None]  # a path, the sha256 of its bytes, and the part of it
 
 
 @dataclass
@@ -110,11 +111,13 @@ def transcribe(
         languages = languages_of(rows, transcriber.languages, transcriber.default, config.weights)
         known = Transcripts(out, fingerprint(transcriber))
         keys: list[Key] = [
-            (content_key(row["sha256"], row.get("decoder")), language)
+            (content_key(content_of(row), row.get("decoder")), language)
             for row, language in zip(rows, languages, strict=True)
         ]
         files: dict[Key, File] = {
-            key: (row["path"], row["sha256"]) for key, row in zip(keys, rows, strict=True) if key not in known
+            key: (row["path"], row["sha256"], span_of(row))
+            for key, row in zip(keys, rows, strict=True)
+            if key not in known
         }
         known_rows = sum(key not in files for key in keys)
         decoded = _decode_all(transcriber, files, known, progress)
@@ -189,9 +192,9 @@ def _decode_all(
 
 def _decode(transcriber: Transcriber, item: tuple[Key, File]) -> tuple[str | BadAudio, float]:
     """The text of a file, or why it has none, and its duration in seconds."""
-    (_, language), (path, sha256) = item
+    (_, language), (path, sha256, span) = item
     try:
-        waveform = load_waveform(path, transcriber.sample_rate, expected_sha256=sha256)
+        waveform = load_waveform(path, transcriber.sample_rate, expected_sha256=sha256, span=span)
     except BadAudio as error:
         return error, 0.0
     duration_s = len(waveform) / transcriber.sample_rate

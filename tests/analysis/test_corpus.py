@@ -13,6 +13,8 @@ import soundfile
 
 from stillwave.analysis import corpus
 from stillwave.analysis.corpus import clips, label_of, read_quarantine, render, write_corpus
+from stillwave.analysis.corpus_facts import corpus_facts
+from stillwave.analysis.corpus_leaks import leaks
 from stillwave.pipeline.cli import main
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.corpora.prepare import prepare
@@ -426,3 +428,25 @@ def test_it_is_read_and_heard_in_a_browser(
     assert heard == pytest.approx(first["seconds"], abs=0.01)
     assert [entry for entry in chromium.get_log("browser") if entry["level"] != "INFO"] == []
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_spans_are_clips_and_leaks_of_their_own(tmp_path: Path) -> None:
+    write_wave(tmp_path / "a.wav", 4.0, 200, seed=0)
+    row = {"path": str(tmp_path / "a.wav"), "sha256": "ab", "sample_rate": 16_000, "emotion": "sad"}
+    spans = [(0.0, 1.0, 0), (1.0, 2.5, 1), (2.0, 3.0, 0), (3.0, 4.0, 1)]
+    rows = pd.DataFrame(
+        [
+            {**row, "id": f"a[{start}-{end}]", "start": start, "end": end, "fold": fold,
+             "duration_s": end - start, "num_samples": round(16_000 * (end - start))}
+            for start, end, fold in spans
+        ]
+    )  # fmt: skip
+    found = clips(rows, "emotion")
+    assert sorted(clip["id"] for clip in found) == rows["id"].tolist()
+    for clip in found:
+        sound = soundfile.info(io.BytesIO(base64.b64decode(clip["audio"])))
+        assert sound.frames / sound.samplerate == clip["seconds"]
+    (recording,) = (leak for leak in leaks(rows) if leak.what == "recording")
+    assert (recording.rows, recording.shared) == ({"fold 0": 1, "fold 1": 1}, 1)
+    assert recording.examples == {"a[1.0-2.5]": {"fold 0": 1, "fold 1": 1}}
+    assert corpus_facts(rows, "emotion")["copies"] == 0

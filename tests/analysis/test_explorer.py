@@ -16,6 +16,8 @@ import soundfile
 
 from stillwave.analysis import recordings
 from stillwave.analysis.explorer import write_explorer
+from stillwave.analysis.recordings import Recording
+from stillwave.pipeline.audio.segments import Span
 from tests.analysis.folders import rows_of, write_analysis
 from tests.fakes import write_wave
 
@@ -161,23 +163,29 @@ def test_links_are_relative_encoded_and_counted(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "wav" / name).write_bytes(b"sound")
     monkeypatch.chdir(tmp_path)
     paths = [*(f"wav/{name}" for name in names), "wav/gone.wav", "s3://bucket/a.wav", ""]
-    found, missing = recordings.links(paths, Path("reports/deep"))
+    found, missing = recordings.links([Recording(path) for path in paths], Path("reports/deep"))
     assert found == [
         "../../wav/javascript%3Aalert%281%29", "../../wav/a%23b%3Fc%2520.wav",
         "../../wav/%C3%BC%20%3Cb%3E.wav", None, None, None,
     ]  # fmt: skip
     assert missing == ["wav/gone.wav", "s3://bucket/a.wav"]
-    assert recordings.links(names[:1], tmp_path) == ([None], names[:1])
+    first = [Recording(names[0])]
+    assert recordings.links(first, tmp_path) == ([None], names[:1])
     monkeypatch.chdir(tmp_path / "wav")
-    assert recordings.links(names[:1], Path())[0] == ["javascript%3Aalert%281%29"]
+    assert recordings.links(first, Path())[0] == ["javascript%3Aalert%281%29"]
+    spans = [Recording(names[1], Span(1.5, 3.25)), Recording(names[1], Span(0.5))]
+    assert recordings.links(spans, Path())[0] == ["a%23b%3Fc%2520.wav#t=1.5,3.25", "a%23b%3Fc%2520.wav#t=0.5"]
 
 
 def test_embedded_recordings_are_the_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_wave(tmp_path / "a.wav", 0.5, 200, seed=0, sample_rate=44_100)
     (tmp_path / "b.wav").write_text("no sound")
-    paths = [str(tmp_path / "a.wav"), str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), ""]
+    names = [str(tmp_path / "a.wav"), str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), ""]
+    part = Recording(names[0], Span(0.1, 0.3))
+    paths = [*map(Recording, names), part]
     clips, missing = recordings.embedded(paths, {})
-    assert (list(clips), missing) == ([paths[0]], [paths[2]])
+    assert (list(clips), missing) == ([paths[0], part], [names[2]])
+    assert soundfile.info(io.BytesIO(base64.b64decode(clips[part]))).frames == 3200
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(clips[paths[0]])))
     assert (rate, len(samples)) == (16_000, 8000)
     spectrum = np.abs(np.fft.rfft(samples))

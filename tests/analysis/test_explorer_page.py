@@ -506,3 +506,24 @@ def test_dark_and_light_are_legible(chromium: Any, address: Path) -> None:
         assert low == []
         page.element("theme").click()
     assert page.log() == []
+
+
+@pytest.mark.browser
+def test_a_span_is_played_alone(chromium: Any, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)[:12]
+    write_wave(tmp_path / "long.wav", 3.0, 200, seed=0)
+    rows = rows.assign(path=str(tmp_path / "long.wav"), start=1.0, end=[1.4] * 6 + [None] * 6)
+    write_explorer([write_analysis(tmp_path / "one", rows)], tmp_path / "page.html")
+    page = Page(chromium, tmp_path / "page.html")
+    page.js(
+        "window.heard = []; const p = document.getElementById('player');"
+        "p.addEventListener('timeupdate', () => { if (!p.paused) window.heard.push(p.currentTime); })"
+    )
+    page.element("plot").send_keys(Keys.ARROW_RIGHT)
+    page.wait("return window.heard.length > 0 && document.getElementById('player').paused")
+    heard = page.js("return window.heard")
+    assert min(heard) >= 1.0
+    assert max(heard) < 1.8  # the browser tells of the time every quarter of a second
+    page.wait("return document.getElementById('player').currentTime === 1")  # to hear it again
+    assert page.js("return document.getElementById('player').getAttribute('src')").endswith("#t=1,1.4")
+    assert page.log() == []

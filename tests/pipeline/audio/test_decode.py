@@ -17,10 +17,10 @@ from stillwave.pipeline.audio.decode import (
     REASONS,
     BadAudio,
     decode,
-    load_waveform,
     resample,
     resampled_length,
 )
+from stillwave.pipeline.audio.segments import load_waveform
 from tests.zoo import RATE, encode, tone
 
 

@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from stillwave.pipeline.audio.decode import BadAudio, content_key, decode, decode_noted, load_waveform
+from stillwave.pipeline.audio.decode import BadAudio, content_key, decode, decode_noted
 from stillwave.pipeline.audio.ffmpeg import VERSION
 from stillwave.pipeline.audio.samples import DAMAGED, NO_LENGTH
+from stillwave.pipeline.audio.segments import load_waveform
 from tests.zoo import RATE, encode, encode_av, tone
 
 KINDS = [  # codec, container, rate, and the most samples of silence that the encoder adds, at that rate

@@ -6,8 +6,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from stillwave.pipeline.audio.decode import BadAudio, load_waveform, read_bytes
+from stillwave.pipeline.audio.decode import BadAudio, read_bytes
 from stillwave.pipeline.audio.files import read_file, write_if_changed
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.corpora.manifest import ManifestError, read_manifest, write_manifest
 from tests.fakes import write_wave
 

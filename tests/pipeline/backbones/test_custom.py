@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stillwave.cache import EmbeddingStore
-from stillwave.pipeline.audio.decode import load_waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.backbones import build_backbone, load_backbone, parse_backbone
 from stillwave.pipeline.config.base import ConfigError
 from stillwave.pipeline.corpora.manifest import read_manifest

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from stillwave.pipeline.config.base import load_config, parse_config
@@ -237,3 +239,41 @@ def test_what_phones_record_is_looked_at_too(tmp_path: Path) -> None:
     text = "\n".join(draft(tmp_path).warnings)
     assert "sample rates differ (8000 Hz 11, 16000 Hz 12 of 24 files checked)" in text
     assert f"1 of 24 files checked cannot be read, first {tmp_path / 'sad/s5_23.m4a'}" in text
+
+
+def test_spans_are_found_by_name_and_checked_against_the_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "wav").mkdir()
+    lines = []
+    for number in range(8):
+        soundfile.write(tmp_path / f"wav/{number}.wav", 0.1 * rng.standard_normal(60 * 8000), 8000)
+        for part in range(6):
+            lines.append(f"wav/{number}.wav,{10 * part},{10 * part + 8.5},{('sad', 'calm')[part % 2]}")
+    lines += ["wav/0.wav,59,61,sad", "wav/1.wav,9,9,sad"]  # to be quarantined
+    for names in ("start,end", "Start Time,End Time", "onset,offset", "start_s,end_s"):
+        (tmp_path / "table.csv").write_text("\n".join([f"file,{names},emotion", *lines]))
+        found = draft(tmp_path)
+        config = parse_config(yaml.safe_load(found.corpus), CorpusConfig, "test")
+        start, end = names.split(",")
+        assert config.columns == {"path": "file", "start": start, "end": end, "emotion": "emotion"}
+        assert config.max_duration_s == 30  # of rows, not of files
+        assert (config.split.kind, config.split.group) == ("kfold", "path")
+        assert any("rows of one file are kept together" in warning for warning in found.warnings)
+        result = prepare(config, tmp_path, tmp_path / "out/manifest.parquet")
+        assert (result.rows, result.quarantined) == (48, {"bad_span": 2})
+    many = [
+        f"wav/{i % 8}.wav,{1000 * (i // 8)},{1000 * (i // 8) + 900},{('sad', 'calm')[i // 8 % 2]}"
+        for i in range(48)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["file,start,end,emotion", *many]))
+    with pytest.raises(ValueError, match="two labels for"):
+        draft(tmp_path)  # of whole files, as milliseconds are no seconds
+    single = [f"wav/{i}.wav,{1000 * i},{1000 * i + 900},{('sad', 'calm')[i % 2]}" for i in range(8)]
+    (tmp_path / "table.csv").write_text("\n".join(["file,start,end,emotion", *single]))
+    found = draft(tmp_path)
+    assert "start" not in yaml.safe_load(found.corpus)["columns"]
+    said = next(warning for warning in found.warnings if "are not used" in warning)
+    assert said == (
+        "columns 'start' and 'end' are not used, as they are not seconds of the files: wav/0.wav from 0 s to "
+        "900 s, but the file is 60 s long"
+    )

@@ -16,7 +16,7 @@ from stillwave.cache import EmbeddingStore, FingerprintMismatch, StoreError, led
 from stillwave.cache.places import open_storage
 from stillwave.cache.verify import repair
 from stillwave.pipeline.audio.augment import apply, draw
-from stillwave.pipeline.audio.decode import load_waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.backbones import BackboneConfig, Frames, build_backbone
 from stillwave.pipeline.backbones.fbank import Fbank, FbankConfig
 from stillwave.pipeline.backbones.mbert import MbertConfig

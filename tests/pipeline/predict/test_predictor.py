@@ -20,7 +20,8 @@ import typer
 from typer.testing import CliRunner
 
 import stillwave.pipeline.predict.predictor as predict_module
-from stillwave.pipeline.audio.decode import BadAudio, load_waveform, resample
+from stillwave.pipeline.audio.decode import BadAudio, resample
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.backbones.cnn1d import Cnn1dConfig
 from stillwave.pipeline.backbones.fbank import FbankConfig
 from stillwave.pipeline.backbones.mbert import MbertConfig

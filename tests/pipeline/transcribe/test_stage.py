@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stillwave.pipeline.audio.decode import load_waveform
+from stillwave.pipeline.audio.segments import load_waveform
 from stillwave.pipeline.cli import app
 from stillwave.pipeline.corpora.manifest import read_manifest, write_manifest
 from stillwave.pipeline.transcribe import stage
@@ -189,3 +189,31 @@ def test_the_command(ctc_folder: Path, clips: pd.DataFrame, tmp_path: Path) -> N
     assert "s per hour of audio" in said
     assert read_manifest(tmp_path / "out.parquet")["text_source"].notna().all()
     assert np.array_equal(read_manifest(tmp_path / "out.parquet")["id"], clips["id"])
+
+
+def test_spans_are_heard_one_by_one(config: CtcTranscriberConfig, tmp_path: Path) -> None:
+    write_wave(tmp_path / "a.wav", 3.0, 200, seed=0)
+    sha256 = hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
+    row = {"path": str(tmp_path / "a.wav"), "sha256": sha256, "sample_rate": 16_000, "fold": 0}
+    spans = [(0.0, 1.0), (1.0, 3.0), (0.0, 1.0), (None, None)]
+    frame = pd.DataFrame(
+        [
+            {
+                **row,
+                "id": str(i),
+                "start": start,
+                "end": end,
+                "duration_s": seconds,
+                "num_samples": 16_000 * seconds,
+            }
+            for i, ((start, end), seconds) in enumerate(zip(spans, (1, 2, 1, 3), strict=True))
+        ]
+    )
+    result = transcribe(config, frame, tmp_path / "out.parquet")
+    assert (result.items, result.audio_s) == (3, 6.0)  # two rows are the same span
+    model = Ctc(config, torch.device("cpu"))
+    found = read_manifest(tmp_path / "out.parquet")
+    for text, start, end in found[["text", "start", "end"]].itertuples(index=False):
+        whole = load_waveform(tmp_path / "a.wav", 16_000)
+        part = whole if start != start else whole[round(start * 16_000) : round(end * 16_000)]
+        assert text == (model.transcribe(part, None) or None)
