@@ -71,6 +71,7 @@ def _with(samples: np.ndarray, value: float) -> np.ndarray:
     return changed
 
 
+NO_LENGTH = "states no length that can be true: read to the end"
 U32 = struct.Struct("<I").pack
 TWIN = _half(400)
 
@@ -137,6 +138,7 @@ CONTENT: dict[str, tuple[bytes, int | str]] = {
     "dc.wav": (_wav(np.full(8000, 0.5), subtype="PCM_16"), 48),
     "clipped.wav": (_wav(np.clip(tone(0.5, hz=438, amplitude=9.0), -1, 1), subtype="PCM_16"), 48),
     "beyond_one.wav": (_wav(tone(0.5, hz=439, amplitude=4.0)), 48),
+    "integers_as_floats.wav": (_wav(tone(0.5, hz=442, amplitude=1e4)), "decode too_loud"),
     "denormal.wav": (_wav(tone(0.5, hz=441, amplitude=1e-40)), 48),
     "one_frame.wav": (_wav(tone(0.5)[:400]), 1),
     "one_sample_less.wav": (_wav(tone(0.5)[:399]), "extract too_short"),
@@ -217,6 +219,20 @@ NAMES: dict[str, tuple[bytes, int | str]] = {
     "twin_a.wav": (TWIN, 48),
     "twin_b.wav": (TWIN, 48),
     "sub/folder.wav/inside.wav": (_half(486), 48),
+}
+
+NOTED = {  # what the manifest notes of files that are used
+    "channels_cancel.wav": "has channels that cancel out: their mix is at least 20 dB below them",
+    "silence.wav": "is digital silence",
+    "denormal.wav": "is digital silence",
+    "dc.wav": "has one constant value, and no sound",
+    "one_sample.wav": "has one constant value, and no sound",
+    "clipped.wav": "is clipped: samples stay at full scale",
+    "size_unknown.wav": NO_LENGTH,
+    "size_zero.wav": NO_LENGTH,
+    "size_two_billion.wav": NO_LENGTH,
+    "samples_unknown.flac": NO_LENGTH,
+    "claims_68_gigasamples.flac": NO_LENGTH,
 }
 
 ZOO = FORMATS | RATES_AND_CHANNELS | CONTENT | HEADERS | CUT | NO_AUDIO | NAMES

@@ -3,6 +3,7 @@
 import hashlib
 from math import gcd
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,12 +22,15 @@ from stillwave.pipeline.audio.samples import (
     Reason,
     Samples,
     Waveform,
+    check_peak,
+    joined,
     with_channels,
 )
 
 __all__ = [
-    "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "content_key", "decode",
-    "decode_noted", "load_waveform", "read_bytes", "resample", "resampled_length", "with_channels",
+    "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "check_peak", "content_key",
+    "decode", "decode_noted", "joined", "load_waveform", "read_bytes", "resample", "resampled_length",
+    "with_channels",
 ]  # fmt: skip
 
 Decoder = Literal["libsndfile", "ffmpeg"]
@@ -57,9 +61,9 @@ def content_key(sha256: str, decoder: Any) -> str:
 
 def read_bytes(path: str | Path) -> bytes:
     """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
-    if not is_url(path) and Path(path).exists() and not Path(path).is_file():
-        raise BadAudio("missing", f"{path}: not a regular file")  # reading a pipe would wait forever
     try:
+        if not is_url(path) and not S_ISREG(Path(path).stat().st_mode):  # reading a pipe would wait forever
+            raise BadAudio("missing", f"{path}: not a regular file")
         data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
@@ -109,8 +113,9 @@ def decode_noted(
     except Exception as error:  # whatever a decoder trips over, it is about one file among many
         raise BadAudio("not_audio", f"decoding failed: {type(error).__name__}: {error}") from error
     decoder: Decoder = "ffmpeg" if "ffmpeg" in readers else "libsndfile"
-    notes = tuple(dict.fromkeys(samples.notes))
-    return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, notes)
+    waveform = samples.waveform(min_duration_s)
+    notes = (*dict.fromkeys(samples.notes), *samples.levels.notes())
+    return Audio(waveform, samples.sample_rate, decoder, notes)
 
 
 def _without_padding(data: bytes) -> bytes:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from stillwave.pipeline.corpora.base import Row
+from stillwave.pipeline.corpora.base import MEASURED, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.paths import is_there, located
 from stillwave.pipeline.corpora.splits import side_of
@@ -108,7 +108,7 @@ def guess_columns(
 def our_name(column: str) -> str:
     """Our name for the column of labels: theirs, unless we use that name for something else."""
     name = "_".join(column.lower().split())
-    return "label" if name in {*RESERVED, "speaker", "text", "language"} else name
+    return "label" if name in {*RESERVED, *MEASURED, "speaker", "text", "language"} else name
 
 
 def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:

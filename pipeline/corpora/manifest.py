@@ -3,7 +3,8 @@
 Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the file's bytes, `sample_rate`
 (Hz) and `num_samples` (per channel) as decoded, `duration_s`, then the corpus's text columns (labels such as
 `emotion` or `word`, and `speaker`, `language`, `text` if it has them; `decoder`, "ffmpeg" for rows that
-libsndfile did not read, if there are any), and either `fold` (int, the fold in
+libsndfile did not read, if there are any; `note`, what is unusual about the recordings, with semicolons
+between several notes, if any row has one), and either `fold` (int, the fold in
 which the row is tested) or `split` (train, valid or test). Rows are sorted by `id`. A text-only row has
 an empty `path`, the sha256 of its text, and zeros.
 

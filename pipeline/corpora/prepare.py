@@ -11,7 +11,7 @@ from typing import assert_never
 
 import pandas as pd
 
-from stillwave.pipeline.audio.decode import BadAudio, decode_noted, read_bytes
+from stillwave.pipeline.audio.decode import BadAudio, decode_noted, joined, read_bytes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.config import corpus as config_module
 from stillwave.pipeline.corpora import CorpusConfig, splits
@@ -139,7 +139,7 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
 def _decode_all(
     rows: list[Row], config: CorpusConfig, progress: OnFile | None
 ) -> tuple[list[dict[str, object]], list[Quarantined], Counter[str]]:
-    """Rows with sha256, sample_rate, num_samples and duration_s; rows with bad audio; counts of notes.
+    """Rows with what is measured from their audio; rows with bad audio; counts of notes.
 
     A text-only row has the sha256 of its text, and its numbers are 0.
     """
@@ -165,6 +165,8 @@ def _decode_all(
         }
         if audio.decoder == "ffmpeg":
             measured["decoder"] = audio.decoder
+        if audio.notes:
+            measured["note"] = joined(audio.notes)
         return measured, audio.notes
 
     good: list[dict[str, object]] = []

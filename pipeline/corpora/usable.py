@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from stillwave.pipeline.corpora.base import CorpusBase, Imported, Rejected, Row
+from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.quarantine import Quarantined
 from stillwave.pipeline.corpora.spelling import MISSING, alike, clean, doubtful
@@ -27,6 +27,10 @@ class Usable:
 def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
     """The rows of a corpus that its config keeps. ValueError for a column or a class that is absent."""
     label = config.label
+    if imported.rows and (taken := sorted(MEASURED & imported.rows[0].keys())):
+        raise ValueError(
+            f"{', '.join(taken)}: measured from the audio; give the corpus's column another name"
+        )
     if imported.rows and label not in imported.rows[0]:
         there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
         raise ValueError(f"label: the corpus has no column {label!r}; it has {there}")

@@ -45,16 +45,20 @@ class Segment(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Answer):
-    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio."""
+    """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio.
+
+    note: what is unusual about its audio, as in a manifest; None if nothing is.
+    """
 
     clip: str
     duration_s: float | None
+    note: str | None = None
     segments: tuple[Segment, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         fields = asdict(self) | {"segments": [segment.to_dict() for segment in self.segments]}
-        return {name: fields.pop(name) for name in ("clip", "duration_s")} | fields
+        return {name: fields.pop(name) for name in ("clip", "duration_s", "note")} | fields
 
 
 @dataclass(frozen=True)

@@ -359,7 +359,7 @@ def test_every_corpus_config_loads(path: Path) -> None:
 def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     prepare(config(), corpus, out)
-    assert "decoder" not in read_manifest(out)
+    assert not {"decoder", "note"} & {*read_manifest(out)}
     (corpus / "sad" / "ann_3.m4a").write_bytes(encode_av(tone(0.5), "aac", "ipod"))
     streamed = bytearray((corpus / "sad" / "ann_1.wav").read_bytes())
     at = streamed.index(b"data") + 4
@@ -368,9 +368,41 @@ def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tm
     result = prepare(config(), corpus, out)
     assert (result.rows, result.ignored, result.quarantined) == (14, {}, {})
     assert result.noted == {"states no length that can be true: read to the end": 1}
+    (note,) = read_manifest(out).set_index("id")["note"].dropna().items()
+    assert note == ("sad/ann_4", "states no length that can be true: read to the end")
     decoders = read_manifest(out).set_index("id")["decoder"]
     assert decoders["sad/ann_3"] == "ffmpeg"
     assert decoders.drop("sad/ann_3").isna().all()
+
+
+def test_several_notes_of_a_file_share_its_cell(corpus: Path, tmp_path: Path) -> None:
+    loud = np.clip(3 * tone(0.5) + 0.3, -1, 1)
+    soundfile.write(corpus / "sad" / "ann_1.wav", loud, 16_000, subtype="PCM_16")
+    soundfile.write(corpus / "sad" / "ann_2.wav", np.zeros(99), 16_000, subtype="PCM_16")
+    result = prepare(config(), corpus, tmp_path / "m.parquet")
+    offset = "has a DC offset: the mean of its samples is beyond 0.05 of full scale"
+    clipped, silent = "is clipped: samples stay at full scale", "is digital silence"
+    assert result.noted == {offset: 1, clipped: 1, silent: 1}
+    notes = read_manifest(tmp_path / "m.parquet").set_index("id")["note"]
+    assert notes["sad/ann_1"] == f"{offset}; {clipped}"
+    assert notes["sad/ann_2"] == silent
+    assert notes.count() == 2
+
+
+@pytest.mark.parametrize("fields", [{"label": "note"}, {"constants": {"note": "x", "decoder": "y"}}])
+def test_a_measured_name_is_not_for_a_corpuss_own_column(
+    corpus: Path, tmp_path: Path, fields: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"note: measured from the audio; give the corpus's column another"):
+        prepare(config(**fields), corpus, tmp_path / "m.parquet")
+
+
+def test_integers_stored_as_floats_are_quarantined(corpus: Path, tmp_path: Path) -> None:
+    soundfile.write(corpus / "sad" / "ann_1.wav", 1e4 * tone(0.5), 16_000, subtype="FLOAT")
+    out = tmp_path / "m.parquet"
+    assert prepare(config(max_bad_fraction=0.2), corpus, out).quarantined == {"too_loud": 1}
+    (line,) = quarantine(out)
+    assert line["detail"].startswith("samples reach 1e+04, but full scale is 1; at most 100 is read: divide")
 
 
 def test_whatever_a_decoder_raises_is_a_line_of_the_quarantine(
