@@ -62,8 +62,10 @@ def content_key(sha256: str, decoder: Any) -> str:
 def read_bytes(path: str | Path) -> bytes:
     """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
     try:
-        if not is_url(path) and not S_ISREG(Path(path).stat().st_mode):  # reading a pipe would wait forever
-            raise BadAudio("missing", f"{path}: not a regular file")
+        if not is_url(path):
+            path = Path(path)
+            if not S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
+                raise BadAudio("missing", f"{path}: not a regular file")
         data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None

@@ -8,7 +8,7 @@ Floats = npt.NDArray[np.float32]
 # The bounds of the notes; full scale is 1.
 SOFTEST = 2.0**-16  # half a step of 16 bits: what stays below it is no sound
 CANCELLED = 0.1  # RMS of the mix by that of the channels: 20 dB; 100 unrelated channels lose as much
-OFFSET = 0.05  # of the mean
+OFFSET = 0.05  # of the mean, as a share of full scale, or of the peak if that is beyond it
 FULL_SCALE = 0.999  # 16 bits reach 0.99997
 CLIPPED = 1e-4  # of the samples, see `Levels.add`
 
@@ -40,22 +40,23 @@ class Levels:
         peak that only just reaches full scale is one or two samples wide.
         """
         values, mix = block.reshape(-1), mixed.reshape(-1)
-        low, high = float(values.min()), float(values.max())
+        low, high = _range(values)
         peak = max(abs(low), abs(high)) if low == low else low  # NaN, which max() would lose
         self.peak = peak if not self.peak >= peak else self.peak
+        if high >= FULL_SCALE:
+            self._clipped += _held(values, values >= FULL_SCALE, block.shape[1])
+        if low <= -FULL_SCALE:
+            self._clipped += _held(values, values <= -FULL_SCALE, block.shape[1])
         if len(mix) < len(values):
             self._power += float(np.einsum("i,i->", values, values))
             self._mixed_power += float(np.einsum("i,i->", mix, mix))
             self._values += len(values)
             self._mixed_values += len(mix)
-            low, high = float(mix.min()), float(mix.max())
+            low, high = _range(mix)
         self._low, self._high = min(self._low, low), max(self._high, high)
         self._sum += float(np.einsum("i->", mix))  # faster than sum(), and exact enough
         self._count += len(mix)
         self._length += len(block)
-        if peak >= FULL_SCALE:
-            same = (block[1:] == block[:-1]) & (np.abs(block[1:]) >= FULL_SCALE)
-            self._clipped += int(np.count_nonzero(same[1:] & same[:-1]))
 
     def notes(self) -> list[str]:
         """What is unusual, in words that complete "the file ..."; none holds a semicolon."""
@@ -68,8 +69,25 @@ class Levels:
         if self._high - self._low < SOFTEST:
             return [CONSTANT]
         found = []
-        if abs(self._sum) > OFFSET * self._count:
+        if abs(self._sum) > OFFSET * max(1.0, self.peak) * self._count:
             found.append(HAS_OFFSET)
         if self._clipped > CLIPPED * self._length:
             found.append(IS_CLIPPED)
         return found
+
+
+def _range(values: Floats) -> tuple[float, float]:
+    return float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
+
+
+def _held(values: Floats, loud: npt.NDArray[np.bool_], channels: int) -> int:
+    """How many of the loud samples, channels interleaved, have the values of those before and after.
+
+    None if they are too few in any case: the usual one, of files with a peak of 1.
+    """
+    if np.count_nonzero(loud) <= CLIPPED * len(values) / channels:
+        return 0
+    at = np.flatnonzero(loud)
+    at = at[(at >= channels) & (at < len(values) - channels)]
+    same = (values[at - channels] == values[at]) & (values[at] == values[at + channels])
+    return int(np.count_nonzero(same))

@@ -1,6 +1,7 @@
 """Decoded samples as they come, block by block, and one error type for files that cannot be used."""
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
@@ -60,7 +61,11 @@ def with_channels(samples: Waveform, channels: int) -> Waveform:
         raise ValueError(f"channels {channels}: waveforms have 1 or 2")
     if samples.shape[1] == channels == 2:
         return samples
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    if samples.shape[1] == 1:
+        mono = samples[:, 0]
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):  # samples that are not finite are counted later
+            mono = samples.mean(axis=1, dtype=np.float32)
     return mono if channels == 1 else np.stack([mono, mono], axis=1)
 
 
@@ -106,10 +111,9 @@ class Samples:
         self.expect(self.count + len(block), sample_rate)
         if not len(block):
             return
-        with np.errstate(invalid="ignore", over="ignore"):  # counted next
-            mixed = with_channels(block, self.channels)
-            self.levels.add(block, mixed)
-        if not np.isfinite(self.levels.peak):
+        mixed = with_channels(block, self.channels)
+        self.levels.add(block, mixed)
+        if not isfinite(self.levels.peak):
             self._bad += int(np.count_nonzero(~np.isfinite(mixed).reshape(len(mixed), -1).all(axis=1)))
         if not self.count:
             self._first = np.ascontiguousarray(mixed, dtype=np.float32)

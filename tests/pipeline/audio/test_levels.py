@@ -80,7 +80,7 @@ def test_floats_beyond_full_scale_are_samples_and_integers_are_none() -> None:
     for scale in (1.0, 1.5, 50.0):
         data = encode(BEYOND / np.abs(BEYOND).max() * scale, format="WAV", subtype="FLOAT")
         assert decode_noted(data).notes == ()
-    clipped = encode(np.clip(3 * SPEECH, -1.5, 1.5), format="WAV", subtype="FLOAT")
+    clipped = encode(np.clip(6 * SPEECH, -1.5, 1.5), format="WAV", subtype="FLOAT")
     assert decode_noted(clipped).notes == (IS_CLIPPED,)
     message = r"too_loud: samples reach 1e\+04, but full scale is 1; at most 100 is read: divide 16-bit"
     for samples in (1e4 * FULL, np.stack([1e4 * FULL, -1e4 * FULL], axis=1)):
@@ -90,9 +90,7 @@ def test_floats_beyond_full_scale_are_samples_and_integers_are_none() -> None:
         with pytest.raises(BadAudio, match=message):
             sound_of(samples, RATE)
     with pytest.raises(BadAudio, match="non_finite: 1 of 16000 samples"):  # the true reason of the two
-        decode_noted(
-            encode(np.where(np.arange(RATE) == 5, np.nan, 1e4 * FULL), format="WAV", subtype="FLOAT")
-        )
+        decode_noted(encode(np.append(1e4 * FULL[1:], np.nan), format="WAV", subtype="FLOAT"))
 
 
 def test_sixteen_bits_become_the_numbers_of_libsndfile() -> None:

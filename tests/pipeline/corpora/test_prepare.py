@@ -1,5 +1,6 @@
 """The stage as a whole: a corpus in, a manifest and a quarantine out, nothing dropped without a word."""
 
+import base64
 import csv
 import hashlib
 import re
@@ -18,6 +19,7 @@ from stillwave.pipeline.config.base import load_config, parse_config
 from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from tests.fakes import contents_digest
 from tests.zoo import encode_av, tone
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
@@ -375,6 +377,36 @@ def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tm
     assert decoders.drop("sad/ann_3").isna().all()
 
 
+# WAV and FLAC of 48 and of 2 x 24 samples.
+CLEAN = {
+    "low/a_1.wav": (
+        "UklGRoQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YWAAAAAw+H4HKwfYBoUGMgbfBYwFOQXmBJMEQATtA5oD"
+        "RwP0AqECTgL7AagBVQECAa8AXAAJALb/Y/8Q/73+av4X/sT9cf0e/cv8ePwl/NL7f/ss+9n6hvoz+uD5jfk6+ef4lPg="
+    ),
+    "low/b_1.flac": (
+        "ZkxhQwAAACIQABAAAAAfAAAfAfQA8AAAADDGUmRGG4NPyUSCzJ79GQs3hAAAKCAAAAByZWZlcmVuY2UgbGliRkxBQyAxLjQu"
+        "MyAyMDIzMDYyMwAAAAD/+GQIAC8uFPgwB38OgHQYAQAgAH4fh+H4fh+H4B+T"
+    ),
+    "high/a_2.flac": (
+        "ZkxhQwAAACIQABAAAAAgAAAgAfQC8AAAABh+8pINsrR61dqmw1KGdE1MhAAAKCAAAAByZWZlcmVuY2UgbGliRkxBQyAxLjQu"
+        "MyAyMDIzMDYyMwAAAAD/+GSYABcvEvhYB2PQoAA4cOHDhw4rB4ANvAD///xZyw=="
+    ),
+    "high/b_2.wav": (
+        "UklGRoQAAABXQVZFZm10IBAAAAABAAIAQB8AAAB9AAAEABAAZGF0YWAAAAAw+IEHMQfhBpEGQQbxBaEFUQUBBbEEYQQRBMED"
+        "cQMhA9ECgQIxAuEBkQFBAfEAoQBRAAEAsf9h/xH/wf5x/iH+0f2B/TH94fyR/EH88fuh+1H7Afux+mH6EfrB+XH5Ifk="
+    ),
+}
+
+
+def test_the_manifest_of_wav_and_flac_never_changes(tmp_path: Path) -> None:
+    """The digest is from before FFmpeg read anything, and before recordings had notes."""
+    for name, data in CLEAN.items():
+        (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / name).write_bytes(base64.b64decode(data))
+    prepare(config(speaker=r"/(\w)_"), tmp_path / "c", tmp_path / "m.parquet")
+    assert contents_digest(tmp_path / "m.parquet", tmp_path / "c") == "6782acc4676cee4a"
+
+
 def test_several_notes_of_a_file_share_its_cell(corpus: Path, tmp_path: Path) -> None:
     loud = np.clip(3 * tone(0.5) + 0.3, -1, 1)
     soundfile.write(corpus / "sad" / "ann_1.wav", loud, 16_000, subtype="PCM_16")
@@ -402,7 +434,7 @@ def test_integers_stored_as_floats_are_quarantined(corpus: Path, tmp_path: Path)
     out = tmp_path / "m.parquet"
     assert prepare(config(max_bad_fraction=0.2), corpus, out).quarantined == {"too_loud": 1}
     (line,) = quarantine(out)
-    assert line["detail"].startswith("samples reach 1e+04, but full scale is 1; at most 100 is read: divide")
+    assert line["detail"].startswith("samples reach 5e+03, but full scale is 1; at most 100 is read: divide")
 
 
 def test_whatever_a_decoder_raises_is_a_line_of_the_quarantine(
