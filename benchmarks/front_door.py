@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--corpora", type=Path, default=os.environ.get("STILLWAVE_CORPORA"))
+    parser.add_argument("--corpora", type=Path, default=os.environ.get("STILLWAVE_CORPORA") or None)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -198,11 +198,34 @@ CUT: dict[str, tuple[bytes, int | str]] = {
     "cut_by_a_byte.wav": (_half(473)[:-1], "decode truncated"),
 }
 
+JOINED: dict[str, tuple[bytes, int | str]] = {
+    "joined.wav": (_half(490) + _half(491), 98),
+    "joined_flac.flac": (_half(492, "FLAC") + _half(493, "FLAC"), 98),
+    "joined_rates.wav": (_half(494) + _half(495, rate=8000), "decode unsupported"),
+    "joined_mp3.mp3": (
+        b"".join(_half(hz, "MP3", "MPEG_LAYER_III") for hz in (496, 497)),
+        110,
+    ),  # the second's silence, too
+    "chained_vorbis.ogg": (_half(498, "OGG", "VORBIS") + _half(499, "OGG", "VORBIS"), 98),
+    "chained_opus.ogg": (_half(500, "OGG", "OPUS") + _half(501, "OGG", "OPUS"), 98),
+}
+STREAMED: dict[str, tuple[bytes, int | str]] = {
+    "states_no_length.mp3": (encode_av(tone(0.5, hz=550), "libmp3lame", "mp3", write_xing="0"), 56),
+    "cut_sphere.sph": (_half(502, "NIST")[:-2000], "decode truncated"),
+    "cut_voc.voc": (_half(503, "VOC")[:-2000], "decode truncated"),
+    "cut_svx.svx": (_half(504, "SVX", rate=16_000)[:-2000], "decode truncated"),
+    "cut_avr.wav": (_half(505, "AVR")[:-2000], "decode truncated"),
+    "cut_mat.wav": (_half(506, "MAT5")[:-2000], "decode truncated"),
+}
+
 NO_AUDIO: dict[str, tuple[bytes, int | str]] = {
     "empty.wav": (b"", "decode empty"),
     "one_byte.wav": (b"R", "decode not_audio"),
     "zero_bytes.wav": (bytes(4096), "decode not_audio"),
     "text.wav": (b"Dear diary, this is no sound at all. " * 50, "decode not_audio"),
+    "git_lfs.wav": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "decode not_audio"),
+    "shorten.shn": (b"ajkg\x02" + bytes(99), "decode not_audio"),
+    "archive.wav": (b"PK\x03\x04" + bytes(99), "decode not_audio"),
     "page.mp3": (b"<!DOCTYPE html><title>404 Not Found</title>" * 20, "decode not_audio"),
     "picture.flac": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "decode not_audio"),
     "film.wav": (b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(100), "decode unsupported"),
@@ -235,4 +258,4 @@ NOTED = {  # what the manifest notes of files that are used
     "claims_68_gigasamples.flac": NO_LENGTH,
 }
 
-ZOO = FORMATS | RATES_AND_CHANNELS | CONTENT | HEADERS | CUT | NO_AUDIO | NAMES
+ZOO = FORMATS | RATES_AND_CHANNELS | CONTENT | HEADERS | CUT | JOINED | STREAMED | NO_AUDIO | NAMES

@@ -30,12 +30,13 @@ def read(data: bytes, samples: Samples) -> None:
         samples.expect(promised or 0, file.samplerate)
         if promised is None:
             samples.notes.append(NO_LENGTH)
-        rate, dtype = file.samplerate, "int16" if file.subtype == "PCM_16" else "float32"
-        frames, before = max(1, _BLOCK // file.channels), samples.count
+        rate, channels = file.samplerate, file.channels
+        dtype = np.int16 if file.subtype == "PCM_16" else np.float32
+        frames, before = max(1, _BLOCK // channels), samples.count
         while promised is None or samples.count - before < promised:
             wanted = frames if promised is None else min(frames, promised - samples.count + before)
             try:
-                block = file.read(wanted, dtype=dtype, always_2d=True)
+                block = file.read(out=np.empty((wanted, channels), dtype))
             except soundfile.LibsndfileError as error:
                 raise BadAudio("truncated", f"decoding stopped: {_words(error)}") from None
             if not len(block):
