@@ -1,6 +1,8 @@
 """Audio bytes to float32 waveforms at a wanted rate, and one error type for unusable files."""
 
 import hashlib
+import os
+from contextlib import suppress
 from math import gcd
 from pathlib import Path
 from stat import S_ISREG
@@ -12,7 +14,7 @@ import soxr
 from stillwave.cache import StoreError
 from stillwave.pipeline.audio import ffmpeg, kinds, sndfile
 from stillwave.pipeline.audio.containers import whole
-from stillwave.pipeline.audio.files import is_url, read_file
+from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.joined import recordings
 from stillwave.pipeline.audio.packets import check_packets
 from stillwave.pipeline.audio.samples import (
@@ -62,11 +64,9 @@ def content_key(sha256: str, decoder: Any) -> str:
 def read_bytes(path: str | Path) -> bytes:
     """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
     try:
-        if not is_url(path):
-            path = Path(path)
-            if not S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
-                raise BadAudio("missing", f"{path}: not a regular file")
-        data = read_file(path)
+        data = _of_regular_file(path) if "://" not in str(path) else None
+        if data is None:
+            data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
     except StoreError as error:  # the message names the URL
@@ -74,6 +74,19 @@ def read_bytes(path: str | Path) -> bytes:
     if not data:
         raise BadAudio("empty", f"{path}: 0 bytes")
     return data
+
+
+def _of_regular_file(path: str | Path) -> bytes | None:
+    """The bytes of a local file, with one look-up of its name, which may be slow; None if there is none."""
+    with suppress(FileNotFoundError), open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadAudio("missing", f"{path}: not a regular file")
+        return file.read()
+    return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its other end
 
 
 def decode(

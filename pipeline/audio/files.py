@@ -1,6 +1,5 @@
 """Single files at a local path or a URL that fsspec knows: reading, and writing them whole."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from stillwave.cache.places import is_url, split
@@ -10,9 +9,6 @@ __all__ = ["absolute", "beside", "is_url", "read_file", "write_if_changed"]
 
 def read_file(path: str | Path) -> bytes:
     """All bytes of a file. OSError if it cannot be read; ValueError if its server does not answer."""
-    if "://" not in str(path):
-        with suppress(FileNotFoundError):
-            return Path(path).read_bytes()
     storage, name = split(path)
     return storage.read(name)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stillwave.analysis.corpus_facts import corpus_facts
 from stillwave.pipeline.audio import sndfile
 from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.samples import Samples
@@ -415,7 +416,13 @@ def test_several_notes_of_a_file_share_its_cell(corpus: Path, tmp_path: Path) ->
     offset = "has a DC offset: the mean of its samples is beyond 0.05 of full scale"
     clipped, silent = "is clipped: samples stay at full scale", "is digital silence"
     assert result.noted == {offset: 1, clipped: 1, silent: 1}
-    notes = read_manifest(tmp_path / "m.parquet").set_index("id")["note"]
+    manifest = read_manifest(tmp_path / "m.parquet")
+    page = corpus_facts(manifest, "emotion")
+    assert page["notes"] == [
+        (offset, 1, "sad/ann_1"), (clipped, 1, "sad/ann_1"), (silent, 1, "sad/ann_2")
+    ]  # fmt: skip
+    assert [column["name"] for column in page["columns"]] == ["emotion", "speaker"]
+    notes = manifest.set_index("id")["note"]
     assert notes["sad/ann_1"] == f"{offset}; {clipped}"
     assert notes["sad/ann_2"] == silent
     assert notes.count() == 2
