@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillwave.analysis.names import natural
+from stillwave.pipeline.corpora.base import MEASURED
 from stillwave.pipeline.corpora.leaks import sizes
 from stillwave.pipeline.corpora.manifest import RESERVED, SPLITS, contents
 from stillwave.pipeline.corpora.quarantine import Quarantined
@@ -187,7 +188,7 @@ def _columns(manifest: pd.DataFrame) -> list[dict[str, Any]]:
     """For each column of the corpus's own: its distinct values, its gaps and its most frequent value."""
     found = []
     for name in manifest.columns:
-        if name not in RESERVED:
+        if name not in RESERVED and name not in MEASURED:
             values = manifest[name].dropna()
             most = min(
                 Counter(map(str, values.tolist())).items(), key=lambda item: (-item[1], item[0]), default=None

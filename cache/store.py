@@ -75,6 +75,8 @@ class EmbeddingStore:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, row: int) -> NDArray[Any]:
+        if not isinstance(row, int | np.integer):
+            raise TypeError(f"{self.path}: row {row!r} is no number; for the rows of ids, use rows([...])")
         if not -len(self) <= row < len(self):
             raise IndexError(f"{self.path}: row {row} of {len(self)}; rows are 0 to {len(self) - 1}")
         row %= len(self)

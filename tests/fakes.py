@@ -1,5 +1,7 @@
 """Small stand-ins and builders that several tests share."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import soundfile
 from numpy.typing import NDArray
 
@@ -22,6 +25,14 @@ PYTHON_PATH = f"{ROOT / 'src'}{os.pathsep}{ROOT}"  # of processes that import th
 
 SPEC = Spec(dim=3, chunk_frames=4, shard_frames=16)
 FINGERPRINT: dict[str, Any] = {"kind": "fake", "version": 1, "config": {"layers": "last"}, "weights": "abc"}
+
+
+def contents_digest(manifest: Path, root: Path) -> str:
+    """Of a manifest's columns, with paths below `root`: the same on every machine."""
+    table = pq.read_table(manifest)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    columns["path"] = [Path(path).relative_to(root).as_posix() for path in columns["path"]]
+    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
 
 
 def row(id_: str, length: int, *, key: str | None = None, view: int = 0) -> Row:

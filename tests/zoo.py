@@ -71,6 +71,7 @@ def _with(samples: np.ndarray, value: float) -> np.ndarray:
     return changed
 
 
+NO_LENGTH = "states no length that can be true: read to the end"
 U32 = struct.Struct("<I").pack
 TWIN = _half(400)
 
@@ -137,6 +138,7 @@ CONTENT: dict[str, tuple[bytes, int | str]] = {
     "dc.wav": (_wav(np.full(8000, 0.5), subtype="PCM_16"), 48),
     "clipped.wav": (_wav(np.clip(tone(0.5, hz=438, amplitude=9.0), -1, 1), subtype="PCM_16"), 48),
     "beyond_one.wav": (_wav(tone(0.5, hz=439, amplitude=4.0)), 48),
+    "integers_as_floats.wav": (_wav(tone(0.5, hz=442, amplitude=1e4)), "decode too_loud"),
     "denormal.wav": (_wav(tone(0.5, hz=441, amplitude=1e-40)), 48),
     "one_frame.wav": (_wav(tone(0.5)[:400]), 1),
     "one_sample_less.wav": (_wav(tone(0.5)[:399]), "extract too_short"),
@@ -196,11 +198,34 @@ CUT: dict[str, tuple[bytes, int | str]] = {
     "cut_by_a_byte.wav": (_half(473)[:-1], "decode truncated"),
 }
 
+JOINED: dict[str, tuple[bytes, int | str]] = {
+    "joined.wav": (_half(490) + _half(491), 98),
+    "joined_flac.flac": (_half(492, "FLAC") + _half(493, "FLAC"), 98),
+    "joined_rates.wav": (_half(494) + _half(495, rate=8000), "decode unsupported"),
+    "joined_mp3.mp3": (
+        b"".join(_half(hz, "MP3", "MPEG_LAYER_III") for hz in (496, 497)),
+        110,
+    ),  # the second's silence, too
+    "chained_vorbis.ogg": (_half(498, "OGG", "VORBIS") + _half(499, "OGG", "VORBIS"), 98),
+    "chained_opus.ogg": (_half(500, "OGG", "OPUS") + _half(501, "OGG", "OPUS"), 98),
+}
+STREAMED: dict[str, tuple[bytes, int | str]] = {
+    "states_no_length.mp3": (encode_av(tone(0.5, hz=550), "libmp3lame", "mp3", write_xing="0"), 56),
+    "cut_sphere.sph": (_half(502, "NIST")[:-2000], "decode truncated"),
+    "cut_voc.voc": (_half(503, "VOC")[:-2000], "decode truncated"),
+    "cut_svx.svx": (_half(504, "SVX", rate=16_000)[:-2000], "decode truncated"),
+    "cut_avr.wav": (_half(505, "AVR")[:-2000], "decode truncated"),
+    "cut_mat.wav": (_half(506, "MAT5")[:-2000], "decode truncated"),
+}
+
 NO_AUDIO: dict[str, tuple[bytes, int | str]] = {
     "empty.wav": (b"", "decode empty"),
     "one_byte.wav": (b"R", "decode not_audio"),
     "zero_bytes.wav": (bytes(4096), "decode not_audio"),
     "text.wav": (b"Dear diary, this is no sound at all. " * 50, "decode not_audio"),
+    "git_lfs.wav": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "decode not_audio"),
+    "shorten.shn": (b"ajkg\x02" + bytes(99), "decode not_audio"),
+    "archive.wav": (b"PK\x03\x04" + bytes(99), "decode not_audio"),
     "page.mp3": (b"<!DOCTYPE html><title>404 Not Found</title>" * 20, "decode not_audio"),
     "picture.flac": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "decode not_audio"),
     "film.wav": (b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(100), "decode unsupported"),
@@ -219,4 +244,18 @@ NAMES: dict[str, tuple[bytes, int | str]] = {
     "sub/folder.wav/inside.wav": (_half(486), 48),
 }
 
-ZOO = FORMATS | RATES_AND_CHANNELS | CONTENT | HEADERS | CUT | NO_AUDIO | NAMES
+NOTED = {  # what the manifest notes of files that are used
+    "channels_cancel.wav": "has channels that cancel out: their mix is at least 20 dB below them",
+    "silence.wav": "is digital silence",
+    "denormal.wav": "is digital silence",
+    "dc.wav": "has one constant value, and no sound",
+    "one_sample.wav": "has one constant value, and no sound",
+    "clipped.wav": "is clipped: samples stay at full scale",
+    "size_unknown.wav": NO_LENGTH,
+    "size_zero.wav": NO_LENGTH,
+    "size_two_billion.wav": NO_LENGTH,
+    "samples_unknown.flac": NO_LENGTH,
+    "claims_68_gigasamples.flac": NO_LENGTH,
+}
+
+ZOO = FORMATS | RATES_AND_CHANNELS | CONTENT | HEADERS | CUT | JOINED | STREAMED | NO_AUDIO | NAMES

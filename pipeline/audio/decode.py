@@ -1,8 +1,11 @@
 """Audio bytes to float32 waveforms at a wanted rate, and one error type for unusable files."""
 
 import hashlib
+import os
+from contextlib import suppress
 from math import gcd
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +15,7 @@ import soxr
 from stillwave.cache import StoreError
 from stillwave.pipeline.audio import ffmpeg, kinds, sndfile
 from stillwave.pipeline.audio.containers import whole
-from stillwave.pipeline.audio.files import is_url, read_file
+from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.joined import recordings
 from stillwave.pipeline.audio.packets import check_packets
 from stillwave.pipeline.audio.samples import (
@@ -22,12 +25,15 @@ from stillwave.pipeline.audio.samples import (
     Reason,
     Samples,
     Waveform,
+    check_peak,
+    joined,
     with_channels,
 )
 
 __all__ = [
-    "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "content_key", "decode",
-    "decode_noted", "open_seekable", "read_bytes", "resample", "resampled_length", "with_channels",
+    "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "check_peak", "content_key",
+    "decode", "decode_noted", "joined", "open_seekable", "read_bytes", "resample", "resampled_length",
+    "with_channels",
 ]  # fmt: skip
 
 Decoder = Literal["libsndfile", "ffmpeg"]
@@ -58,10 +64,10 @@ def content_key(sha256: str, decoder: Any) -> str:
 
 def read_bytes(path: str | Path) -> bytes:
     """All bytes of a file, at a path or a URL. Raises BadAudio: missing (or unreadable), empty."""
-    if not is_url(path) and Path(path).exists() and not Path(path).is_file():
-        raise BadAudio("missing", f"{path}: not a regular file")  # reading a pipe would wait forever
     try:
-        data = read_file(path)
+        data = _of_regular_file(path) if "://" not in str(path) else None
+        if data is None:
+            data = read_file(path)
     except OSError as error:
         raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
     except StoreError as error:  # the message names the URL
@@ -69,6 +75,19 @@ def read_bytes(path: str | Path) -> bytes:
     if not data:
         raise BadAudio("empty", f"{path}: 0 bytes")
     return data
+
+
+def _of_regular_file(path: str | Path) -> bytes | None:
+    """The bytes of a local file, with one look-up of its name, which may be slow; None if there is none."""
+    with suppress(FileNotFoundError), open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadAudio("missing", f"{path}: not a regular file")
+        return file.read()
+    return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its other end
 
 
 def decode(
@@ -110,8 +129,9 @@ def decode_noted(
     except Exception as error:  # whatever a decoder trips over, it is about one file among many
         raise BadAudio("not_audio", f"decoding failed: {type(error).__name__}: {error}") from error
     decoder: Decoder = "ffmpeg" if "ffmpeg" in readers else "libsndfile"
-    notes = tuple(dict.fromkeys(samples.notes))
-    return Audio(samples.waveform(min_duration_s), samples.sample_rate, decoder, notes)
+    waveform = samples.waveform(min_duration_s)
+    notes = (*dict.fromkeys(samples.notes), *samples.levels.notes())
+    return Audio(waveform, samples.sample_rate, decoder, notes)
 
 
 def open_seekable(data: bytes) -> tuple[soundfile.SoundFile, tuple[str, ...]] | None:

@@ -1,19 +1,26 @@
 """Decoded samples as they come, block by block, and one error type for files that cannot be used."""
 
+from collections.abc import Iterable
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from stillwave.pipeline.audio.levels import Levels
+
 Waveform = npt.NDArray[np.float32]
 Reason = Literal[
-    "missing", "empty", "truncated", "not_audio", "unsupported", "non_finite", "zero_length", "too_short",
-    "too_long", "bad_span", "changed",
+    "missing", "empty", "truncated", "not_audio", "unsupported", "non_finite", "too_loud", "zero_length",
+    "too_short", "too_long", "bad_span", "changed",
 ]  # fmt: skip
 REASONS: tuple[str, ...] = get_args(Reason)
 
 RATES = (1_000, 1_000_000)  # Hz; beyond them a header is damaged, or the samples are no sound
 MOST_SAMPLES = 2**30  # 4 GiB in memory; 18 h at 16 kHz
+# Full scale is 1. Float recorders and mixes go up to some 20 dB beyond it; integers that were not divided, of
+# 8 bits or more, by over 40 dB.
+LOUDEST = 100.0
 
 # What is noted of a file that is used all the same.
 NO_LENGTH = "states no length that can be true: read to the end"
@@ -33,13 +40,32 @@ class BadAudio(ValueError):
         return BadAudio, (self.reason, self.detail)
 
 
+def check_peak(peak: float) -> None:
+    """Raise BadAudio if the largest absolute sample shows that these are integers, not floats."""
+    if peak > LOUDEST:
+        raise BadAudio(
+            "too_loud",
+            f"samples reach {peak:.3g}, but full scale is 1; at most {LOUDEST:g} is read: divide 16-bit "
+            "integers by 32768; otherwise the recording is damaged",
+        )
+
+
+def joined(notes: Iterable[str]) -> str | None:
+    """Several notes as one text, with semicolons between them; None for none."""
+    return "; ".join(notes) or None
+
+
 def with_channels(samples: Waveform, channels: int) -> Waveform:
     """(samples, any) to (samples,) or (samples, 2), see `decode`."""
     if channels not in (1, 2):
         raise ValueError(f"channels {channels}: waveforms have 1 or 2")
     if samples.shape[1] == channels == 2:
         return samples
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    if samples.shape[1] == 1:
+        mono = samples[:, 0]
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):  # samples that are not finite are counted later
+            mono = samples.mean(axis=1, dtype=np.float32)
     return mono if channels == 1 else np.stack([mono, mono], axis=1)
 
 
@@ -47,15 +73,17 @@ class Samples:
     """The waveform that a decoder's blocks add up to; each is mixed at once, so that memory holds the mix.
 
     channels: 1 or 2, as for `decode`. max_duration_s: more is too long, however the file states its length.
-    notes: what is unusual about the file.
+    notes: what is unusual about the file; levels: about its samples.
     """
 
     def __init__(self, channels: int = 1, max_duration_s: float | None = None) -> None:
         self.channels, self.max_duration_s = channels, max_duration_s
         self.sample_rate = self.count = 0  # count: samples of each channel so far
         self.notes: list[str] = []
+        self.levels = Levels()
         self._bad = 0
-        self._mixed = bytearray()  # grows in place, unlike an array
+        self._first: Waveform | None = None  # the only block, of most files
+        self._mixed = bytearray()  # all of several; grows in place, unlike an array
 
     def expect(self, count: int, sample_rate: int) -> None:
         """Raise BadAudio for so many samples, or such a rate, before any is decoded."""
@@ -81,21 +109,31 @@ class Samples:
             )
         self.sample_rate = sample_rate
         self.expect(self.count + len(block), sample_rate)
-        with np.errstate(invalid="ignore", over="ignore"):  # counted next
-            mixed = with_channels(block, self.channels)
-        finite = np.isfinite(mixed)
-        if not finite.all():
-            self._bad += int(np.count_nonzero(~finite.reshape(len(mixed), -1).all(axis=1)))
-        self._mixed += np.ascontiguousarray(mixed, dtype=np.float32).data.cast("B")
+        if not len(block):
+            return
+        mixed = with_channels(block, self.channels)
+        self.levels.add(block, mixed)
+        if not isfinite(self.levels.peak):
+            self._bad += int(np.count_nonzero(~np.isfinite(mixed).reshape(len(mixed), -1).all(axis=1)))
+        if not self.count:
+            self._first = np.ascontiguousarray(mixed, dtype=np.float32)
+        else:
+            if self._first is not None:
+                self._mixed += self._first.data.cast("B")
+                self._first = None
+            self._mixed += np.ascontiguousarray(mixed, dtype=np.float32).data.cast("B")
         self.count += len(block)
 
     def waveform(self, min_duration_s: float = 0.0) -> Waveform:
-        """All of them, (samples,) or (samples, 2). BadAudio: zero_length, non_finite or too_short."""
+        """All of them, (samples,) or (samples, 2). BadAudio: zero_length, non_finite, too_loud, too_short."""
         if not self.count:
             raise BadAudio("zero_length", "no samples")
         if self._bad:
             raise BadAudio("non_finite", f"{self._bad} of {self.count} samples are NaN or infinite")
+        check_peak(self.levels.peak)
         if (duration_s := self.count / self.sample_rate) < min_duration_s:
             raise BadAudio("too_short", f"{duration_s:.3f} s; at least min_duration_s = {min_duration_s:g} s")
+        if self._first is not None:
+            return self._first
         flat = np.frombuffer(self._mixed, dtype=np.float32)
         return flat if self.channels == 1 else flat.reshape(-1, 2)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from stillwave.pipeline.audio.decode import (
     read_bytes,
     resample,
 )
+from stillwave.pipeline.audio.levels import OF_SAMPLES
 from stillwave.pipeline.audio.samples import Samples
 
 KEPT_BYTES = 2**30  # of files, or of samples if they must be decoded as a whole; one more may be larger
@@ -162,14 +163,22 @@ class _File:
             first, last = span.samples(sample_rate, len(whole))
             samples.expect(last - first, sample_rate)
             samples.add(whole[first:last].reshape(last - first, -1), sample_rate)
-            return Audio(samples.waveform(min_duration_s), sample_rate, decoder, notes)
+            return self._audio(samples, min_duration_s, decoder, notes)
         assert self._opened is not None
         file, notes = self._opened
         first, last = span.samples(file.samplerate, file.frames)
         samples.expect(last - first, file.samplerate)
         with self._lock:
             sndfile.read_part(file, first, last, samples)
-        return Audio(samples.waveform(min_duration_s), file.samplerate, "libsndfile", notes)
+        return self._audio(samples, min_duration_s, "libsndfile", notes)
+
+    def _audio(
+        self, samples: Samples, min_duration_s: float, decoder: Decoder, notes: Iterable[str]
+    ) -> Audio:
+        """The span's samples and notes: of the file's, those that are about all of it."""
+        waveform = samples.waveform(min_duration_s)
+        kept = [note for note in notes if note not in OF_SAMPLES]
+        return Audio(waveform, samples.sample_rate, decoder, (*kept, *samples.levels.notes()))
 
 
 class _Place:

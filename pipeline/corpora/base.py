@@ -23,7 +23,7 @@ AUDIO_SUFFIXES = frozenset(
     | {".ac3", ".ape", ".wv", ".tta", ".mpc", ".shn", ".ra"}
 )
 
-MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s", "decoder", "withheld"})
+MEASURED = frozenset({"sha256", "sample_rate", "num_samples", "duration_s", "decoder", "note", "withheld"})
 
 
 @dataclass(frozen=True)

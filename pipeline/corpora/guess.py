@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from stillwave.pipeline.audio.segments import Span
-from stillwave.pipeline.corpora.base import Row
+from stillwave.pipeline.corpora.base import MEASURED, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.paths import is_there, located
 from stillwave.pipeline.corpora.spans import read_span
@@ -135,7 +135,7 @@ def _span_columns(rows: Sequence[Row], path: str, free: Sequence[str]) -> tuple[
 def our_name(column: str) -> str:
     """Our name for the column of labels: theirs, unless we use that name for something else."""
     name = "_".join(column.lower().split())
-    return "label" if name in {*RESERVED, "speaker", "text", "language"} else name
+    return "label" if name in {*RESERVED, *MEASURED, "speaker", "text", "language"} else name
 
 
 def speaker_pattern(paths: Sequence[str], labels: Sequence[str]) -> tuple[str, list[str]] | None:

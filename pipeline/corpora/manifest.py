@@ -3,7 +3,8 @@
 Columns: `id` (unique, independent of the root), `path` (posix), `sha256` of the file's bytes, `sample_rate`
 (Hz) and `num_samples` (per channel) as decoded, `duration_s`, then the corpus's text columns (labels such as
 `emotion` or `word`, and `speaker`, `language`, `text` if it has them; `decoder`, "ffmpeg" for rows that
-libsndfile did not read, if there are any), and either `fold` (int, the fold in
+libsndfile did not read, if there are any; `note`, what is unusual about the recordings, with semicolons
+between several notes, if any row has one), and either `fold` (int, the fold in
 which the row is tested) or `split` (train, valid or test). `withheld`, if there is such a column, names the
 folds that neither train nor validate on the row, as it shares a speaker or a text with their test rows:
 numbers in ascending order with blanks between them, or null; a split is fold 0. Rows are sorted by `id`. A

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import pandas as pd
 
-from stillwave.pipeline.audio.decode import BadAudio
+from stillwave.pipeline.audio.decode import BadAudio, joined
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.config import corpus as config_module
@@ -161,7 +161,7 @@ def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
 def _decode_all(
     rows: list[Row], config: CorpusConfig, progress: OnFile | None
 ) -> tuple[list[dict[str, object]], list[Quarantined], Counter[str]]:
-    """Rows with sha256, sample_rate, num_samples and duration_s; rows with bad audio; counts of notes.
+    """Rows with what is measured from their audio; rows with bad audio; counts of notes.
 
     A text-only row has the sha256 of its text, and its numbers are 0.
     """
@@ -189,6 +189,8 @@ def _decode_all(
         }
         if audio.decoder == "ffmpeg":
             measured["decoder"] = audio.decoder
+        if audio.notes:
+            measured["note"] = joined(audio.notes)
         return measured, audio.notes
 
     good: list[dict[str, object]] = []

@@ -207,7 +207,7 @@ def _read_parquet(table: Path, encoding: str | None) -> list[Record]:
 
 def _read_xlsx(table: Path, encoding: str | None) -> list[Record]:
     """The first sheet; a formula is the value that Excel stored."""
-    with needed(f"{table}: a table of Excel", "openpyxl"):
+    with needed(f"{table}: a table of Excel", "openpyxl", extra="excel"):
         import openpyxl  # type: ignore[import-untyped]
     try:
         sheet = openpyxl.load_workbook(table, read_only=True, data_only=True).worksheets[0]

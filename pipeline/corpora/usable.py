@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 
-from stillwave.pipeline.corpora.base import CorpusBase, Imported, Rejected, Row
+from stillwave.pipeline.corpora.base import MEASURED, CorpusBase, Imported, Rejected, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.quarantine import Quarantined
 from stillwave.pipeline.corpora.spans import same_span, where
@@ -32,6 +32,10 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
     labels.
     """
     label = config.label
+    if imported.rows and (taken := sorted(MEASURED & imported.rows[0].keys())):
+        raise ValueError(
+            f"{', '.join(taken)}: measured from the audio; give the corpus's column another name"
+        )
     if imported.rows and label not in imported.rows[0]:
         there = ", ".join(name for name in imported.rows[0] if name not in RESERVED)
         raise ValueError(f"label: the corpus has no column {label!r}; it has {there}")

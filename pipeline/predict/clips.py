@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from stillwave.pipeline.audio.decode import (
     BadAudio,
     Waveform,
+    check_peak,
+    joined,
     resample,
     with_channels,
 )
 from stillwave.pipeline.audio.files import is_url
+from stillwave.pipeline.audio.levels import Levels
 from stillwave.pipeline.audio.segments import Span, read_audio, span_of
 from stillwave.pipeline.corpora.base import audio_files
 
@@ -27,17 +30,18 @@ log = logging.getLogger(__name__)
 MANIFEST_SUFFIX = ".parquet"
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx")
 ADVICE = "give an audio file, a folder of them or a manifest, or --text alone"
-# Full scale is 1, and mixes go slightly beyond it; 16-bit integers that were not divided reach 32768. Much
-# larger samples overflow in float32 where a backbone normalises them, and are then predicted as silence.
-LOUDEST = 1e4
 MOST_CHANNELS = 8  # of samples in memory: with more, the axes are probably swapped
 
 
 class Sound(NamedTuple):
-    """Samples (samples,) or (samples, 2), float32 in [-1, 1], and their rate in Hz."""
+    """Samples (samples,) or (samples, 2), float32 in [-1, 1], and their rate in Hz.
+
+    note: what is unusual about them, as in a manifest.
+    """
 
     waveform: Waveform
     sample_rate: int
+    note: str | None = None
 
     @property
     def duration_s(self) -> float:
@@ -149,20 +153,24 @@ def files_of(sources: Sequence[str]) -> Iterator[Any]:
 def read_sound(audio: str | Sound, channels: int, span: Span | None = None) -> Sound:
     """The samples of a clip with `channels` channels: see `stillwave.pipeline.audio.decode.decode`.
 
-    Raises BadAudio, and ValueError for samples beyond LOUDEST.
+    Raises BadAudio.
     """
     if isinstance(audio, Sound):
-        sound = audio
-        if span is not None:
-            first, last = span.samples(sound.sample_rate, len(sound.waveform))
-            sound = Sound(sound.waveform[first:last], sound.sample_rate)
-    else:
-        read, _ = read_audio(audio, span, channels=channels)
-        for note in read.notes if span is None else ():  # of a file, not of each of its spans
-            log.warning("%s: the file %s", audio, note)
-        sound = Sound(read.waveform, read.sample_rate)
-    _check_loudness(sound.waveform)
-    return sound
+        check_peak(_peak(audio.waveform))
+        if span is None:
+            return audio
+        first, last = span.samples(audio.sample_rate, len(audio.waveform))
+        return audio._replace(waveform=audio.waveform[first:last])
+    read, _ = read_audio(audio, span, channels=channels)
+    return Sound(read.waveform, read.sample_rate, joined(read.notes))
+
+
+def warn(clip: Clip, sound: Sound) -> None:
+    """Log what is unusual about the audio of a clip."""
+    if sound.note is not None:
+        log.warning(
+            "%s: the %s %s", clip.name, "audio" if isinstance(clip.audio, Sound) else "file", sound.note
+        )
 
 
 def check_rate(sample_rate: float | None) -> None:
@@ -182,8 +190,8 @@ def check_rate(sample_rate: float | None) -> None:
 def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound:
     """Checked samples from the caller's own array or tensor, (samples,) or (samples, any channels).
 
-    Raises BadAudio for no samples and for NaN or infinite ones, ValueError for another shape or type, for
-    samples beyond LOUDEST, and for a rate that is missing or not positive.
+    Raises BadAudio for no samples, for NaN or infinite ones, and for those far beyond full scale, ValueError
+    for another shape or type, and for a rate that is missing or not positive.
     """
     check_rate(sample_rate)
     assert sample_rate is not None
@@ -204,15 +212,13 @@ def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound
     if not np.isfinite(samples).all():
         bad = int(np.count_nonzero(~np.isfinite(samples)))
         raise BadAudio("non_finite", f"{bad} of {samples.size} samples are NaN or infinite")
-    _check_loudness(samples)
-    values = samples.astype(np.float32).reshape(len(samples), -1)
-    return Sound(np.ascontiguousarray(with_channels(values, channels)), int(sample_rate))
+    check_peak(_peak(samples))
+    values = np.ascontiguousarray(samples, dtype=np.float32).reshape(len(samples), -1)
+    waveform = np.ascontiguousarray(with_channels(values, channels))
+    levels = Levels()
+    levels.add(values, waveform)
+    return Sound(waveform, int(sample_rate), joined(levels.notes()))
 
 
-def _check_loudness(samples: NDArray[np.floating[Any]]) -> None:
-    loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, unlike abs
-    if loudest > LOUDEST:
-        raise ValueError(
-            f"samples reach {loudest:.3g}, but full scale is 1; at most {LOUDEST:g} is taken: divide 16-bit "
-            "integers by 32768; otherwise the recording is damaged"
-        )
+def _peak(samples: NDArray[np.floating[Any]]) -> float:
+    return float(max(samples.max(initial=0), -samples.min(initial=0)))  # no copy, unlike abs

@@ -17,7 +17,7 @@ from torch import Tensor
 from stillwave.heads.enrolment import fit_speaker, speaker_logits, strangers
 from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.corpora.table import column_names, read_table
-from stillwave.pipeline.predict.clips import Clip, check_output, read_sound
+from stillwave.pipeline.predict.clips import Clip, check_output, read_sound, warn
 from stillwave.pipeline.predict.enrolled import SUFFIX, check_name, save_speaker, speaker_file
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.reading import ClipInputs, Reader
@@ -176,6 +176,8 @@ def _read(clips: Sequence[Clip], reader: Reader) -> list[ClipInputs]:
     for clip in clips:
         try:
             sound = None if clip.audio is None else read_sound(clip.audio, reader.channels, clip.span)
+            if sound is not None:
+                warn(clip, sound)
             items.append(reader.item(sound, clip.text, None))
         except ValueError as error:
             detail = str(error) if clip.name in str(error) else f"{clip.name}: {error}"

@@ -27,7 +27,16 @@ def shower(kind: Format, file: TextIO, classes: Sequence[str]) -> Show:
 
 
 def _csv(file: TextIO, classes: Sequence[str]) -> Show:
-    names = ["clip", "segment", "start_s", "end_s", *FACTS, *(f"p_{name}" for name in classes), "error"]
+    names = [
+        "clip",
+        "segment",
+        "start_s",
+        "end_s",
+        *FACTS,
+        *(f"p_{name}" for name in classes),
+        "note",
+        "error",
+    ]
     table = csv.DictWriter(file, names, lineterminator="\n")
     table.writeheader()
 
@@ -45,6 +54,8 @@ def _csv(file: TextIO, classes: Sequence[str]) -> Show:
                     "end_s": end_s,
                 }
                 row |= {name: getattr(answer, name) for name in FACTS}
+                if answer is result:
+                    row["note"] = result.note
                 table.writerow(row | {f"p_{name}": p for name, p in answer.probabilities.items()})
         file.flush()
 

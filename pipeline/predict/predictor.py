@@ -10,7 +10,7 @@ import numpy as np
 
 from stillwave.cache.batches import length_bucketed
 from stillwave.pipeline.extract.memory import flat_memory
-from stillwave.pipeline.predict.clips import Clip, Sound, check_rate, read_sound, sound_of
+from stillwave.pipeline.predict.clips import Clip, Sound, check_rate, read_sound, sound_of, warn
 from stillwave.pipeline.predict.enrolled import find_speaker
 from stillwave.pipeline.predict.ensemble import Ensemble
 from stillwave.pipeline.predict.reading import ClipInputs, Reader, read_ahead
@@ -33,6 +33,7 @@ class _Read:
     clip: Clip
     duration_s: float | None
     item: ClipInputs | None
+    note: str | None = None
 
 
 class Predictor:
@@ -188,9 +189,11 @@ class Predictor:
         if clip.audio is None or not self.reader.audio:
             return _Read(clip, None, self.reader.item(None, clip.text, speaker))
         sound = read_sound(clip.audio, self.reader.channels, clip.span)
+        warn(clip, sound)
         if len(sound.waveform) > in_samples(self.segment_s, self.hop_s, sound.sample_rate)[0]:
-            return _Read(clip, sound.duration_s, None)
-        return _Read(clip, sound.duration_s, self.reader.item(sound, clip.text, speaker))
+            return _Read(clip, sound.duration_s, None, sound.note)
+        item = self.reader.item(sound, clip.text, speaker)
+        return _Read(clip, sound.duration_s, item, sound.note)
 
     def _together(self, window: Sequence[_Read | Failure], batch_size: int) -> Iterator[Prediction | Failure]:
         """Predict items together with others of similar length, long clips one by one."""
@@ -228,6 +231,7 @@ class Predictor:
             clip=clip.name,
             duration_s=read.duration_s,
             start_s=start_s,
+            note=read.note,
             segments=tuple(segment.later(start_s or 0.0) for segment in segments),
             **fields_of(values, self.classes),
         )

@@ -52,11 +52,13 @@ class Prediction(Answer):
     """The prediction for a clip; if long, the mean of its `segments`. duration_s: None without audio.
 
     start_s: of a clip that is a span of a file, in seconds from the file's start, as in its segments.
+    note: what is unusual about its audio, as in a manifest; None if nothing is.
     """
 
     clip: str
     duration_s: float | None
     start_s: float | None = None
+    note: str | None = None
     segments: tuple[Segment, ...] = ()
 
     @property
@@ -67,7 +69,7 @@ class Prediction(Answer):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `start_s` and `end_s` only for a span of a file."""
         fields = asdict(self) | {"segments": [segment.to_dict() for segment in self.segments]}
-        first = {name: fields.pop(name) for name in ("clip", "duration_s")}
+        first = {name: fields.pop(name) for name in ("clip", "duration_s", "note")}
         start_s = fields.pop("start_s")
         span = {} if start_s is None else {"start_s": start_s, "end_s": self.end_s}
         return first | span | fields

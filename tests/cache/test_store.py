@@ -104,6 +104,10 @@ def test_rows_beyond_the_end_are_an_error(tmp_path: Path) -> None:
     for number in (2, -3):
         with pytest.raises(IndexError, match=f"row {number} of 2; rows are 0 to 1"):
             store[number]
+    np.testing.assert_array_equal(store[np.int64(1)], store[1])
+    for wrong in ("a", 0.0, None):
+        with pytest.raises(TypeError, match=f"row {wrong!r} is no number; for the rows of ids, use rows"):
+            store[wrong]  # type: ignore[index]
     with pytest.raises(ValueError, match="at least one row"):
         store.batch([])
 

@@ -95,6 +95,11 @@ def test_a_label_by_content_alone_and_by_request(table: Table) -> None:
         draft(folder, label="tone")
 
 
+def test_a_label_column_with_a_name_that_is_measured_is_renamed(table: Table) -> None:
+    found = draft(table(path=PATHS, note=MOODS), label="note")
+    assert corpus_of(found)["columns"] == {"path": "path", "label": "note"}
+
+
 def test_paths_may_be_names_in_a_folder_below(table: Table) -> None:
     found = draft(table(name=[str(path)[6:] for path in PATHS], word=MOODS))
     corpus = corpus_of(found)

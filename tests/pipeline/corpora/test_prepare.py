@@ -1,5 +1,6 @@
 """The stage as a whole: a corpus in, a manifest and a quarantine out, nothing dropped without a word."""
 
+import base64
 import csv
 import hashlib
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stillwave.analysis.corpus_facts import corpus_facts
 from stillwave.pipeline.audio import sndfile
 from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.samples import Samples
@@ -20,6 +22,7 @@ from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.leaks import Size
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from tests.fakes import contents_digest
 from tests.zoo import encode_av, tone
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
@@ -411,7 +414,7 @@ def test_every_corpus_config_loads(path: Path) -> None:
 def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     prepare(config(), corpus, out)
-    assert "decoder" not in read_manifest(out)
+    assert not {"decoder", "note"} & {*read_manifest(out)}
     (corpus / "sad" / "ann_3.m4a").write_bytes(encode_av(tone(0.5), "aac", "ipod"))
     streamed = bytearray((corpus / "sad" / "ann_1.wav").read_bytes())
     at = streamed.index(b"data") + 4
@@ -420,9 +423,77 @@ def test_what_phones_record_is_prepared_and_says_who_decoded_it(corpus: Path, tm
     result = prepare(config(), corpus, out)
     assert (result.rows, result.ignored, result.quarantined) == (14, {}, {})
     assert result.noted == {"states no length that can be true: read to the end": 1}
+    (note,) = read_manifest(out).set_index("id")["note"].dropna().items()
+    assert note == ("sad/ann_4", "states no length that can be true: read to the end")
     decoders = read_manifest(out).set_index("id")["decoder"]
     assert decoders["sad/ann_3"] == "ffmpeg"
     assert decoders.drop("sad/ann_3").isna().all()
+
+
+# WAV and FLAC of 48 and of 2 x 24 samples.
+CLEAN = {
+    "low/a_1.wav": (
+        "UklGRoQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YWAAAAAw+H4HKwfYBoUGMgbfBYwFOQXmBJMEQATtA5oD"
+        "RwP0AqECTgL7AagBVQECAa8AXAAJALb/Y/8Q/73+av4X/sT9cf0e/cv8ePwl/NL7f/ss+9n6hvoz+uD5jfk6+ef4lPg="
+    ),
+    "low/b_1.flac": (
+        "ZkxhQwAAACIQABAAAAAfAAAfAfQA8AAAADDGUmRGG4NPyUSCzJ79GQs3hAAAKCAAAAByZWZlcmVuY2UgbGliRkxBQyAxLjQu"
+        "MyAyMDIzMDYyMwAAAAD/+GQIAC8uFPgwB38OgHQYAQAgAH4fh+H4fh+H4B+T"
+    ),
+    "high/a_2.flac": (
+        "ZkxhQwAAACIQABAAAAAgAAAgAfQC8AAAABh+8pINsrR61dqmw1KGdE1MhAAAKCAAAAByZWZlcmVuY2UgbGliRkxBQyAxLjQu"
+        "MyAyMDIzMDYyMwAAAAD/+GSYABcvEvhYB2PQoAA4cOHDhw4rB4ANvAD///xZyw=="
+    ),
+    "high/b_2.wav": (
+        "UklGRoQAAABXQVZFZm10IBAAAAABAAIAQB8AAAB9AAAEABAAZGF0YWAAAAAw+IEHMQfhBpEGQQbxBaEFUQUBBbEEYQQRBMED"
+        "cQMhA9ECgQIxAuEBkQFBAfEAoQBRAAEAsf9h/xH/wf5x/iH+0f2B/TH94fyR/EH88fuh+1H7Afux+mH6EfrB+XH5Ifk="
+    ),
+}
+
+
+def test_the_manifest_of_wav_and_flac_never_changes(tmp_path: Path) -> None:
+    """The digest is from before FFmpeg read anything, and before recordings had notes."""
+    for name, data in CLEAN.items():
+        (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / name).write_bytes(base64.b64decode(data))
+    prepare(config(speaker=r"/(\w)_"), tmp_path / "c", tmp_path / "m.parquet")
+    assert contents_digest(tmp_path / "m.parquet", tmp_path / "c") == "6782acc4676cee4a"
+
+
+def test_several_notes_of_a_file_share_its_cell(corpus: Path, tmp_path: Path) -> None:
+    loud = np.clip(3 * tone(0.5) + 0.3, -1, 1)
+    soundfile.write(corpus / "sad" / "ann_1.wav", loud, 16_000, subtype="PCM_16")
+    soundfile.write(corpus / "sad" / "ann_2.wav", np.zeros(99), 16_000, subtype="PCM_16")
+    result = prepare(config(), corpus, tmp_path / "m.parquet")
+    offset = "has a DC offset: the mean of its samples is beyond 0.05 of full scale"
+    clipped, silent = "is clipped: samples stay at full scale", "is digital silence"
+    assert result.noted == {offset: 1, clipped: 1, silent: 1}
+    manifest = read_manifest(tmp_path / "m.parquet")
+    page = corpus_facts(manifest, "emotion")
+    assert page["notes"] == [
+        (offset, 1, "sad/ann_1"), (clipped, 1, "sad/ann_1"), (silent, 1, "sad/ann_2")
+    ]  # fmt: skip
+    assert [column["name"] for column in page["columns"]] == ["emotion", "speaker"]
+    notes = manifest.set_index("id")["note"]
+    assert notes["sad/ann_1"] == f"{offset}; {clipped}"
+    assert notes["sad/ann_2"] == silent
+    assert notes.count() == 2
+
+
+@pytest.mark.parametrize("fields", [{"label": "note"}, {"constants": {"note": "x", "decoder": "y"}}])
+def test_a_measured_name_is_not_for_a_corpuss_own_column(
+    corpus: Path, tmp_path: Path, fields: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"note: measured from the audio; give the corpus's column another"):
+        prepare(config(**fields), corpus, tmp_path / "m.parquet")
+
+
+def test_integers_stored_as_floats_are_quarantined(corpus: Path, tmp_path: Path) -> None:
+    soundfile.write(corpus / "sad" / "ann_1.wav", 1e4 * tone(0.5), 16_000, subtype="FLOAT")
+    out = tmp_path / "m.parquet"
+    assert prepare(config(max_bad_fraction=0.2), corpus, out).quarantined == {"too_loud": 1}
+    (line,) = quarantine(out)
+    assert line["detail"].startswith("samples reach 5e+03, but full scale is 1; at most 100 is read: divide")
 
 
 def test_whatever_a_decoder_raises_is_a_line_of_the_quarantine(

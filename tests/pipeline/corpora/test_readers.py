@@ -1,6 +1,7 @@
 """Tables in the dialects that programs write, and where a table is refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -105,6 +106,14 @@ def test_names_of_columns_lose_their_blanks_and_those_without_are_left_out(tmp_p
     assert read(path) == [{"file": "sad/a.wav", "w\u00f6rd": "x, y"}]
     [row] = read_table(path, tmp_path, {"path": "file ", "word": "wo\u0308rd"}).rows
     assert row["word"] == "x, y"
+
+
+def test_excel_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(
+        ValueError, match=r"t\.xlsx: a table of Excel needs openpyxl, .*`pip install 'stillwave\[excel\]'"
+    ):
+        read(write(tmp_path, "t.xlsx", "any"))
 
 
 def test_the_first_sheet_of_excel(tmp_path: Path) -> None:

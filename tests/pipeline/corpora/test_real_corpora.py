@@ -9,6 +9,7 @@ from stillwave.pipeline.config.base import load_config
 from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.corpora.prepare import prepare
+from tests.fakes import contents_digest
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "corpora"
 
@@ -38,6 +39,8 @@ def test_emodb_four_classes(tmp_path: Path) -> None:
         ["03"], ["08"], ["09"], ["10"], ["11"], ["12"], ["13"], ["14"], ["15"], ["16"]
     ]  # fmt: skip
     assert frame["text"].nunique() == 10
+    # from before notes and FFmpeg; more than half of the files reach full scale, and none is clipped
+    assert (contents_digest(out, corpus("emodb")), result.noted) == ("faa23bbcd2a859f2", {})
 
 
 def test_fsdd(tmp_path: Path) -> None:
@@ -46,3 +49,4 @@ def test_fsdd(tmp_path: Path) -> None:
     assert (result.rows, result.speakers, result.quarantined) == (3000, 6, {})
     assert set(result.labels.values()) == {300}
     assert read_manifest(out)["fold"].value_counts().tolist() == [500] * 6
+    assert (contents_digest(out, corpus("fsdd")), result.noted) == ("7bdf52c315045674", {})

@@ -14,7 +14,7 @@ from stillwave.pipeline.config.corpus import KFold
 from stillwave.pipeline.corpora.folder import Folder
 from stillwave.pipeline.corpora.prepare import PrepareResult, prepare
 from stillwave.pipeline.extract.stage import ExtractResult, extract, quarantine_path
-from tests.zoo import ZOO, encode, tone
+from tests.zoo import NOTED, ZOO, encode, tone
 
 FBANK = FbankConfig(kind="fbank", deltas=0, max_bad_fraction=1.0)
 LINKS: dict[str, int | str] = {
@@ -118,6 +118,13 @@ def test_a_file_ends_as_frames_or_with_its_reason(
 ) -> None:
     root, _, _ = zoo
     assert dict(outcomes(root))[name] == EXPECTED[name]
+
+
+def test_the_manifest_notes_what_is_unusual(zoo: tuple[Path, PrepareResult, ExtractResult]) -> None:
+    root, prepared, _ = zoo
+    rows = pd.read_parquet(root / "manifest.parquet").dropna(subset="note")
+    assert dict(zip(rows["path"].map(lambda path: Path(path).name), rows["note"], strict=True)) == NOTED
+    assert prepared.noted == dict(sorted(Counter(NOTED.values()).items()))
 
 
 def test_every_stored_frame_is_finite_and_of_its_own_file(

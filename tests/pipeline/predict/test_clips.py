@@ -18,6 +18,7 @@ from stillwave.pipeline.predict.clips import (
     files_of,
     read_sound,
     sound_of,
+    warn,
 )
 from tests.fakes import write_wave
 
@@ -111,16 +112,14 @@ def test_samples_far_beyond_full_scale_are_refused(tmp_path: Path) -> None:
     wave = np.random.default_rng(0).uniform(-1, 1, 900).astype(np.float32)
     wave /= np.abs(wave).max()
     path = str(tmp_path / "x.wav")
-    for scale, shown in ((1.3, ""), (9999, ""), (32768, "3.28e+04"), (-32768, "3.28e+04"), (1e30, "1e+30")):
+    for scale, shown in ((1.3, ""), (99, ""), (32768, "3.28e+04"), (-32768, "3.28e+04"), (1e30, "1e+30")):
         loud = (wave * scale).astype(np.float32)
         soundfile.write(path, loud, 8000, subtype="FLOAT")
         if not shown:
             np.testing.assert_array_equal(read_sound(path, 1).waveform, loud)
             np.testing.assert_array_equal(sound_of(loud, 8000).waveform, loud)
             continue
-        message = re.escape(
-            f"samples reach {shown}, but full scale is 1; at most 10000 is taken: divide 16-bit"
-        )
+        message = re.escape(f"samples reach {shown}, but full scale is 1; at most 100 is read: divide 16-bit")
         with pytest.raises(ValueError, match=message):
             read_sound(path, 1)
         with pytest.raises(ValueError, match=message):
@@ -193,12 +192,19 @@ def test_what_a_folder_holds_beside_audio_is_counted(
     ]
 
 
-def test_what_is_unusual_about_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_unusual_about_a_clip_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_wave(tmp_path / "a.wav", 0.3, 100, seed=0)
     data = (tmp_path / "a.wav").read_bytes()
     at = data.index(b"data") + 4
     (tmp_path / "a.wav").write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
-    assert read_sound(str(tmp_path / "a.wav"), 1).duration_s == pytest.approx(0.3)
+    (clip,) = clips_of([str(tmp_path / "a.wav")])
+    sound = read_sound(clip.name, 1)
+    assert sound.duration_s == pytest.approx(0.3)
+    warn(clip, sound)
+    silence = sound_of(np.zeros(800), 8000)
+    warn(Clip("samples", silence), silence)
     assert caplog.messages == [
-        f"{tmp_path / 'a.wav'}: the file states no length that can be true: read to the end"
+        f"{clip.name}: the file {sound.note}",
+        "samples: the audio is digital silence",
     ]
+    assert sound.note == "states no length that can be true: read to the end"

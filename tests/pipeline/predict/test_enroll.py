@@ -12,13 +12,13 @@ import typer
 from typer.testing import CliRunner
 
 from stillwave.heads.personal import Personalised
+from stillwave.pipeline.audio import samples as samples_module
 from stillwave.pipeline.backbones import parse_backbone
 from stillwave.pipeline.commands import model as model_commands
 from stillwave.pipeline.config.base import parse_config
 from stillwave.pipeline.config.recipe import Recipe
 from stillwave.pipeline.corpora.manifest import read_manifest
 from stillwave.pipeline.extract.stage import extract
-from stillwave.pipeline.predict import clips as clips_module
 from stillwave.pipeline.predict.clips import Clip, Sound, read_sound
 from stillwave.pipeline.predict.enroll import enroll, read_clips
 from stillwave.pipeline.predict.enrolled import load_speaker
@@ -260,7 +260,7 @@ def test_what_is_not_finite_is_not_kept(
     loud_clip = (Clip("loud", Sound(loud, 16_000)), "low")
     with pytest.raises(ValueError, match=r"loud: samples reach 1e\+30"):
         enroll(runs["cached"], "ann", [*clips, loud_clip], file, device="cpu")
-    monkeypatch.setattr(clips_module, "LOUDEST", np.inf)
+    monkeypatch.setattr(samples_module, "LOUDEST", np.inf)
     with pytest.raises(ValueError, match=r"^loud: the features in fold 0 are not finite numbers; leave"):
         enroll(runs["cached"], "ann", [*clips, loud_clip], file, device="cpu")
     with pytest.raises(

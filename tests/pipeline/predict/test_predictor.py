@@ -483,6 +483,19 @@ def test_the_command_prints_json_lines_and_counts_failures(
     assert command("--run", folder / "segment", wav)[:2] == (0, shown.splitlines(keepends=True)[0])
 
 
+def test_a_note_is_in_every_format_and_said_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loud = str(tmp_path / "loud.wav")  # longer than a segment, so it is read twice
+    soundfile.write(loud, np.clip(3 * np.sin(np.arange(16_000) / 9), -1, 1), 16_000)
+    note = "is clipped: samples stay at full scale"
+    _, shown, _ = command("--run", folder / "segment", "--segment-s", "0.5", loud, "--json")
+    assert json.loads(shown)["note"] == note
+    assert caplog.messages == [f"{loud}: the file {note}"]
+    _, shown, _ = command("--run", folder / "segment", "--segment-s", "0.5", loud, "--csv")
+    assert [row["note"] for row in csv.DictReader(io.StringIO(shown))] == [note, "", "", ""]
+
+
 def test_the_command_writes_csv(folder: Path, tmp_path: Path, wav: str) -> None:
     options = ("--run", folder / "segment", "--segment-s", "0.2", wav, "lost.wav", "--csv")
     code, shown, _ = command(*options)
