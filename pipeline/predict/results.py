@@ -69,10 +69,10 @@ class Prediction(Answer):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `start_s` and `end_s` only for a span of a file."""
         fields = asdict(self) | {"segments": [segment.to_dict() for segment in self.segments]}
-        first = {name: fields.pop(name) for name in ("clip", "duration_s", "note")}
-        start_s = fields.pop("start_s")
+        first = {name: fields.pop(name) for name in ("clip", "duration_s")}
+        start_s, note = fields.pop("start_s"), fields.pop("note")
         span = {} if start_s is None else {"start_s": start_s, "end_s": self.end_s}
-        return first | span | fields
+        return first | span | {"note": note} | fields
 
 
 @dataclass(frozen=True)
