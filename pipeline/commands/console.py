@@ -83,7 +83,8 @@ class Watch(Watcher):
         if len(result.folds) > MOST_FOLDS:
             err.print(f"prepare: and {len(result.folds) - MOST_FOLDS} more folds")
         for note, count in result.noted.items():
-            err.print(f"prepare: {count} files: the file {note}", style="yellow")
+            files = "file" if count == 1 else "files"
+            err.print(f"prepare: {count} {files}: the file {note}", style="yellow")
         for warning in result.warnings:
             err.print(f"prepare: warning: {warning}", style="yellow")
         if result.quarantined:
