@@ -104,17 +104,17 @@ def decode_noted(
     source: bytes | str | Path,
     min_duration_s: float = 0.0,
     max_duration_s: float | None = None,
-    channels: int = 1,
+    channels: int | None = 1,
 ) -> Audio:
     """Decode audio, whatever its name: PCM, FLAC and Vorbis with libsndfile, all else with FFmpeg.
 
     channels: 1 averages the file's channels; 2 keeps stereo, and gives both sides the average of any other
-    number of channels, because nothing says which of them are left and right.
+    number of channels, because nothing says which of them are left and right; None keeps what there is.
 
-    Returns the waveform, (samples,) or (samples, 2), and its rate in Hz. Integer formats span [-1, 1); floats
-    are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite audio with
-    a duration in [min_duration_s, max_duration_s]. A file that is too long is refused from its header, or
-    as soon as the limit is reached.
+    Returns the waveform, (samples,) or (samples, channels), and its rate in Hz. Integer formats span [-1, 1);
+    floats are kept as they are. Raises BadAudio, with the reason, for anything that is not whole, finite
+    audio with a duration in [min_duration_s, max_duration_s]. A file that is too long is refused from its
+    header, or as soon as the limit is reached.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:

@@ -17,8 +17,7 @@ SILENT = "is digital silence"
 CONSTANT = "has one constant value, and no sound"
 HAS_OFFSET = "has a DC offset: the mean of its samples is beyond 0.05 of full scale"
 IS_CLIPPED = "is clipped: samples stay at full scale"
-# Of a mix, nothing tells that its channels cancelled out: that note stays with all spans of a file.
-OF_SAMPLES = (SILENT, CONSTANT, HAS_OFFSET, IS_CLIPPED)
+OF_SAMPLES = (CHANNELS_CANCEL, SILENT, CONSTANT, HAS_OFFSET, IS_CLIPPED)
 
 
 class Levels:

@@ -72,16 +72,16 @@ def with_channels(samples: Waveform, channels: int) -> Waveform:
 class Samples:
     """The waveform that a decoder's blocks add up to; each is mixed at once, so that memory holds the mix.
 
-    channels: 1 or 2, as for `decode`. max_duration_s: more is too long, however the file states its length.
-    notes: what is unusual about the file; levels: about its samples.
+    channels: 1 or 2, as for `decode`; None keeps the file's. max_duration_s: more is too long, however the
+    file states its length. notes: what is unusual about the file; levels: about its samples.
     """
 
-    def __init__(self, channels: int = 1, max_duration_s: float | None = None) -> None:
+    def __init__(self, channels: int | None = 1, max_duration_s: float | None = None) -> None:
         self.channels, self.max_duration_s = channels, max_duration_s
         self.sample_rate = self.count = 0  # count: samples of each channel so far
         self.notes: list[str] = []
         self.levels = Levels()
-        self._bad = 0
+        self._bad = self._width = 0  # width: channels of what is kept
         self._first: Waveform | None = None  # the only block, of most files
         self._mixed = bytearray()  # all of several; grows in place, unlike an array
 
@@ -111,7 +111,12 @@ class Samples:
         self.expect(self.count + len(block), sample_rate)
         if not len(block):
             return
-        mixed = with_channels(block, self.channels)
+        if self.channels is None and self.count and block.shape[1] != self._width:
+            raise BadAudio(
+                "unsupported", f"its channels change from {self._width} to {block.shape[1]}; split the file"
+            )
+        self._width = block.shape[1] if self.channels is None else self.channels
+        mixed = block if self.channels is None else with_channels(block, self.channels)
         self.levels.add(block, mixed)
         if not isfinite(self.levels.peak):
             self._bad += int(np.count_nonzero(~np.isfinite(mixed).reshape(len(mixed), -1).all(axis=1)))
@@ -125,7 +130,10 @@ class Samples:
         self.count += len(block)
 
     def waveform(self, min_duration_s: float = 0.0) -> Waveform:
-        """All of them, (samples,) or (samples, 2). BadAudio: zero_length, non_finite, too_loud, too_short."""
+        """All of them, (samples,) or (samples, channels).
+
+        Raises BadAudio: zero_length, non_finite, too_loud, too_short.
+        """
         if not self.count:
             raise BadAudio("zero_length", "no samples")
         if self._bad:
@@ -136,4 +144,4 @@ class Samples:
         if self._first is not None:
             return self._first
         flat = np.frombuffer(self._mixed, dtype=np.float32)
-        return flat if self.channels == 1 else flat.reshape(-1, 2)
+        return flat if self.channels == 1 else flat.reshape(-1, self._width)

@@ -31,6 +31,7 @@ from stillwave.pipeline.audio.levels import OF_SAMPLES
 from stillwave.pipeline.audio.samples import Samples
 
 KEPT_BYTES = 2**30  # of files, or of samples if they must be decoded as a whole; one more may be larger
+KEPT_FILES = 64  # each may be an open file of the system, which has a thousand for a process
 ROUNDING_S = 0.0005  # ends are often written in milliseconds, and so up to half of one behind the file's
 _URL_S = 600.0  # a URL is read again after so long, as nothing tells cheaply whether it has changed
 
@@ -101,7 +102,7 @@ def read_audio(
         sha256 = hashlib.sha256(data).hexdigest()
         _check_unchanged(path, sha256, expected_sha256)
         return decode_noted(data, min_duration_s, max_duration_s, channels), sha256
-    file = _kept.get(path, channels)
+    file = _kept.get(path)
     _check_unchanged(path, file.sha256, expected_sha256)
     return file.read(span, Samples(channels, max_duration_s), min_duration_s), file.sha256
 
@@ -142,7 +143,7 @@ def _check_unchanged(path: str | Path, sha256: str, expected: str | None) -> Non
 class _File:
     """A file whose spans are read. size: the bytes that it takes in memory."""
 
-    def __init__(self, path: str | Path, channels: int) -> None:
+    def __init__(self, path: str | Path) -> None:
         data = read_bytes(path)
         self.sha256, self.size = hashlib.sha256(data).hexdigest(), len(data)
         self._lock = threading.Lock()  # an open file has one position
@@ -150,7 +151,7 @@ class _File:
         self._whole: Audio | BadAudio | None = None
         if self._opened is None:
             try:
-                self._whole = decode_noted(data, channels=channels)
+                self._whole = decode_noted(data, channels=None)  # notes need all channels of a span
                 self.size = self._whole.waveform.nbytes
             except BadAudio as error:  # it is not tried again for each span
                 self._whole, self.size = error, 0
@@ -162,7 +163,7 @@ class _File:
             whole, sample_rate, decoder, notes = self._whole
             first, last = span.samples(sample_rate, len(whole))
             samples.expect(last - first, sample_rate)
-            samples.add(whole[first:last].reshape(last - first, -1), sample_rate)
+            samples.add(whole[first:last], sample_rate)
             return self._audio(samples, min_duration_s, decoder, notes)
         assert self._opened is not None
         file, notes = self._opened
@@ -188,20 +189,20 @@ class _Place:
 
 
 class _Kept:
-    """The last files, up to KEPT_BYTES; threads share them."""
+    """The last files, up to KEPT_BYTES and KEPT_FILES; threads share them."""
 
     def __init__(self) -> None:
         self._places: OrderedDict[tuple[Any, ...], _Place] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: str | Path, channels: int) -> _File:
-        key = (str(path), channels, *_version(path))
+    def get(self, path: str | Path) -> _File:
+        key = (str(path), *_version(path))
         with self._lock:
             place = self._places.setdefault(key, _Place())
             self._places.move_to_end(key)
         with place.lock:
             if place.file is None:
-                place.file = _File(path, channels)
+                place.file = _File(path)
                 self._make_room()
             return place.file
 
@@ -210,7 +211,7 @@ class _Kept:
             sizes = {key: place.file.size if place.file else 0 for key, place in self._places.items()}
             total = sum(sizes.values())
             for key in list(sizes)[:-1]:  # the oldest first
-                if total <= KEPT_BYTES:
+                if total <= KEPT_BYTES and len(self._places) <= KEPT_FILES:
                     break
                 total -= sizes[key]
                 del self._places[key]

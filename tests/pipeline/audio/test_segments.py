@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stillwave.pipeline.audio import segments
 from stillwave.pipeline.audio.decode import BadAudio, decode, resample
+from stillwave.pipeline.audio.levels import CHANNELS_CANCEL, SILENT
 from stillwave.pipeline.audio.segments import (
     Span,
     content_of,
@@ -177,6 +178,31 @@ def test_so_many_bytes_are_kept(folder: Path, readings: list[str], monkeypatch: 
     for name in ("float.wav", "float.wav", "pcm16.wav"):  # the first is larger, and kept all the same
         read_audio(folder / name, Span(0.5, 1.0))
     assert readings == [*names, "float.wav", "pcm16.wav"]
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.mp3"])
+def test_notes_are_those_of_the_span(tmp_path: Path, name: str) -> None:
+    """Of both channels, also where the file is decoded as a whole."""
+    wanted = {"a.wav": {}, "a.ogg": {"subtype": "VORBIS"}, "a.mp3": {"subtype": "MPEG_LAYER_III"}}[name]
+    sides = [np.concatenate([tone(), 0 * tone(), sign * tone()]) for sign in (1, -1)]
+    data = encode(np.stack(sides, axis=1), format=name[2:].upper(), **wanted)
+    (tmp_path / name).write_bytes(data)
+    notes = [read_audio(tmp_path / name, Span(at + 0.1, at + 0.9))[0].notes for at in range(3)]
+    assert notes == [(), (SILENT,), (CHANNELS_CANCEL,)]
+
+
+def test_so_many_files_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may hold a file of the system, of which a process has a thousand."""
+    monkeypatch.setattr(segments, "KEPT_FILES", 3)
+    opened = Path("/proc/self/fd")
+    before = len(list(opened.iterdir())) if opened.exists() else 0
+    for number in range(12):
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(encode(np.tile(NOISE, 5), format="WAV", subtype="PCM_16"))
+        load_waveform(path, RATE, span=Span(0.5, 1.0))
+    assert len(segments._kept._places) == 3
+    if opened.exists():  # Linux
+        assert len(list(opened.iterdir())) <= before + 3
 
 
 def test_contents_of_rows() -> None:
