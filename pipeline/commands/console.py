@@ -1,7 +1,7 @@
 """The output of the command line: progress on stderr, results on stdout."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -67,14 +67,12 @@ class Watch(Watcher):
         self._update(description=f"train fold {fold}, epoch", completed=epoch, note=note)
 
     def prepared(self, result: Any) -> None:
-        labels = ", ".join(f"{label} {count}" for label, count in sorted(result.labels.items()))
+        labels = _counted(result.labels)
         err.print(f"prepare: {result.rows} rows, {result.hours:.2f} h, {result.speakers} speakers: {labels}")
         if result.excluded:
-            left_out = ", ".join(f"{label} {count}" for label, count in sorted(result.excluded.items()))
-            err.print(f"prepare: left out: {left_out}")
+            err.print(f"prepare: left out: {_counted(result.excluded)}")
         if result.ignored:
-            others = ", ".join(f"{suffix} {count}" for suffix, count in sorted(result.ignored.items()))
-            err.print(f"prepare: not audio by their names, ignored: {others}")
+            err.print(f"prepare: not audio by their names, ignored: {_counted(result.ignored)}")
         for fold, size in list(result.folds.items())[:MOST_FOLDS]:
             err.print(
                 f"prepare: fold {fold}: {size.test} test rows, {size.train} training rows, "
@@ -88,7 +86,7 @@ class Watch(Watcher):
         for warning in result.warnings:
             err.print(f"prepare: warning: {warning}", style="yellow")
         if result.quarantined:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.quarantined.items()))
+            reasons = _counted(result.quarantined)
             err.print(f"prepare: quarantined: {reasons}; see {result.quarantine}", style="yellow")
 
     def extracted(self, name: str, result: ExtractResult) -> None:
@@ -118,6 +116,10 @@ class Watch(Watcher):
             self.stage("")
         assert self._task is not None
         self._progress.update(self._task, **fields)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 def _show_quarantined(stage: str, rows: Sequence[Quarantined], file: str) -> None:
