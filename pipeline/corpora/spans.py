@@ -1,7 +1,7 @@
 """Rows that are spans of files: seconds as tables write them, contradictions, and rows that overlap."""
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -51,7 +51,7 @@ def _seconds(row: Row, name: str) -> float | None:
     return seconds
 
 
-def where(row: Row) -> str:
+def where(row: Mapping[str, Any]) -> str:
     """The file of a row, and its span, in words."""
     span = span_of(row)
     if span is None:
@@ -65,6 +65,22 @@ def same_span(row: Row) -> tuple[object, ...]:
     if not row["path"]:
         return (row["id"],)
     return (row["path"], *(None if second is None else round(second, 6) for second in span_of(row) or ()))
+
+
+def check_labels(rows: Iterable[Mapping[str, Any]], label: str) -> None:
+    """Raise ValueError if decoded rows have two labels for the same samples of files with the same bytes."""
+    first: dict[Hashable, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["path"] == "":  # a text may be said in several ways
+            continue
+        begin = round((span_of(row) or Span(0.0)).start * row["sample_rate"])
+        twin = first.setdefault((row["sha256"], begin, row["num_samples"]), row)
+        if twin[label] != row[label]:
+            raise ValueError(
+                f"{label}: two labels for the same samples: {twin['id']!r} ({where(twin)}) says "
+                f"{twin[label]!r}, {row['id']!r} ({where(row)}) says {row[label]!r}; remove one, or join the "
+                "two with `labels`"
+            )
 
 
 def in_seconds(row: Row, count: int, sample_rate: int) -> dict[str, float | None]:

@@ -53,9 +53,6 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
         row[label] = mapped = config.labels.get(value, value)
         theirs[value] += 1
         ours[mapped] += 1
-        if config.classes is not None and mapped not in config.classes:
-            found.excluded[mapped] += 1
-            continue
         twin, its_place = spans.setdefault(same_span(row), (row, place))
         if twin[label] != mapped:
             raise ValueError(
@@ -63,7 +60,9 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
                 f"{place or name} says {mapped!r}; remove one, or join the two with `labels`. For labels of "
                 "parts of the file, give `start` and `end` in seconds"
             )
-        if twin is not row and twin == {**row, "id": twin["id"]}:
+        if config.classes is not None and mapped not in config.classes:
+            found.excluded[mapped] += 1
+        elif twin is not row and twin == {**row, "id": twin["id"]}:
             found.excluded["repeated row"] += 1
         elif first.setdefault(name, row) is row:
             found.rows.append(row)

@@ -270,6 +270,23 @@ def test_sentences_on_both_sides_are_told_and_may_be_left_out(
     assert (folds[::4], set(folds)) == (folds[2::4], {0, 1, 2})
 
 
+def test_the_remedy_for_a_leak_keeps_the_corpuss_own_split(corpus: Path, tmp_path: Path) -> None:
+    fields = with_texts(corpus, ["a", "b", "a", "c"] * 3)
+    file = corpus / "list.csv"
+    head, *lines = file.read_text().splitlines()
+    sides = ["train", "train", "test", "test"] * 3
+    file.write_text(
+        "\n".join([f"{head},split", *(f"{line},{side}" for line, side in zip(lines, sides, strict=True))])
+    )
+    columns = {**fields["columns"], "split": "split"}  # type: ignore[dict-item]
+    result = prepare(parse_config({**fields, "columns": columns}, CorpusConfig, "t"), corpus, tmp_path / "m")
+    assert read_manifest(tmp_path / "m")["split"].tolist() == sides
+    (told,) = result.warnings
+    assert told.startswith("text: 3 of 6 test rows")
+    assert "split.group: text" not in told
+    assert "`split.disjoint: [speaker, text]` leaves out" in told
+
+
 def test_predefined_names_and_folds(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     fields = table(corpus, ["0", "0", "1", "1"] * 3)  # files are sorted: ann, ann, bob, bob

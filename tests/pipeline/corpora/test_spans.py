@@ -172,9 +172,39 @@ def test_two_labels_for_one_span_are_an_error_that_names_both(tmp_path: Path, sp
     assert f"wav/a.wav{what and ' '}{what}: row 1 of {table} (line 2) says 'sad'" in str(caught.value)
     assert f"row 3 of {table} (line 4) says 'happy'; remove one" in str(caught.value)
     assert not (tmp_path / "manifest.parquet").exists()
-    # the same label, once it is mapped, is a repetition; a label that is not used is none
+    # a label that is not used contradicts, too; the same one, once it is mapped, is a repetition
+    with pytest.raises(ValueError, match="emotion: two labels for"):
+        prepared(tmp_path, lines, classes=["sad"])
     assert prepared(tmp_path, lines, labels={"happy": "sad"}).excluded == {"repeated row": 1}
-    assert prepared(tmp_path, lines, classes=["sad"]).excluded == {"happy": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ("a.wav,,", "a.wav,0,4", ("'wav/a' (", "'wav/a[0-4]' (", "wav/a.wav from 0.0 s to 4.0 s)")),
+        ("a.wav,0,1", "a.wav,0,1.00001", ("'wav/a[0-1]' (", "'wav/a[0-1.00001]' (")),
+        ("a.wav,,", "copy.wav,,", ("wav/a.wav) says 'sad'", "wav/copy.wav) says 'happy'")),
+        ("a.wav,1,2", "copy.wav,1,2", ("wav/a.wav from 1.0 s to 2.0 s", "wav/copy.wav from 1.0 s to 2.0 s")),
+    ],
+)  # fmt: skip
+def test_two_labels_for_the_same_samples_are_an_error(
+    tmp_path: Path, one: str, other: str, named: tuple[str, ...]
+) -> None:
+    (tmp_path / "wav/copy.wav").write_bytes((tmp_path / "wav/a.wav").read_bytes())
+    rows = f"wav/{one},sad,ann\nwav/{other},happy,ann\nwav/b.wav,,,sad,bob\n"
+    lines = "file,start,end,emotion,speaker\n" + rows
+    with pytest.raises(ValueError, match="emotion: two labels for the same samples: ") as caught:
+        prepared(tmp_path, lines)
+    assert all(name in str(caught.value) for name in named)
+    assert not (tmp_path / "manifest.parquet").exists()
+    assert prepared(tmp_path, lines, labels={"happy": "sad"}).rows == 3
+
+
+def test_a_text_may_have_two_labels(tmp_path: Path) -> None:
+    lines = "name,file,emotion,text\n1,,sad,hello\n2,,happy,hello\n"
+    columns = {"id": "name", "path": "file", "emotion": "emotion", "text": "text"}
+    split = {"kind": "kfold", "folds": 2, "group": None}
+    assert prepared(tmp_path, lines, columns=columns, split=split, text_rows=True).rows == 2
 
 
 def test_two_labels_for_one_file_are_an_error_though_the_ids_differ(tmp_path: Path) -> None:
