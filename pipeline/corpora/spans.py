@@ -18,6 +18,9 @@ NOT_A_TIME = MISSING | {"NaT"}
 # `00:00:01.5`. Negative ones start with a minus: `-1 days +23:59:59`.
 _TIME = re.compile(r"(-?)(?:(\d+) days?,?)?(?:(?:^|\s)\+?(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d*)?))?")
 
+# ISO 8601, as pandas writes them in JSON: `P0DT0H0M1.5S`.
+_ISO = re.compile(r"(-?)P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:[.,]\d*)?)S)?)?")
+
 
 def read_span(row: Row) -> Span | None:
     """The span in a row's cells `start` and `end`, which become plain seconds; None for a whole file.
@@ -28,6 +31,8 @@ def read_span(row: Row) -> Span | None:
     span = None if end is None and not start else Span(start or 0.0, end)
     if span is not None and end is not None and end <= span.start:
         raise ValueError(f"its end, {end:g} s, is not after its start, {span.start:g} s; correct them")
+    if span is not None and row.get("path") == "":
+        raise ValueError("a row of text alone has no span; leave `start` and `end` empty")
     for name, value in zip(SPAN, span or (None, None), strict=True):
         if name in row or value is not None:
             row[name] = None if value is None else np.format_float_positional(value, trim="-")
@@ -38,7 +43,7 @@ def _seconds(row: Row, name: str) -> float | None:
     text = (row.get(name) or "").strip()
     if not text or text in NOT_A_TIME:
         return None
-    seconds, found = float("nan"), _TIME.fullmatch(text)
+    seconds, found = float("nan"), _TIME.fullmatch(text) or _ISO.fullmatch(text)
     if NUMBER.fullmatch(text):
         seconds = float(text.replace(",", "."))
     elif found:
