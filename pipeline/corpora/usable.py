@@ -87,6 +87,14 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
                 f"{label}: {sides} seem to be the sides of a split, not classes; if they are classes, list "
                 "them in `classes`"
             )
+        if len({*labels}) == 1:
+            side = ", the name of a side of a split" if side_of(labels[0]) else ""
+            remedy = (
+                "; if the classes are the folders in it, set `root` to it" if config.kind == "folder" else ""
+            )
+            found.warnings.append(
+                f"{label}: all rows have {labels[0]!r}{side}, so there is only one class{remedy}"
+            )
     found.warnings += alike(label, labels, "if they are one, map one to the other with `labels`")
     grouped = {"speaker", config.split.group or "speaker", *config.split.disjoint}
     for column in sorted(grouped - {label, "text"}):  # texts that differ only in case are one to the split

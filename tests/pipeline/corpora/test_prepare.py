@@ -344,6 +344,27 @@ def test_folders_called_train_and_test_are_a_split(corpus: Path, tmp_path: Path)
     )
 
 
+def test_a_single_class_is_told_above_all_if_it_is_a_side(tmp_path: Path) -> None:
+    for seed, name in enumerate(("happy/a", "happy/b", "sad/a")):
+        write_tone(tmp_path / f"data/train/{name}_1.wav", seed)
+    rows = config(speaker=None, split={"kind": "kfold", "folds": 2, "group": None})
+    told = {
+        folder: prepare(rows, folder, tmp_path / "m.parquet").warnings
+        for folder in (tmp_path, tmp_path / "data")
+    }
+    assert list(told.values()) == [
+        (
+            "emotion: all rows have 'data', so there is only one class; if the classes are the folders in "
+            "it, set `root` to it",
+        ),
+        (
+            "emotion: all rows have 'train', the name of a side of a split, so there is only one class; if "
+            "the classes are the folders in it, set `root` to it",
+        ),
+    ]
+    assert prepare(rows, tmp_path / "data/train", tmp_path / "m.parquet").warnings == ()
+
+
 def labelled(corpus: Path, rows: Sequence[tuple[str, str]], **fields: object) -> CorpusConfig:
     """A table of (label, speaker) for the corpus's files, in their order."""
     files = sorted(corpus.rglob("*.wav"))[: len(rows)]
