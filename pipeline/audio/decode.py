@@ -68,10 +68,12 @@ def read_bytes(path: str | Path) -> bytes:
         data = _of_regular_file(path) if "://" not in str(path) else None
         if data is None:
             data = read_file(path)
-    except OSError as error:
-        raise BadAudio("missing", f"{path}: {error.strerror or error}") from None
+    except BadAudio:
+        raise
     except StoreError as error:  # the message names the URL
         raise BadAudio("missing", str(error)) from None
+    except (OSError, ValueError) as error:  # ValueError: no file has such a name
+        raise BadAudio("missing", f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not data:
         raise BadAudio("empty", f"{path}: 0 bytes")
     return data

@@ -33,6 +33,8 @@ class SplitBase(Config):
 
     @model_validator(mode="after")
     def _group_is_disjoint(self) -> Self:
+        if len({*self.disjoint}) < len(self.disjoint):
+            raise ValueError(f"disjoint [{', '.join(self.disjoint)}] names a column twice; leave one out")
         if self.disjoint and self.group not in self.disjoint:
             raise ValueError(
                 f"group {self.group!r} is not one of disjoint [{', '.join(self.disjoint)}]: list it there, "

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -102,6 +102,13 @@ def audio_files(root: Path, ignored: Counter[str]) -> Iterator[Path]:
             if name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
                 ignored["hidden" if name.startswith(".") else path.suffix.lower() or "no suffix"] += 1
                 continue
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"{str(path)!r}: this name is not UTF-8, so no table can hold it; rename the file, or "
+                    "its folder"
+                ) from None
             found += 1
             yield path
     if not found:
@@ -117,6 +124,15 @@ def keep_suffixes(rows: Sequence[Row]) -> None:
         if len({PurePath(str(row["path"])).suffix for row in same}) > 1:
             for row in same:
                 row["id"] = f"{row['id']}{PurePath(str(row['path'])).suffix}"
+
+
+def check_no_span(names: Iterable[str]) -> None:
+    """Raise ValueError if one of a corpus's names for what is no span is `start` or `end`."""
+    if taken := sorted({"start", "end"} & {*names}):
+        raise ValueError(
+            f"{', '.join(taken)}: reserved for spans, which only the `columns` of a table give; name the "
+            "group or constant otherwise"
+        )
 
 
 def compiled(pattern: str, field: str) -> re.Pattern[str]:

@@ -28,6 +28,7 @@ from stillwave.pipeline.corpora.guess import (
 from stillwave.pipeline.corpora.headers import look_at, outside_file
 from stillwave.pipeline.corpora.paths import is_there
 from stillwave.pipeline.corpora.readers import READERS
+from stillwave.pipeline.corpora.spelling import listed
 from stillwave.pipeline.corpora.splits import side_of
 from stillwave.pipeline.corpora.table import read_cells
 from stillwave.pipeline.corpora.usable import usable_rows
@@ -117,7 +118,7 @@ def _open(table: Path, folder: Path, files: Sequence[Path]) -> Opened:
     if (named := path_column(rows, table, folder, files)) is None:
         raise ValueError(
             f"{table}: no column names the files below {folder}, such as "
-            f"{files[0].relative_to(folder).as_posix()!r}; the columns are {', '.join(rows[0])}"
+            f"{files[0].relative_to(folder).as_posix()!r}; the columns are {listed(rows[0])}"
         )
     return rows, table, *named
 

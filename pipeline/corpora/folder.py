@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stillwave.pipeline.config.base import Text
 from stillwave.pipeline.corpora.base import (
@@ -13,6 +13,7 @@ from stillwave.pipeline.corpora.base import (
     Rejected,
     Row,
     audio_files,
+    check_no_span,
     compiled,
     keep_suffixes,
 )
@@ -31,6 +32,11 @@ class Folder(CorpusBase):
     kind: Literal["folder"]
     speaker: str | None = None
     constants: dict[str, Text] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _gives_no_span(self) -> "Folder":
+        check_no_span(self.constants)
+        return self
 
     def read(self, root: Path) -> Imported:
         """All audio files below `root`; the first folder of a file's path is its label.

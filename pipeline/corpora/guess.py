@@ -11,6 +11,7 @@ from stillwave.pipeline.corpora.base import MEASURED, Row
 from stillwave.pipeline.corpora.manifest import RESERVED
 from stillwave.pipeline.corpora.paths import is_there, located
 from stillwave.pipeline.corpora.spans import read_span
+from stillwave.pipeline.corpora.spelling import listed
 from stillwave.pipeline.corpora.splits import side_of
 
 LABELS = (
@@ -73,7 +74,7 @@ def guess_columns(
         if name != path
     }
     if label is not None and label not in values:
-        raise ValueError(f"no column {label!r}; the columns are {', '.join(rows[0])}")
+        raise ValueError(f"no column {label!r}; the columns are {listed(rows[0])}")
     free = [name for name in values if name != label]
 
     def named(wanted: Iterable[str]) -> str | None:
@@ -101,7 +102,7 @@ def guess_columns(
     if chosen is None:
         raise ValueError(
             f"no column looks like labels, with 2 to {MOST_CLASSES} values that repeat; the columns are "
-            f"{', '.join(rows[0])}: name the one to predict with --label"
+            f"{listed(rows[0])}: name the one to predict with --label"
         )
     ours = our_name(chosen)
     part = "split" if sides else "fold"

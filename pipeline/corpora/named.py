@@ -14,6 +14,7 @@ from stillwave.pipeline.corpora.base import (
     Imported,
     Rejected,
     audio_files,
+    check_no_span,
     compiled,
     keep_suffixes,
 )
@@ -50,6 +51,7 @@ class Named(CorpusBase):
     def _fits_its_pattern(self) -> "Named":
         groups = [group for group in compiled(self.pattern, "pattern").groupindex if group != "id"]
         there = [*groups, *self.constants]
+        check_no_span(there)
         reserved = {"id", "path", *MEASURED}
         if taken := sorted({name for name in there if there.count(name) > 1 or name in reserved}):
             raise ValueError(f"{', '.join(taken)}: reserved, or in both `pattern` and `constants`; rename it")

@@ -28,7 +28,7 @@ from stillwave.pipeline.corpora.leaks import (
 )
 from stillwave.pipeline.corpora.manifest import write_manifest
 from stillwave.pipeline.corpora.quarantine import Quarantined, check_bad_fraction, quarantine_csv
-from stillwave.pipeline.corpora.spans import in_seconds, sharing, without_empty
+from stillwave.pipeline.corpora.spans import check_labels, in_seconds, sharing, without_empty
 from stillwave.pipeline.corpora.usable import usable_rows
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def prepare(
     check_bad_fraction(quarantined, len(decoded), config.max_bad_fraction, quarantine_path)
 
     decoded.sort(key=lambda row: str(row["id"]))
+    check_labels(decoded, config.label)
     frame = split_rows(without_empty(pd.DataFrame(decoded)), config)
     changed = write_manifest(frame, out)
     speakers = frame["speaker"].nunique() if "speaker" in frame.columns else 0
@@ -103,22 +104,26 @@ def prepare(
         ignored=dict(sorted(imported.ignored.items())),
         noted=dict(sorted(noted.items())),
         changed=changed,
-        warnings=(*found.warnings, *leak_warnings(leaks, test_rows, config.split)),
+        warnings=(*found.warnings, *leak_warnings(leaks, test_rows, split_of(frame, config))),
         leaks=leaks,
         folds=folds if config.split.disjoint else {},
     )
 
 
+def split_of(frame: pd.DataFrame, config: CorpusConfig) -> config_module.SplitConfig:
+    """The split of a corpus: if its config asks for nothing, its own column `split`, if it has one."""
+    if "split" not in frame.columns or "split" in config.model_fields_set:
+        return config.split
+    group = "speaker" if "speaker" in frame.columns else None
+    return config_module.Predefined(kind="predefined", group=group)
+
+
 def split_rows(frame: pd.DataFrame, config: CorpusConfig) -> pd.DataFrame:
     """`frame` with the `fold` or `split` column that `config.split` asks for, checked for leaks.
 
-    With `split.disjoint` it has `withheld`, too, if there is anything to leave out. A corpus that has a
-    column `split` keeps it if its config asks for nothing.
+    With `split.disjoint` it has `withheld`, too, if there is anything to leave out.
     """
-    split = config.split
-    if "split" in frame.columns and "split" not in config.model_fields_set:
-        group = "speaker" if "speaker" in frame.columns else None
-        split = config_module.Predefined(kind="predefined", group=group)
+    split = split_of(frame, config)
     groups = _groups(frame, split.group)
     keys = {name: _groups(frame, name, "split.disjoint") for name in split.disjoint}
     labels = frame[config.label].astype(str).tolist()

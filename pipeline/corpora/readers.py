@@ -4,7 +4,10 @@ import codecs
 import csv
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +16,9 @@ from stillwave.pipeline.config.packages import needed
 from stillwave.pipeline.corpora.spelling import clean
 
 DELIMITERS = (",", ";", "\t", "|")
+EXCELS = re.compile(r'(?i)"?sep=(.)"?(?:\r\n|\r|\n)')  # a first line that Excel may write
 SAMPLE = 20  # records that should agree about the delimiter
+NOT_TEXT = re.compile(r"[\0\ud800-\udfff]")  # though JSON can escape them: NUL, halves of pairs
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -56,19 +61,20 @@ def _text(table: Path, encoding: str | None) -> str:
     text = data.decode(marked if encoding is None or marked == "utf-8-sig" else encoding)
     if "\0" in text:
         raise ValueError(f"{table}: holds NUL characters; if it is UTF-16, set `encoding: utf-16-le`")
-    return text
+    return text.removeprefix("\ufeff")  # the mark, which utf-16-le takes for text
 
 
 def _header(names: Sequence[Any], where: str) -> list[str]:
     """Clean names of columns; empty for those without. Raises ValueError for a name that occurs twice."""
     header = [clean(str(name)) or "" if name is not None else "" for name in names]
-    if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise ValueError(f"{where} names the column {twice[0]!r} twice; rename one of them")
     return header
 
 
 def _records(table: Path, rows: Sequence[tuple[int, Sequence[Any]]]) -> list[Record]:
-    """Rows of cells, the first of which is the header; each with its line."""
+    """Rows of cells, the first of which is the header; each with its line. Blank rows are left out."""
+    rows = [(line, cells) for line, cells in rows if any(c is not None and str(c).strip() for c in cells)]
     if not rows:
         return []
     header = _header(rows[0][1], f"{table}: the header")
@@ -82,7 +88,9 @@ def _records(table: Path, rows: Sequence[tuple[int, Sequence[Any]]]) -> list[Rec
 
 def _read_csv(table: Path, encoding: str | None) -> list[Record]:
     text = _text(table, encoding)
-    delimiter = _delimiter(text)
+    if stated := EXCELS.match(text):  # the line stays, blank, for the numbers of the others
+        text = "\n" + text[stated.end() :]
+    delimiter = stated[1] if stated else _delimiter(text)
     rows = _unquoted(text) if delimiter == "\t" else None
     return _records(table, _split(table, text, delimiter) if rows is None else rows)
 
@@ -114,12 +122,24 @@ def _split(table: Path, text: str, delimiter: str) -> list[tuple[int, Sequence[A
     line = 1
     try:
         for cells in reader:
-            if cells:
-                rows.append((line, cells))
+            rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{table}: line {line} is not CSV: {error}") from None
+        uneven = _uneven(text) if delimiter == "\t" else ""
+        raise ValueError(f"{table}: line {line} is not CSV: {error}{uneven}") from None
     return rows
+
+
+def _uneven(text: str) -> str:
+    """Which line keeps the quotes of a text from being part of it, in words."""
+    (_, header), *rows = _lines(text)
+    for number, cells in rows:
+        if len(cells) != len(header):
+            return (
+                f". If quotes are part of the texts: line {number} has {len(cells)} cells, and the header "
+                f"{len(header)}"
+            )
+    return ""
 
 
 def _unquoted(text: str) -> list[tuple[int, Sequence[Any]]] | None:
@@ -127,12 +147,16 @@ def _unquoted(text: str) -> list[tuple[int, Sequence[Any]]] | None:
 
     They are, if each line has a cell per column, and a cell opens a quote without closing it.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1) if line]
+    rows = _lines(text)
     if len({len(cells) for _, cells in rows}) > 1:
         return None
     opened = (cell for _, cells in rows for cell in cells if cell.startswith('"'))
     return None if all(map(_is_quoted, opened)) else [*rows]
+
+
+def _lines(text: str) -> list[tuple[int, list[str]]]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line.split("\t")) for number, line in enumerate(lines, start=1) if line]
 
 
 def _is_quoted(cell: str) -> bool:
@@ -140,8 +164,7 @@ def _is_quoted(cell: str) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise ValueError(f"an object names {twice[0]!r} twice")
     return dict(pairs)
 
@@ -149,11 +172,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _as_records(table: Path, found: Sequence[Any], lines: Sequence[int]) -> list[Record]:
     records = []
     for number, (values, line) in enumerate(zip(found, lines, strict=True), start=1):
+        where = f"{table}: line {line}" if line else f"{table}: element {number}"
         if not isinstance(values, dict):
-            where = f"line {line}" if line else f"element {number}"
-            raise ValueError(f"{table}: {where} is not an object of column: value")
-        names = _header([*values], f"{table}: line {line}" if line else f"{table}: element {number}")
-        cells = zip(names, values.values(), strict=True)
+            raise ValueError(f"{where} is not an object of column: value")
+        names = _header([*values], where)
+        cells = list(zip(names, values.values(), strict=True))
+        for name, value in cells:
+            if isinstance(value, str) and (bad := NOT_TEXT.search(value)):
+                raise ValueError(
+                    f"{where}, column {name!r} holds {bad[0]!r}, which is not text; remove it from the cell"
+                )
         records.append(Record({name: value for name, value in cells if name}, line))
     return records
 
@@ -167,7 +195,7 @@ def _read_jsonl(table: Path, encoding: str | None) -> list[Record]:
         try:
             found.append(json.loads(line, object_pairs_hook=_object))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{table}: line {number} is not JSON: {error}") from None
+            raise ValueError(f"{table}: line {number} is not JSON: {error.msg}") from None
         except ValueError as error:
             raise ValueError(f"{table}: line {number}: {error}; rename one of them") from None
         lines.append(number)
@@ -210,11 +238,11 @@ def _read_xlsx(table: Path, encoding: str | None) -> list[Record]:
     with needed(f"{table}: a table of Excel", "openpyxl", extra="excel"):
         import openpyxl  # type: ignore[import-untyped]
     try:
-        sheet = openpyxl.load_workbook(table, read_only=True, data_only=True).worksheets[0]
-        rows = [(line, cells) for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1)]
+        with closing(openpyxl.load_workbook(table, read_only=True, data_only=True)) as book:
+            rows = list(enumerate(book.worksheets[0].iter_rows(values_only=True), start=1))
     except Exception as error:  # of a damaged file: of zipfile, of XML, of openpyxl
         raise ValueError(f"{table}: not an Excel file (.xlsx), or damaged: {error!r}") from None
-    return _records(table, [(line, cells) for line, cells in rows if any(c is not None for c in cells)])
+    return _records(table, rows)
 
 
 READERS: dict[str, Callable[[Path, str | None], list[Record]]] = {

@@ -1,7 +1,7 @@
 """Rows that are spans of files: seconds as tables write them, contradictions, and rows that overlap."""
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,9 @@ NOT_A_TIME = MISSING | {"NaT"}
 # `00:00:01.5`. Negative ones start with a minus: `-1 days +23:59:59`.
 _TIME = re.compile(r"(-?)(?:(\d+) days?,?)?(?:(?:^|\s)\+?(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d*)?))?")
 
+# ISO 8601, as pandas writes them in JSON: `P0DT0H0M1.5S`.
+_ISO = re.compile(r"(-?)P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:[.,]\d*)?)S)?)?")
+
 
 def read_span(row: Row) -> Span | None:
     """The span in a row's cells `start` and `end`, which become plain seconds; None for a whole file.
@@ -28,6 +31,8 @@ def read_span(row: Row) -> Span | None:
     span = None if end is None and not start else Span(start or 0.0, end)
     if span is not None and end is not None and end <= span.start:
         raise ValueError(f"its end, {end:g} s, is not after its start, {span.start:g} s; correct them")
+    if span is not None and row.get("path") == "":
+        raise ValueError("a row of text alone has no span; leave `start` and `end` empty")
     for name, value in zip(SPAN, span or (None, None), strict=True):
         if name in row or value is not None:
             row[name] = None if value is None else np.format_float_positional(value, trim="-")
@@ -38,7 +43,7 @@ def _seconds(row: Row, name: str) -> float | None:
     text = (row.get(name) or "").strip()
     if not text or text in NOT_A_TIME:
         return None
-    seconds, found = float("nan"), _TIME.fullmatch(text)
+    seconds, found = float("nan"), _TIME.fullmatch(text) or _ISO.fullmatch(text)
     if NUMBER.fullmatch(text):
         seconds = float(text.replace(",", "."))
     elif found:
@@ -51,7 +56,7 @@ def _seconds(row: Row, name: str) -> float | None:
     return seconds
 
 
-def where(row: Row) -> str:
+def where(row: Mapping[str, Any]) -> str:
     """The file of a row, and its span, in words."""
     span = span_of(row)
     if span is None:
@@ -65,6 +70,22 @@ def same_span(row: Row) -> tuple[object, ...]:
     if not row["path"]:
         return (row["id"],)
     return (row["path"], *(None if second is None else round(second, 6) for second in span_of(row) or ()))
+
+
+def check_labels(rows: Iterable[Mapping[str, Any]], label: str) -> None:
+    """Raise ValueError if decoded rows have two labels for the same samples of files with the same bytes."""
+    first: dict[Hashable, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["path"] == "":  # a text may be said in several ways
+            continue
+        begin = round((span_of(row) or Span(0.0)).start * row["sample_rate"])
+        twin = first.setdefault((row["sha256"], begin, row["num_samples"]), row)
+        if twin[label] != row[label]:
+            raise ValueError(
+                f"{label}: two labels for the same samples: {twin['id']!r} ({where(twin)}) says "
+                f"{twin[label]!r}, {row['id']!r} ({where(row)}) says {row[label]!r}; remove one, or join the "
+                "two with `labels`"
+            )
 
 
 def in_seconds(row: Row, count: int, sample_rate: int) -> dict[str, float | None]:

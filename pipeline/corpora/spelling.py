@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # What pandas reads as a missing value; not `null` in lower case, the German word for zero.
 MISSING = frozenset(
@@ -13,6 +13,7 @@ MISSING = frozenset(
 MANY_NUMBERS = 20  # more distinct numbers than this are more likely a quantity than classes
 NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?")
 SHOWN = 3
+LISTED = 20  # columns
 
 
 def nfc(text: str) -> str:
@@ -23,6 +24,12 @@ def nfc(text: str) -> str:
 def clean(text: str) -> str | None:
     """In composed form, without blanks around it; None if nothing is left."""
     return nfc(text).strip() or None
+
+
+def listed(columns: Collection[str]) -> str:
+    """The names of columns for a message, which a table of thousands of them does not fill."""
+    more = f", ... ({len(columns)} in all)" if len(columns) > LISTED else ""
+    return ", ".join([*columns][:LISTED]) + more
 
 
 def same_text(text: str) -> str:

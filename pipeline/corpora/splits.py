@@ -5,13 +5,17 @@ Pure functions on sequences of equal length, one entry per row. `groups` must st
 not depend on the order of the rows: groups are sorted before a seeded generator shuffles them.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-SIDES = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test", "eval": "test"}
+_SIDE = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<valid>val|valid|validation|dev|devel|development)"
+    r"|(?P<test>test(?:ing)?|eval|evaluation))(?![^\W\d_])"  # `test_2`, but not `tests`
+)
 Folds = npt.NDArray[np.int32]
 Sides = npt.NDArray[np.object_]
 
@@ -65,8 +69,9 @@ def predefined_folds(values: Sequence[str | None]) -> Folds:
 
 
 def side_of(value: str) -> str:
-    """train, valid or test for a corpus's word for it; empty for other words."""
-    return next((side for start, side in SIDES.items() if value.lower().startswith(start)), "")
+    """train, valid or test for a corpus's word for it, and what may follow it; empty for other words."""
+    found = _SIDE.match(value.lower())
+    return (found.lastgroup or "") if found else ""
 
 
 def check_leak(sides: Sequence[Hashable], keys: Sequence[str | None], what: str, remedy: str) -> None:

@@ -14,13 +14,14 @@ from stillwave.pipeline.corpora.base import (
     Imported,
     Rejected,
     Row,
+    check_no_span,
     keep_suffixes,
 )
 from stillwave.pipeline.corpora.manifest import SPAN
 from stillwave.pipeline.corpora.paths import located
 from stillwave.pipeline.corpora.readers import Record, read_records
 from stillwave.pipeline.corpora.spans import read_span
-from stillwave.pipeline.corpora.spelling import clean, nfc
+from stillwave.pipeline.corpora.spelling import clean, listed, nfc
 
 NESTED = (list, dict, bytes)  # values that are not one value
 
@@ -55,6 +56,7 @@ class Table(CorpusBase):
                 f"{', '.join(taken)}: measured from the audio, or written by `prepare`; leave it out of the "
                 "mapping"
             )
+        check_no_span(self.constants)
         try:
             "a".encode(self.encoding or "utf-8")
         except LookupError:
@@ -66,7 +68,9 @@ class Table(CorpusBase):
     def read(self, root: Path) -> Imported:
         """The rows of `root/table`; audio paths in it are relative to `root` too."""
         table = root / Path(self.table).expanduser()
-        return read_table(table, root, self.columns, self.constants, self.text_rows, self.encoding)
+        return read_table(
+            table, root, self.columns, self.constants, self.text_rows, self.encoding, self.label
+        )
 
 
 def read_table(
@@ -76,11 +80,13 @@ def read_table(
     constants: Mapping[str, str] | None = None,
     text_rows: bool = False,
     encoding: str | None = None,
+    label: str | None = None,
 ) -> Imported:
     """Import `table`, mapping our names to its `columns`; columns that are not mapped are left out.
 
     An empty cell is a missing value. A row whose span cannot be is rejected as `bad_span`, a row without a
-    path as `no_path`, unless `text_rows` and it has an id and a text: then its path is empty.
+    path as `no_path`, unless `text_rows` and it has an id and a text: then its path is empty. Of these,
+    rows without a value for `label` are only counted.
 
     Raises ValueError naming the table, the column and the existing columns, if one is missing.
     """
@@ -91,7 +97,7 @@ def read_table(
         if theirs not in there:
             raise ValueError(
                 f"{table}: no column {theirs!r} (columns.{ours} in the corpus config); "
-                f"the columns are {', '.join(there)}"
+                f"the columns are {listed(there)}"
             )
     imported, unnamed = Imported(), list[tuple[Row, Span | None]]()
     if {"start", "end"} <= {name.lower() for name in there} and not {*SPAN} & {*columns}:
@@ -102,30 +108,34 @@ def read_table(
     for number, (values, line) in enumerate(records, start=1):
         for theirs in columns.values():
             if isinstance(value := values.get(theirs), NESTED):
-                raise ValueError(f"{table}: row {number}, column {theirs!r}: {value!r:.60} is not one value")
+                raise ValueError(
+                    f"{table}: row {number}, column {theirs!r}: {value!r:.60} is not one value; give each "
+                    "row one, since several labels for one row cannot be predicted yet"
+                )
         cell = _text(values.get(columns["path"]))
         row: Row = {ours: clean(_text(values.get(theirs)) or "") for ours, theirs in columns.items()}
         row |= constants or {}
+        if row["path"] is None and text_rows and row.get("id") and row.get("text"):
+            row["path"] = ""
         place = f"row {number} of {table}" + (f" (line {line})" if line else "")
         try:
-            span = read_span(row)
+            span, problem = read_span(row), None
         except ValueError as error:
-            where = row.get("id") or f"row {number}"
-            imported.rejected.append(Rejected(where, cell or "", "bad_span", f"{place}: {error}"))
+            span, problem = None, ("bad_span", f"{place}: {error}")
+        if problem is None and row["path"] is None:
+            problem = "no_path", f"{place} has no {columns['path']}"
+        if problem is not None:
+            if label in row and row[label] is None:  # which is left out anyway
+                imported.excluded["no label"] += 1
+            else:
+                imported.rejected.append(Rejected(row.get("id") or f"row {number}", cell or "", *problem))
             continue
-        if row["path"] is not None:
+        if row["path"]:
             path = located(root, cell or "")
             row["path"] = path.as_posix()
             if not row.get("id"):
                 row["id"] = _identity(path, root)
                 unnamed.append((row, span))
-        elif text_rows and row.get("id") and (row.get("text") or "").strip():
-            row["path"] = ""
-        else:
-            where = row.get("id") or f"row {number}"
-            detail = f"{place} has no {columns['path']}"
-            imported.rejected.append(Rejected(where, "", "no_path", detail))
-            continue
         imported.rows.append(row)
         imported.places.append(place)
     keep_suffixes([row for row, _ in unnamed])
@@ -156,7 +166,7 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 def _identity(path: Path, root: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else path
-    return nfc(inside.with_suffix("").as_posix())
+    return nfc((inside.with_suffix("") if inside.name else inside).as_posix())
 
 
 def _text(value: Any) -> str | None:

@@ -53,9 +53,6 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
         row[label] = mapped = config.labels.get(value, value)
         theirs[value] += 1
         ours[mapped] += 1
-        if config.classes is not None and mapped not in config.classes:
-            found.excluded[mapped] += 1
-            continue
         twin, its_place = spans.setdefault(same_span(row), (row, place))
         if twin[label] != mapped:
             raise ValueError(
@@ -63,7 +60,9 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
                 f"{place or name} says {mapped!r}; remove one, or join the two with `labels`. For labels of "
                 "parts of the file, give `start` and `end` in seconds"
             )
-        if twin is not row and twin == {**row, "id": twin["id"]}:
+        if config.classes is not None and mapped not in config.classes:
+            found.excluded[mapped] += 1
+        elif twin is not row and twin == {**row, "id": twin["id"]}:
             found.excluded["repeated row"] += 1
         elif first.setdefault(name, row) is row:
             found.rows.append(row)
@@ -87,6 +86,14 @@ def usable_rows(imported: Imported, config: CorpusBase) -> Usable:
             found.warnings.append(
                 f"{label}: {sides} seem to be the sides of a split, not classes; if they are classes, list "
                 "them in `classes`"
+            )
+        if len({*labels}) == 1:
+            side = ", the name of a side of a split" if side_of(labels[0]) else ""
+            remedy = (
+                "; if the classes are the folders in it, set `root` to it" if config.kind == "folder" else ""
+            )
+            found.warnings.append(
+                f"{label}: all rows have {labels[0]!r}{side}, so there is only one class{remedy}"
             )
     found.warnings += alike(label, labels, "if they are one, map one to the other with `labels`")
     grouped = {"speaker", config.split.group or "speaker", *config.split.disjoint}

@@ -100,6 +100,8 @@ def test_columns_are_chosen_and_ordered_and_rows_kept_by_value(tmp_path: Path) -
             "speaker: reserved, or in both `pattern` and `constants`; rename it",
         ),
         ({"constants": {"sha256": "x"}}, "sha256: reserved"),
+        ({"constants": {"end": "x"}}, "end: reserved for spans, .*name the group or constant otherwise"),
+        ({"pattern": r"(?P<speaker>\w+)/(?P<emotion>[hs])(?P<start>\d+)"}, "start: reserved for spans"),
         ({"example": "ann/x1.wav"}, r"example: 'ann/x1\.wav' does not match pattern .*; correct either"),
         (
             {"values": {"emotion": {"s": "sad"}}},

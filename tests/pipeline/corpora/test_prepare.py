@@ -270,6 +270,23 @@ def test_sentences_on_both_sides_are_told_and_may_be_left_out(
     assert (folds[::4], set(folds)) == (folds[2::4], {0, 1, 2})
 
 
+def test_the_remedy_for_a_leak_keeps_the_corpuss_own_split(corpus: Path, tmp_path: Path) -> None:
+    fields = with_texts(corpus, ["a", "b", "a", "c"] * 3)
+    file = corpus / "list.csv"
+    head, *lines = file.read_text().splitlines()
+    sides = ["train", "train", "test", "test"] * 3
+    file.write_text(
+        "\n".join([f"{head},split", *(f"{line},{side}" for line, side in zip(lines, sides, strict=True))])
+    )
+    columns = {**fields["columns"], "split": "split"}  # type: ignore[dict-item]
+    result = prepare(parse_config({**fields, "columns": columns}, CorpusConfig, "t"), corpus, tmp_path / "m")
+    assert read_manifest(tmp_path / "m")["split"].tolist() == sides
+    (told,) = result.warnings
+    assert told.startswith("text: 3 of 6 test rows")
+    assert "split.group: text" not in told
+    assert "`split.disjoint: [speaker, text]` leaves out" in told
+
+
 def test_predefined_names_and_folds(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     fields = table(corpus, ["0", "0", "1", "1"] * 3)  # files are sorted: ann, ann, bob, bob
@@ -325,6 +342,27 @@ def test_folders_called_train_and_test_are_a_split(corpus: Path, tmp_path: Path)
         "emotion: Training, test seem to be the sides of a split, not classes; if they are classes, list "
         "them in `classes`",
     )
+
+
+def test_a_single_class_is_told_above_all_if_it_is_a_side(tmp_path: Path) -> None:
+    for seed, name in enumerate(("happy/a", "happy/b", "sad/a")):
+        write_tone(tmp_path / f"data/train/{name}_1.wav", seed)
+    rows = config(speaker=None, split={"kind": "kfold", "folds": 2, "group": None})
+    told = {
+        folder: prepare(rows, folder, tmp_path / "m.parquet").warnings
+        for folder in (tmp_path, tmp_path / "data")
+    }
+    assert list(told.values()) == [
+        (
+            "emotion: all rows have 'data', so there is only one class; if the classes are the folders in "
+            "it, set `root` to it",
+        ),
+        (
+            "emotion: all rows have 'train', the name of a side of a split, so there is only one class; if "
+            "the classes are the folders in it, set `root` to it",
+        ),
+    ]
+    assert prepare(rows, tmp_path / "data/train", tmp_path / "m.parquet").warnings == ()
 
 
 def labelled(corpus: Path, rows: Sequence[tuple[str, str]], **fields: object) -> CorpusConfig:

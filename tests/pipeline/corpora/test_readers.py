@@ -64,6 +64,50 @@ def test_encodings(encoding: str, name: str, tmp_path: Path) -> None:
     assert read(path, encoding) == rows
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_a_mark_is_no_part_of_the_first_name_though_the_encoding_is_given(
+    encoding: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "t.csv", "\ufefffile,word\na.wav,\u00fcber\n".encode(encoding))
+    assert read(path, encoding) == [{"file": "a.wav", "word": "\u00fcber"}]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [";", ",", "\t"])
+def test_the_delimiter_that_excel_states(delimiter: str, end: str, tmp_path: Path) -> None:
+    lines = [f"sep={delimiter}", f"file{delimiter}word", f'a.wav{delimiter}"x;y,z"', f"b.wav{delimiter}z"]
+    records = read_records(write(tmp_path, "t.csv", end.join(lines)))
+    assert [(list(record.values.values()), record.line) for record in records] == [
+        (["a.wav", "x;y,z"], 3), (["b.wav", "z"], 4)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])
+def test_blank_rows_are_none(name: str, tmp_path: Path) -> None:
+    rows = [["", "", ""], ["file", "word", "n"], ["a.wav", "sad", "1"], ["", " ", ""], ["b.wav", "ok", "2"]]
+    rows += [["", "", ""]] * 30
+    path = tmp_path / name
+    if name == "t.xlsx":
+        pytest.importorskip("openpyxl")
+        pd.DataFrame(rows).to_excel(path, index=False, header=False)
+    else:
+        path.write_text("".join(";".join(cells) + "\n" for cells in rows))
+    assert [(record.values["file"], record.line) for record in read_records(path)] == [
+        ("a.wav", 3), ("b.wav", 5)
+    ]  # fmt: skip
+
+
+def test_a_hundred_thousand_columns_are_read_in_no_time_and_not_all_listed(tmp_path: Path) -> None:
+    table = {"file": dict.fromkeys(map(str, range(100_000)), "a.wav")}
+    path = write(tmp_path, "t.json", json.dumps(table))
+    assert len(read(path)) == 100_000
+    path = write(tmp_path, "t.json", json.dumps({str(n): {"file": "a"} for n in range(100_000)}))
+    with pytest.raises(
+        ValueError, match=r"no column 'file' .*; the columns are 0, 1, .*, 19, \.\.\. \(100000 in"
+    ):
+        read_table(path, tmp_path, {"path": "file"})
+
+
 def test_quotes_of_a_tsv_are_text_where_they_do_not_quote(tmp_path: Path) -> None:
     """As in Common Voice, whose sentences may open a quote in one line and close it in another."""
     lines = [
@@ -132,9 +176,16 @@ def test_the_first_sheet_of_excel(tmp_path: Path) -> None:
         ("t.csv", "a,b,a\n1,2,3\n", r"t\.csv: the header names the column 'a' twice"),
         ("t.csv", "a,b, a \n1,2,3\n", "the header names the column 'a' twice"),
         ("t.csv", 'a,b\n1,"x\ny"\n\n2,"z\n3,4\n', "line 5 is not CSV: unexpected end of data"),
+        (
+            "t.tsv", 'a\tb\tc\n1\t"x\t2\n3\ty\n4\tz\t5\n',
+            r"line 2 is not CSV: unexpected end of data\. If quotes .*: line 3 has 2 cells, and the header 3",
+        ),
         ("t.csv", 'a,b\n1,"x\ny"\n\n2,3,4\n', "line 5 has more fields than the header"),
         ("t.csv", b"a,b\n1,x\n2,\xfc\n", r"line 3 is not UTF-8 text \(byte 0xfc\)"),
         ("t.jsonl", '{"a": 1}\n\n{"a": 1, "a": 2}', "line 3: an object names 'a' twice"),
+        ("t.jsonl", '{"a": 1}\n{"a": oops}', "line 2 is not JSON: Expecting value$"),
+        ("t.jsonl", '{"a": 1}\n{"a": "x\\u0000"}', r"t\.jsonl: line 2, column 'a' holds '\\x00', which is"),
+        ("t.json", '[{"a": "x\\ud800y"}]', r"t\.json: element 1, column 'a' holds '\\ud800', which is not"),
         ("t.jsonl", '{"a": 1, " a": 2}', "line 1 names the column 'a' twice"),
         ("t.json", '[{"a": 1}, {"a": 1, "a": 2}]', r"t\.json: an object names 'a' twice"),
         ("t.json", '[{"a": 1},\n{"a": oops}]', "line 2 is not JSON"),
@@ -143,7 +194,7 @@ def test_the_first_sheet_of_excel(tmp_path: Path) -> None:
         ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "holds NUL characters; .*`encoding: utf-16-le`"),
         ("t.txt", "a,b", r"cannot read '\.txt'; use \.csv, \.tsv"),
     ],
-)
+)  # fmt: skip
 def test_a_table_that_would_be_read_wrong_is_refused(
     name: str, content: str | bytes, message: str, tmp_path: Path
 ) -> None:
@@ -153,7 +204,9 @@ def test_a_table_that_would_be_read_wrong_is_refused(
 
 def test_a_cell_that_holds_several_values_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "t.json", '[{"file": "a.wav", "word": ["sad", "angry"], "more": [1]}]')
-    with pytest.raises(ValueError, match=r"row 1, column 'word': \['sad', 'angry'\] is not one value"):
+    with pytest.raises(
+        ValueError, match=r"row 1, column 'word': \['sad', 'angry'\] is not one value; give each row one"
+    ):
         read_table(path, tmp_path, {"path": "file", "word": "word"})
     assert len(read_table(path, tmp_path, {"path": "file"}).rows) == 1
 

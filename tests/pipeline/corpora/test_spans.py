@@ -112,6 +112,8 @@ def test_a_manifest_has_spans_only_if_a_row_is_one(tmp_path: Path) -> None:
         (("00:00:01.5", "1:00:00"), Span(1.5, 3600.0)),
         (("1 day, 0:00:01", "2 days 00:00:00"), Span(86_401.0, 172_800.0)),
         (("1e-3", "1e1"), Span(0.001, 10.0)),
+        (("P0DT0H0M0.500S", "P1DT0H1M2,5S"), Span(0.5, 86_462.5)),
+        (("PT0S", "PT1.5S"), Span(0.0, 1.5)),
     ],
 )
 def test_seconds_and_times(cells: tuple[str, str], span: Span | None) -> None:
@@ -140,6 +142,9 @@ def test_every_span_keeps_its_value_through_the_row(start: float, duration: floa
         ("2,2", "its end, 2 s, is not after its start, 2 s; correct them"),
         ("3,1.5", "its end, 1.5 s, is not after its start, 3 s"),
         ("soon,2", "its `start` is 'soon'; give seconds, as 1.5, or a time, as 00:00:01.5"),
+        ("-P0DT0H0M1S,2", "its `start` is '-P0DT0H0M1S', before the file starts"),
+        ("P-1DT23H59M59S,2", "its `start` is 'P-1DT23H59M59S'; give seconds"),
+        ("PT,2", "its `start` is 'PT'; give seconds"),
         ("1,1e999", "its `end` is '1e999'; give seconds"),
         ("1,00:61:00", "its `end` is '00:61:00'; give seconds"),
     ],
@@ -172,9 +177,39 @@ def test_two_labels_for_one_span_are_an_error_that_names_both(tmp_path: Path, sp
     assert f"wav/a.wav{what and ' '}{what}: row 1 of {table} (line 2) says 'sad'" in str(caught.value)
     assert f"row 3 of {table} (line 4) says 'happy'; remove one" in str(caught.value)
     assert not (tmp_path / "manifest.parquet").exists()
-    # the same label, once it is mapped, is a repetition; a label that is not used is none
+    # a label that is not used contradicts, too; the same one, once it is mapped, is a repetition
+    with pytest.raises(ValueError, match="emotion: two labels for"):
+        prepared(tmp_path, lines, classes=["sad"])
     assert prepared(tmp_path, lines, labels={"happy": "sad"}).excluded == {"repeated row": 1}
-    assert prepared(tmp_path, lines, classes=["sad"]).excluded == {"happy": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ("a.wav,,", "a.wav,0,4", ("'wav/a' (", "'wav/a[0-4]' (", "wav/a.wav from 0.0 s to 4.0 s)")),
+        ("a.wav,0,1", "a.wav,0,1.00001", ("'wav/a[0-1]' (", "'wav/a[0-1.00001]' (")),
+        ("a.wav,,", "copy.wav,,", ("wav/a.wav) says 'sad'", "wav/copy.wav) says 'happy'")),
+        ("a.wav,1,2", "copy.wav,1,2", ("wav/a.wav from 1.0 s to 2.0 s", "wav/copy.wav from 1.0 s to 2.0 s")),
+    ],
+)  # fmt: skip
+def test_two_labels_for_the_same_samples_are_an_error(
+    tmp_path: Path, one: str, other: str, named: tuple[str, ...]
+) -> None:
+    (tmp_path / "wav/copy.wav").write_bytes((tmp_path / "wav/a.wav").read_bytes())
+    rows = f"wav/{one},sad,ann\nwav/{other},happy,ann\nwav/b.wav,,,sad,bob\n"
+    lines = "file,start,end,emotion,speaker\n" + rows
+    with pytest.raises(ValueError, match="emotion: two labels for the same samples: ") as caught:
+        prepared(tmp_path, lines)
+    assert all(name in str(caught.value) for name in named)
+    assert not (tmp_path / "manifest.parquet").exists()
+    assert prepared(tmp_path, lines, labels={"happy": "sad"}).rows == 3
+
+
+def test_a_text_may_have_two_labels(tmp_path: Path) -> None:
+    lines = "name,file,emotion,text\n1,,sad,hello\n2,,happy,hello\n"
+    columns = {"id": "name", "path": "file", "emotion": "emotion", "text": "text"}
+    split = {"kind": "kfold", "folds": 2, "group": None}
+    assert prepared(tmp_path, lines, columns=columns, split=split, text_rows=True).rows == 2
 
 
 def test_two_labels_for_one_file_are_an_error_though_the_ids_differ(tmp_path: Path) -> None:
@@ -185,9 +220,29 @@ def test_two_labels_for_one_file_are_an_error_though_the_ids_differ(tmp_path: Pa
     assert prepared(tmp_path, lines.replace("calm", "sad"), columns=columns).excluded == {"repeated row": 1}
 
 
+def test_a_row_of_text_alone_has_no_span(tmp_path: Path) -> None:
+    lines = (
+        "name,file,start,end,emotion,text\n1,,0,1,sad,hello\n2,,,,sad,hi\n3,wav/a.wav,,,sad,ho\n"
+        "4,wav/b.wav,0,1,sad,ho\n"
+    )
+    columns = {name: name for name in ("start", "end", "emotion", "text")} | {"id": "name", "path": "file"}
+    split = {"kind": "kfold", "folds": 2, "group": None}
+    result = prepared(tmp_path, lines, columns=columns, split=split, text_rows=True)
+    assert (result.rows, result.quarantined) == (3, {"bad_span": 1})
+    (line,) = quarantine(tmp_path)
+    assert line["id"] == "1"
+    assert line["detail"].endswith("(line 2): a row of text alone has no span; leave `start` and `end` empty")
+
+
+def test_rows_without_a_label_are_counted_whatever_else_is_wrong_with_them(tmp_path: Path) -> None:
+    rows = ["wav/a.wav,1,2,sad,ann", "wav/b.wav,1,2,sad,bob", "wav/b.wav,2,1,,bob", ",,,,bob", ",,,sad,bob"]
+    result = prepared(tmp_path, "\n".join(["file,start,end,emotion,speaker", *rows]))
+    assert (result.rows, result.excluded, result.quarantined) == (2, {"no label": 2}, {"no_path": 1})
+
+
 def test_spans_that_are_not_mapped_are_told(tmp_path: Path) -> None:
     columns = {name: theirs for name, theirs in COLUMNS.items() if name not in ("start", "end")}
-    lines = "file,start,end,emotion,speaker\nwav/a.wav,1,2,sad,ann\nwav/b.wav,0,1,sad,bob\n"
+    lines = "file,start,end,emotion,speaker\nwav/a.wav,1,2,sad,ann\nwav/b.wav,0,1,calm,bob\n"
     (said,) = prepared(tmp_path, lines, columns=columns).warnings
     assert "has columns `start` and `end`, but rows are read as whole files" in said
     assert prepared(tmp_path, lines).warnings == ()

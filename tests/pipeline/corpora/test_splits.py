@@ -15,6 +15,7 @@ from stillwave.pipeline.corpora.splits import (
     leave_one_group_out,
     predefined,
     predefined_folds,
+    side_of,
 )
 
 rows = st.lists(
@@ -120,6 +121,18 @@ def test_predefined_folds_are_numbers() -> None:
     assert predefined_folds(["0", "2", "1"]).tolist() == [0, 2, 1]
     with pytest.raises(ValueError, match=r"'-1', 'x': not a fold number"):
         predefined_folds(["0", "x", "-1"])
+
+
+def test_words_for_sides_are_whole_words() -> None:
+    words = {
+        "train": ["train", "Training", "train-clean-100", "train_2", "TRAIN1"],
+        "valid": ["val", "valid", "validation", "dev", "dev.clean", "Development"],
+        "test": ["test", "Testing", "test2", "eval", "evaluation"],
+        "": ["trains", "trainer", "tests", "testimony", "devices", "value", "evaluated", "", "pretrain"],
+    }
+    assert {side: [word for word in of if side_of(word) != side] for side, of in words.items()} == {
+        side: [] for side in words
+    }
 
 
 def test_a_leak_is_named_with_its_sides_and_remedy() -> None:

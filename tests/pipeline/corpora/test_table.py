@@ -1,15 +1,19 @@
 """Tables with a column mapping, and a folder per class."""
 
 import json
+import os
+import sys
 import unicodedata
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 
 from stillwave.pipeline.config.base import ConfigError, parse_config
 from stillwave.pipeline.corpora import CorpusConfig
 from stillwave.pipeline.corpora.folder import Folder
+from stillwave.pipeline.corpora.prepare import prepare
 from stillwave.pipeline.corpora.table import Table
 
 RECORDS = [
@@ -117,6 +121,8 @@ def test_no_table(tmp_path: Path) -> None:
         ({"constants": {"language": False}}, r"`constants\.language`: .*reads this as False"),  # Norwegian
         ({"constants": {"word": "x"}}, "word: both in `columns` and in `constants`; keep one"),
         ({"constants": {"sha256": "x"}}, "sha256: measured from the audio"),
+        ({"constants": {"start": "0,1"}}, "start: reserved for spans, which only the `columns` of a table"),
+        ({"split": {"kind": "kfold", "disjoint": ["speaker", "speaker"]}}, "names a column twice; leave one"),
         ({"split": {"kind": "kfold", "flods": 3}}, r"test\.yaml: `split\.flods`: Extra inputs are not"),
         ({"split": {"kind": "holdout", "valid": 0.5, "test": 0.5}}, "leaves no training rows"),
     ],
@@ -163,6 +169,21 @@ def test_a_folder_is_one_class_in_either_form_of_unicode(tmp_path: Path) -> None
     assert all(Path(str(row["path"])).is_file() for row in rows)
 
 
+def test_a_folder_has_no_spans() -> None:
+    with pytest.raises(
+        ValueError, match=r"end, start: reserved for spans, .*name the group or constant otherw"
+    ):
+        Folder(kind="folder", constants={"start": "0,1", "end": "0,2"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad" / os.fsdecode(b"\xe9.wav")).touch()
+    with pytest.raises(ValueError, match=r"sad/\\udce9\.wav': this name is not UTF-8, .*; rename the file"):
+        Folder(kind="folder").read(tmp_path)
+
+
 def test_a_folder_needs_no_speakers(tmp_path: Path) -> None:
     (tmp_path / "yes").mkdir()
     (tmp_path / "yes" / "x.wav").touch()
@@ -199,6 +220,18 @@ def test_a_path_is_found_however_it_is_spelled(cell: str, file: str, tmp_path: P
     [row] = config("list.csv").read(tmp_path).rows
     assert row["path"] == (tmp_path / file).as_posix()
     assert row["id"] == unicodedata.normalize("NFC", file.removesuffix(".wav"))
+
+
+@pytest.mark.parametrize("cell", [".", "/", ".///", "..", "\0"])
+def test_a_cell_that_names_no_file_is_a_line_of_the_quarantine(cell: str, tmp_path: Path) -> None:
+    lines = {"file_path": ["a.wav", "b.wav", cell], "word": ["yes", "no", "yes"], "speaker": ["x", "y", "z"]}
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", [0.1 * len(name), 0.2, ord(name) / 200], 8000)
+    pd.DataFrame(lines).to_parquet(tmp_path / "list.parquet")
+    split = {"kind": "kfold", "folds": 2}
+    chosen = config("list.parquet", max_bad_fraction=0.5, split=split, label="word")
+    result = prepare(chosen, tmp_path, tmp_path / "m.parquet")
+    assert (result.rows, result.quarantined) == (2, {"missing": 1})
 
 
 def test_paths_and_tables_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
