@@ -56,8 +56,8 @@ _CHUNK = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
 
 
 def check_header(data: bytes) -> None:
-    """Raise BadAudio("unsupported") if a header is followed by another one instead of samples."""
-    promise = _promise(data, data[:4])
+    """Raise BadAudio("unsupported") if a Wave64's or CAF's is followed by another one instead of samples."""
+    promise = _promise(data, data[:4]) if data[:4] in (b"riff", b"caff") else None
     if promise and data[promise.body : promise.body + 4] == data[:4]:
         raise BadAudio(
             "unsupported",

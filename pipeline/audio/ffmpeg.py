@@ -118,7 +118,7 @@ def _packets(container: Any, stream: Any, samples: Samples) -> Iterator[tuple[An
             rate, held = frame.sample_rate, len(block) + (held if parts else 0)
             samples.expect(
                 samples.count + held, rate
-            )  # before the next one: a damaged header may promise years
+            )  # now: a damaged header may make a frame of each sample
             parts.append(block)
             if held * block.shape[1] >= _JOIN:
                 flush()

@@ -38,7 +38,10 @@ def end_of_last_frame(data: bytes) -> int:
 
 def _end(header: bytes, block: int) -> int:
     """block: samples per frame, where all have as many. 0 if this is no header of a frame."""
-    size, ones = header[2] >> 4, 8 - (header[4] ^ 0xFF).bit_length()
+    size = header[2] >> 4
+    if not size:  # reserved
+        return 0
+    ones = 8 - (header[4] ^ 0xFF).bit_length()
     number, at = header[4] & (0x7F >> ones), 5 + max(0, ones - 1)  # coded as in UTF-8
     for byte in header[5:at]:
         number = number << 6 | byte & 0x3F
@@ -47,7 +50,7 @@ def _end(header: bytes, block: int) -> int:
     if not wide:
         samples = 192 if size == 1 else 576 << (size - 2) if size < 6 else 256 << (size - 8)
     at += wide + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
-    if not size or at >= len(header) or _crc8(header[:at]) != header[at]:
+    if at >= len(header) or _crc8(header[:at]) != header[at]:
         return 0
     return (number if header[1] & 1 else number * block) + samples
 

@@ -156,6 +156,12 @@ def test_so_are_those_that_ffmpeg_reads(codec: str, container: str) -> None:
     assert len(decode(data + data)[0]) == 2 * len(decode(data)[0])
 
 
+def test_so_is_one_behind_an_empty_one() -> None:
+    for container in ("WAV", "AIFF", "AU"):
+        data, empty = (encode(tone(s), format=container, subtype="PCM_16") for s in (1.0, 0.0))
+        assert len(decode(empty + data)[0]) == RATE
+
+
 def test_so_are_streams() -> None:
     data = encode(tone(), format="WAV", subtype="PCM_16")
     audio = decode_noted(2 * resized(data, "WAV", 2**32 - 1))

@@ -36,6 +36,20 @@ def test_the_last_frame_ends_where_the_header_says(count: int, behind: bytes) ->
     assert flac.end_of_last_frame(encode_av(NOISE[:count], "flac", "flac")) == count
 
 
+def test_bytes_like_a_frame_are_none() -> None:
+    data = encode(NOISE[:300], format="FLAC", subtype="PCM_16")
+    start = data[data.rindex(b"\xff\xf8") :][:4]
+    number = np.random.default_rng(0).integers(0, 256, (20_000, 8), dtype=np.uint8)
+    number[:, :4] = np.frombuffer(start, np.uint8)
+    number[:, 2] = (
+        number[:, 2] & 15 | np.arange(20_000) % 16 << 4
+    )  # any size of a block, the reserved one too
+    number[:, 7] = 1
+    flac.end_of_last_frame(data + number.tobytes())  # by chance, some have the right checksum
+    number[:, 2] &= 15
+    assert flac.end_of_last_frame(data + number.tobytes()) == 300
+
+
 def test_no_frame_is_found_where_there_is_none() -> None:
     for data in (b"fLaC", b"fLaC" + bytes(100), encode(NOISE[:0], format="FLAC")):
         assert flac.end_of_last_frame(data) == 0
