@@ -118,6 +118,11 @@ FORMATS: dict[str, tuple[bytes, int | str]] = {
     "mp3_inside.wav": (encode_av(tone(0.5, hz=546), "libmp3lame", "wav"), 56),
     "flac_inside.wav": (_half(428, "FLAC"), 48),
     "wav_inside.mp3": (_half(429), 48),
+    "avr.avr": (_half(551, "AVR"), 48),
+    "paf.paf": (_half(552, "PAF"), 48),
+    "pvf.pvf": (_half(553, "PVF"), 48),
+    "svx.8svx": (_half(554, "SVX", "PCM_S8"), 48),
+    "psion.wve": (_half(555, "WVE", "ALAW", 8000), 48),
     "UPPER.WAV": (_half(430), 48),
     "u8.wave": (_half(431), 48),  # beside u8.wav: both keep their suffix in their ids
 }
@@ -253,6 +258,8 @@ NOTED = {  # what the manifest notes of files that are used
     "clipped.wav": "is clipped: samples stay at full scale",
     "size_unknown.wav": NO_LENGTH,
     "size_zero.wav": NO_LENGTH,
+    "trailing_garbage.wav": "holds bytes behind its samples that are no part of it: left out",
+    "data_size_short.wav": "holds bytes behind its samples that are no part of it: left out",
     "size_two_billion.wav": NO_LENGTH,
     "samples_unknown.flac": NO_LENGTH,
     "claims_68_gigasamples.flac": NO_LENGTH,

@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 from stillwave.pipeline.audio.headers import stated_end
-from stillwave.pipeline.audio.samples import BadAudio
+from stillwave.pipeline.audio.samples import NO_LENGTH, NOT_READ, BadAudio
 
 # Programs that write to a pipe do not know the size yet, and put a large one (ffmpeg, sox, arecord, Python's
 # wave): at one of these limits, or as much below it as a header or a rounding to whole blocks takes.
@@ -52,11 +52,22 @@ _LAYOUTS = {
 # These wrappers may hold other data than audio (AVI): leave those to the decoder.
 _WAVE = (b"WAVE",)
 _FORMS = {b"RIFF": _WAVE, b"RIFX": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"FORM": (*_AIFF, *_SVX)}
-_CHUNK = re.compile(rb"[A-Za-z][A-Za-z0-9 ]{3}")
+_CHUNK = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
 
 
-def whole(data: bytes) -> tuple[bytes, bool]:
-    """The file, and whether its size was implausible; then the size is replaced by the one that is there.
+def check_header(data: bytes) -> None:
+    """Raise BadAudio("unsupported") if a Wave64's or CAF's is followed by another one instead of samples."""
+    promise = _promise(data, data[:4]) if data[:4] in (b"riff", b"caff") else None
+    if promise and data[promise.body : promise.body + 4] == data[:4]:
+        raise BadAudio(
+            "unsupported",
+            "its header is there again where samples should be: a program wrote it to a pipe, and tried to "
+            "correct the header; let it write to a file",
+        )
+
+
+def whole(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The file, with the size that is there if its own was implausible; and what is to be noted of it.
 
     Covers WAV, AIFF, SVX, CAF, Wave64, AU and the old formats that state a length. FLAC and MP3 must be
     decoded to see. Raises BadAudio("truncated") if something is missing.
@@ -66,13 +77,7 @@ def whole(data: bytes) -> tuple[bytes, bool]:
         raise BadAudio("truncated", f"the header promises a file of {end} bytes, but it has {len(data)}")
     promise = _promise(data, magic)
     if promise is None:
-        return data, False
-    if data[promise.body : promise.body + 4] == magic:
-        raise BadAudio(
-            "unsupported",
-            "its header is there again where samples should be: a program wrote it to a pipe, and tried to "
-            "correct the header; let it write to a file",
-        )
+        return data, ()
     here = len(data) - promise.body
     if not _is_implausible(promise, data):
         if promise.size > here:
@@ -80,9 +85,9 @@ def whole(data: bytes) -> tuple[bytes, bool]:
                 "truncated",
                 f"the header promises {promise.size} bytes of samples, the file holds {max(0, here)}",
             )
-        return data, False
+        return data, (NOT_READ,) if _leaves_some(promise, data) else ()
     field = struct.pack(promise.size_format, min(here + promise.extra, 2**32 - 1))
-    return data[: promise.at] + field + data[promise.at + len(field) :], True
+    return data[: promise.at] + field + data[promise.at + len(field) :], (NO_LENGTH,)
 
 
 def _is_implausible(promise: _Promise, data: bytes) -> bool:
@@ -95,15 +100,23 @@ def _is_implausible(promise: _Promise, data: bytes) -> bool:
     return stated >= _ENDLESS or any(limit - _BELOW <= stated <= limit + _ABOVE for limit in _LIMITS)
 
 
+def _leaves_some(promise: _Promise, data: bytes) -> bool:
+    """Whether something follows a WAV's or AIFF's samples that is no chunk, no ID3v1 tag and no padding."""
+    end = promise.body + promise.size
+    known = any(_CHUNK.match(data, end + pad) or data.startswith(b"TAG", end + pad) for pad in (0, 1))
+    return data[:4] in _FORMS and not known and len(data[end:].strip(b"\0")) > 8
+
+
 def _promise(data: bytes, magic: bytes) -> _Promise | None:
     if magic in _LAYOUTS:
         known = data[8:12] in _FORMS.get(magic, (data[8:12],))
         return _of_chunks(data, _LAYOUTS[magic]) if known else None
-    if magic == b".snd":
+    if magic in (b".snd", b"dns."):
         if len(data) < 12:
             raise BadAudio("truncated", "the file ends inside its header")
-        offset, size = struct.unpack_from(">II", data, 4)
-        return _Promise(8, ">I", size, offset)
+        order = ">" if magic == b".snd" else "<"
+        offset, size = struct.unpack_from(f"{order}II", data, 4)
+        return _Promise(8, f"{order}I", size, offset)
     return None
 
 

@@ -13,13 +13,12 @@ import soundfile
 import soxr
 
 from stillwave.cache import StoreError
-from stillwave.pipeline.audio import ffmpeg, kinds, sndfile
-from stillwave.pipeline.audio.containers import whole
+from stillwave.pipeline.audio import ffmpeg, flac, kinds, sndfile
+from stillwave.pipeline.audio.containers import check_header, whole
 from stillwave.pipeline.audio.files import read_file
 from stillwave.pipeline.audio.joined import recordings
 from stillwave.pipeline.audio.packets import check_packets
 from stillwave.pipeline.audio.samples import (
-    NO_LENGTH,
     REASONS,
     BadAudio,
     Reason,
@@ -40,6 +39,8 @@ Decoder = Literal["libsndfile", "ffmpeg"]
 
 # In the stores' fingerprints: increase it if a change to decoding or resampling alters the numbers.
 AUDIO_VERSION = 1
+
+_MUCH_PADDING = 64  # zeros in front of MP3 that FFmpeg does not skip
 
 
 class Audio(NamedTuple):
@@ -125,6 +126,7 @@ def decode_noted(
     try:
         data = _without_padding(data)
         check_packets(data)
+        check_header(data)
         readers = {_read(recording, samples) for recording in recordings(data)}
     except BadAudio:
         raise
@@ -145,25 +147,31 @@ def open_seekable(data: bytes) -> tuple[soundfile.SoundFile, tuple[str, ...]] | 
         data = _without_padding(data)
         if len(recordings(data)) > 1:
             return None
-        data, unknown = whole(data)
+        data, notes = whole(data)
         file = sndfile.seekable(data) if kinds.is_for_libsndfile(data) else None
     except Exception:  # the reason is that of decoding it
         return None
-    return None if file is None else (file, (NO_LENGTH,) if unknown else ())
+    return None if file is None else (file, notes)
 
 
 def _without_padding(data: bytes) -> bytes:
-    if kinds.wave_begins(behind := data[ffmpeg.id3_bytes(data) :]):
-        data = behind  # tags are put in front of WAV, too
-    if not any(data[:64]):  # and zeros in front of MP3
-        data = data.lstrip(b"\0") or data
-    return data
+    """The file behind any zeros and ID3 tags; FFmpeg itself reads those in front of MP3 and AAC."""
+    if kinds.is_known(data):
+        return data
+    tag, zeros = ffmpeg.id3_bytes(data), len(data) - len(data.lstrip(b"\0"))
+    if not 0 < tag + zeros < len(data):
+        return data
+    for own in (4, 3, 2, 1):  # zeros with which MAT and MP4 begin
+        if own < zeros and kinds.is_known(behind := data[zeros - own :]):
+            return behind
+    behind = _without_padding(data[tag + zeros :])
+    padded = zeros >= _MUCH_PADDING or (zeros and behind[:3] == b"ID3")
+    return behind if padded or kinds.is_known(behind) else data
 
 
 def _read(data: bytes, samples: Samples) -> Decoder:
-    data, unknown = whole(data)
-    if unknown:
-        samples.notes.append(NO_LENGTH)
+    data, notes = whole(data)
+    samples.notes += notes
     said = ""
     if kinds.is_for_libsndfile(data):
         try:
@@ -172,7 +180,7 @@ def _read(data: bytes, samples: Samples) -> Decoder:
         except sndfile.Refused as error:
             said = str(error)
     try:
-        ffmpeg.read(data, samples, kinds.most_samples(data))
+        ffmpeg.read(data, samples, flac.most_samples(data))
         return "ffmpeg"
     except ffmpeg.Refused as error:
         words = "; ".join(filter(None, (said, str(error))))

@@ -77,7 +77,7 @@ def read(data: bytes, samples: Samples, plausible: int) -> None:
             raise BadAudio("truncated", f"{counted} MP3 frames promised, {good} found")
     elif seconds is not None:
         promised = round(seconds * samples.sample_rate)
-        if promised > plausible:
+        if promised > plausible or (name == "flac" and samples.count - before > promised):
             samples.notes.append(NO_LENGTH)
         elif samples.count - before < promised - _TOLERANCE_S * samples.sample_rate:
             raise BadAudio("truncated", f"{promised} samples promised, {samples.count - before} decoded")
@@ -89,7 +89,7 @@ def _packets(container: Any, stream: Any, samples: Samples) -> Iterator[tuple[An
     """Each packet with the number of its decoded frames, None if it is damaged."""
     stream.codec_context.thread_count = 1
     parts: list[Waveform] = []
-    rate, skip = 0, -1
+    rate, held, skip = 0, 0, -1
 
     def flush() -> None:
         if parts:
@@ -114,10 +114,13 @@ def _packets(container: Any, stream: Any, samples: Samples) -> Iterator[tuple[An
             block = _floats(frame)
             if parts and (rate != frame.sample_rate or parts[0].shape[1] != block.shape[1]):
                 flush()
-            rate = frame.sample_rate
-            parts.append(block[skip:])
-            skip = max(0, skip - len(block))
-            if sum(part.size for part in parts) >= _JOIN:
+            block, skip = block[skip:], max(0, skip - len(block))
+            rate, held = frame.sample_rate, len(block) + (held if parts else 0)
+            samples.expect(
+                samples.count + held, rate
+            )  # now: a damaged header may make a frame of each sample
+            parts.append(block)
+            if held * block.shape[1] >= _JOIN:
                 flush()
         if packet.size:  # the last one only empties the decoder
             yield packet, None if frames is None else len(frames)

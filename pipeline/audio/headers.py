@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 _NIST = rb"^%s -i (\d+)"
 _NIST_FIELDS = (b"sample_count", b"channel_count", b"sample_n_bytes")
+_VOC, _VOC_16_BITS = b"Creative Voice File\x1a", 9
 _MAT4_BYTES = (8, 4, 4, 2, 2, 1)  # per value: double, float, int32, int16, uint16, uint8
 
 
@@ -30,7 +31,20 @@ def _nist(data: bytes) -> int | None:
     return int(header[8:16]) + samples * channels * width
 
 
+def is_voc_of_sox(data: bytes) -> bool:
+    """Whether a VOC is one block of 16 bits whose size is 8 too small, and lacks what 24 bits do not hold.
+
+    libsndfile reads it to the end of the file.
+    """
+    if not data.startswith(_VOC) or len(data) < 43 or data[26] != _VOC_16_BITS:
+        return False
+    size = int.from_bytes(data[27:30], "little")
+    return (len(data) - 26 - 4 - 8 - 1 - size) % 2**24 == 0
+
+
 def _voc(data: bytes) -> int | None:
+    if is_voc_of_sox(data):
+        return len(data)
     position: int = struct.unpack_from("<H", data, 20)[0]
     while position < len(data) and data[position]:  # a block of type 0 is the end
         position += 4 + int.from_bytes(data[position + 1 : position + 4], "little")
@@ -73,7 +87,7 @@ def _mat5(data: bytes) -> int | None:
 
 _FORMATS: dict[bytes, Callable[[bytes], int | None]] = {
     b"NIST_1A": _nist,
-    b"Creative Voice File": _voc,
+    _VOC: _voc,
     b"2BIT": _avr,
     b"\x01\x04": _mpc2k,
     b"ALawSoundFile**": _wve,

@@ -1,5 +1,8 @@
 """What a file is by its first bytes, whatever its name says: which library reads it, or why none does."""
 
+from stillwave.pipeline.audio import flac
+from stillwave.pipeline.audio.headers import is_voc_of_sox
+
 _WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _LIBSNDFILE = (
     *_WAVES, b"FORM", b"caff", b"riff", b".snd", b"dns.", b"fLaC", b"NIST", b"2BIT", b" paf", b"fap ",
@@ -8,7 +11,6 @@ _LIBSNDFILE = (
 )  # fmt: skip
 _MPEG_IN_WAVE = (0x50, 0x55)  # libsndfile reads it, but believes the length in the header
 _FLAC_BITS = (8, 16, 24)  # libsndfile refuses others
-_FLAC_FRAME = 65_535, 8  # the most samples of a frame, and fewer bytes than any has
 
 # What is met under the names of audio, and what to do about it.
 _NAMES: tuple[tuple[bytes, str, str], ...] = (
@@ -44,7 +46,7 @@ _MEDIA: tuple[tuple[int, bytes, str], ...] = (
     (0, b"NIST", "NIST SPHERE"),
     (0, b"Creative Voice", "VOC"),
     (0, b"\x64\xa3", "IRCAM"),
-    (0, b"wvPK", "WavPack"),
+    (0, b"wvpk", "WavPack"),
     (0, b"TTA1", "True Audio"),
     (0, b"MAC ", "Monkey's Audio"),
     (0, b"MPCK", "Musepack"),
@@ -69,33 +71,24 @@ def why_not(data: bytes, said: str) -> str:
     return f"no audio format is recognised in it ({said})"
 
 
-def wave_begins(data: bytes) -> bool:
-    """Whether these are the first bytes of a WAV or a FLAC file."""
-    return data[:4] in (*_WAVES, b"fLaC")
+def is_known(data: bytes) -> bool:
+    """Whether a file begins as those of a kind that is read; MP3 and AAC have no such beginning."""
+    return name_of(data) is not None or is_for_libsndfile(data)
 
 
 def is_for_libsndfile(data: bytes) -> bool:
     """Whether libsndfile reads such a file exactly; what it then refuses after all, FFmpeg may read."""
     if data[:4] == b"fLaC":
-        bits, samples = flac_info(data)
-        return bits in _FLAC_BITS and 0 < samples <= most_samples(data)
+        bits, samples = flac.info(data)
+        stated = 0 < samples <= flac.most_samples(data) and samples >= flac.end_of_last_frame(data)
+        return bits in _FLAC_BITS and stated  # libsndfile stops where the header says
     if data[:4] == b"OggS":  # FFmpeg gets Vorbis's length wrong by up to a packet
         return data[28:35] == b"\x01vorbis"
     if data[:4] in _WAVES and (found := data.find(b"fmt ", 12, 4096)) >= 0:
         return int.from_bytes(data[found + 8 : found + 10], "little") not in _MPEG_IN_WAVE
+    if is_voc_of_sox(data):  # of the others it takes headers of blocks for samples
+        return True
     if data[:4] == b"FORM" and data[8:12] in (b"8SVX", b"16SV"):
         return False  # libsndfile takes its padding for a sample
     is_htk = 2 * int.from_bytes(data[:4], "big") + 12 == len(data)  # it has no other mark
     return is_htk or data.startswith(_LIBSNDFILE)
-
-
-def flac_info(data: bytes) -> tuple[int, int]:
-    """Bits per sample, and samples; 0 if they are unknown (RFC 9639, section 8.2)."""
-    packed = int.from_bytes(data[18:26].ljust(8, b"\0"), "big")
-    return (packed >> 36 & 0x1F) + 1, packed & (2**36 - 1)
-
-
-def most_samples(data: bytes) -> int:
-    """More samples per channel than any codec puts into so many bytes (FLAC's silence is shortest)."""
-    most, fewest = _FLAC_FRAME
-    return (len(data) // fewest + 1) * most

@@ -1,10 +1,12 @@
 """Containers of packets, Ogg, MP4 and WebM: whether they are whole."""
 
+import re
 from collections.abc import Iterator
 
 from stillwave.pipeline.audio.samples import BadAudio
 
 OGG_START, _OGG_END = 0x02, 0x04  # flags of pages
+_BOX = re.compile(rb"[ -~]{4}")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -61,6 +63,8 @@ def mp4_boxes(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         end = position + size if size >= 8 else len(data)  # 0 is the rest of the file; or this is no box
+        if position and (data.startswith(b"TAG", position) or not _BOX.fullmatch(name)):
+            return  # it is an ID3v1 tag, or padding
         yield position, name, end
         position = end
 

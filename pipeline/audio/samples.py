@@ -24,6 +24,7 @@ LOUDEST = 100.0
 
 # What is noted of a file that is used all the same.
 NO_LENGTH = "states no length that can be true: read to the end"
+NOT_READ = "holds bytes behind its samples that are no part of it: left out"
 DAMAGED = "has damaged packets: left out"
 
 

@@ -18,7 +18,8 @@ Row = dict[str, str | None]  # `id`, `path`, seconds `start` and `end` for spans
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
     | {".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"}
-    | {".rf64", ".bwf", ".snd", ".sph", ".voc", ".svx", ".ircam", ".spx", ".mp2", ".mka"}
+    | {".rf64", ".bwf", ".snd", ".sph", ".voc", ".svx", ".8svx", ".ircam", ".spx", ".mp2", ".mka"}
+    | {".avr", ".paf", ".pvf", ".wve"}
     | {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".amr", ".awb", ".3gp", ".3g2", ".wma", ".asf"}
     | {".ac3", ".ape", ".wv", ".tta", ".mpc", ".shn", ".ra"}
 )

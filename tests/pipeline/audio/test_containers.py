@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from stillwave.pipeline.audio.decode import BadAudio, decode, decode_noted
-from stillwave.pipeline.audio.samples import NO_LENGTH
+from stillwave.pipeline.audio.samples import NO_LENGTH, NOT_READ
 from tests.zoo import RATE, encode, encode_av, tone
 
 SIZES = [
@@ -71,6 +71,33 @@ def test_a_size_of_zero_before_another_chunk_is_no_samples() -> None:
         decode(data + b"LIST" + struct.pack("<I", 4) + b"INFO")
 
 
+def test_what_follows_the_samples_and_is_no_chunk_is_noted() -> None:
+    data = encode(tone(), format="WAV", subtype="PCM_16")
+    audio = decode_noted(resized(data, "WAV", 2000))
+    assert (len(audio.waveform), audio.notes) == (1000, (NOT_READ,))
+    for known in (b"LIST\4\0\0\0INFO", b"TAG" + b"x" * 125, bytes(500)):
+        assert decode_noted(data + known).notes == ()
+
+
+TAG = b"ID3\x03\0\0\0\0\x02\x2c" + bytes(300)
+
+
+@pytest.mark.parametrize("front", [TAG, TAG + TAG, bytes(100) + TAG, bytes(40), bytes(3), TAG + bytes(9)])
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "FLAC", "MAT4", "ipod"])
+def test_tags_and_zeros_in_front_move_nothing(container: str, front: bytes) -> None:
+    if container.isupper():
+        data = encode(tone(), format=container, subtype="PCM_16")
+    else:
+        data = encode_av(tone(), "aac", container)
+    np.testing.assert_array_equal(decode(front + data)[0], decode(data)[0])
+
+
+@pytest.mark.parametrize("behind", [b"TAGtitle".ljust(128), b"TAG".ljust(128, b"\0"), b"\x80" * 50])
+def test_a_tag_behind_mp4_is_no_box(behind: bytes) -> None:
+    data = encode_av(tone(), "aac", "ipod")
+    np.testing.assert_array_equal(decode(data + behind)[0], decode(data)[0])
+
+
 def test_a_tag_in_front_of_a_wav_moves_nothing() -> None:
     data = encode(tone(), format="WAV", subtype="PCM_16")
     tagged = b"ID3\x03\0\0\0\0\x02\x2c" + bytes(300) + data
@@ -87,17 +114,22 @@ def test_a_header_that_is_written_twice_is_refused_by_that_reason(container: str
         decode(header + data)
 
 
-JOINED = [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")]
+UNSTATED = {"IRCAM", "PAF", "PVF", "XI"}  # state no length where they begin
+HEADLESS = {"RAW", "SD2"}
+FORMATS = sorted(soundfile.available_formats().keys() - UNSTATED - HEADLESS)
+JOINED = sorted(set(FORMATS) - {"HTK", "MP3", "WVE"})  # WVE is of 8 kHz
 
 
-@pytest.mark.parametrize(("container", "subtype"), JOINED)
-def test_joined_files_are_all_read(container: str, subtype: str) -> None:
+@pytest.mark.parametrize("container", JOINED)
+def test_joined_files_are_all_read(container: str) -> None:
+    subtype = "VORBIS" if container == "OGG" else "PCM_16"
     one, two = (encode(tone(seconds), format=container, subtype=subtype) for seconds in (1.0, 2.0))
     waveform, _ = decode(one + two + one)
     expected = [decode(one)[0], decode(two)[0], decode(one)[0]]
     np.testing.assert_array_equal(waveform, np.concatenate(expected))
-    with pytest.raises(BadAudio, match="truncated"):
-        decode(one + two[: len(two) // 2])
+    for cut in (one + two[: len(two) // 2], one[:-1001] + two):
+        with pytest.raises(BadAudio, match="truncated"):
+            decode(cut)
     other = encode(tone(1.0, 8000), 8000, format=container, subtype=subtype)
     with pytest.raises(
         BadAudio, match=r"unsupported: the sample rate changes from 16000 to 8000 Hz after 1\.000 s"
@@ -105,16 +137,45 @@ def test_joined_files_are_all_read(container: str, subtype: str) -> None:
         decode(one + other)
 
 
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("container", [*sorted(UNSTATED), "AU", "MAT4", "WAV", "WVE"])
+def test_so_are_those_that_state_no_length_and_both_orders_of_bytes(container: str, endian: str) -> None:
+    subtype = {"XI": "DPCM_16", "WVE": "ALAW"}.get(container, "PCM_16")
+    try:
+        data = encode(tone(), 8000, format=container, subtype=subtype, endian=endian)
+    except ValueError:
+        pytest.skip("libsndfile does not write it")
+    np.testing.assert_array_equal(decode(data + data)[0], np.tile(decode(data)[0], 2))
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [("tta", "tta"), ("wavpack", "wv"), ("libopencore_amrnb", "amr"), ("aac", "adts")],
+)
+def test_so_are_those_that_ffmpeg_reads(codec: str, container: str) -> None:
+    data = encode_av(tone(), codec, container, 8000 if container == "amr" else RATE)
+    assert len(decode(data + data)[0]) == 2 * len(decode(data)[0])
+
+
+def test_so_is_one_behind_an_empty_one() -> None:
+    for container in ("WAV", "AIFF", "AU"):
+        data, empty = (encode(tone(s), format=container, subtype="PCM_16") for s in (1.0, 0.0))
+        assert len(decode(empty + data)[0]) == RATE
+
+
+def test_so_are_streams() -> None:
+    data = encode(tone(), format="WAV", subtype="PCM_16")
+    stream = resized(data, "WAV", 2**32 - 1)
+    audio = decode_noted(2 * (stream[:4] + b"\xff\xff\xff\xff" + stream[8:]))
+    np.testing.assert_array_equal(audio.waveform, np.tile(decode(data)[0], 2))
+    assert audio.notes == (NO_LENGTH,)
+
+
 def test_joined_mp4_files_are_all_read() -> None:
     one, two = (encode_av(tone(seconds), "alac", "ipod") for seconds in (1.0, 2.0))
     assert len(decode(one + two)[0]) == 3 * RATE
     with pytest.raises(BadAudio, match="truncated: the MP4 box"):
         decode(one + two[:-100])
-
-
-UNSTATED = {"IRCAM", "PAF", "PVF", "XI"}  # state no length where they begin
-HEADLESS = {"RAW", "SD2"}
-FORMATS = sorted(soundfile.available_formats().keys() - UNSTATED - HEADLESS)
 
 
 @pytest.mark.parametrize("container", FORMATS)
@@ -137,6 +198,25 @@ def test_every_format_that_states_its_length_is_truncated_when_cut(container: st
                 # A cut HTK file is not known as one: its only mark is its length.
                 assert caught.value.reason == ("not_audio" if container == "HTK" else "truncated"), subtype
     assert whole
+
+
+def test_a_little_endian_au_that_was_cut_is_truncated() -> None:
+    data = encode(tone(), format="AU", subtype="PCM_16", endian="LITTLE")
+    with pytest.raises(
+        BadAudio, match="truncated: the header promises 32000 bytes of samples, the file holds 22000"
+    ):
+        decode(data[:-10_000])
+
+
+@pytest.mark.parametrize("count", [RATE, 2**23 + RATE])  # of the second, 24 bits hold a part of the size
+def test_a_voc_of_sox_whose_block_is_larger_than_it_says(count: int) -> None:
+    data = encode(np.resize(tone(), count), format="VOC", subtype="PCM_16")
+    size = (4 + 2 * count) % 2**24
+    data = data[:27] + size.to_bytes(3, "little") + data[30:]
+    audio = decode_noted(data)
+    assert (len(audio.waveform), audio.decoder) == (count, "libsndfile")
+    with pytest.raises(BadAudio, match="truncated"):
+        decode(data[:-3000])
 
 
 def test_a_voc_of_many_blocks_is_read_whole() -> None:

@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from stillwave.pipeline.audio import ffmpeg
 from stillwave.pipeline.audio.decode import BadAudio, content_key, decode, decode_noted
 from stillwave.pipeline.audio.ffmpeg import VERSION
-from stillwave.pipeline.audio.samples import DAMAGED, NO_LENGTH
+from stillwave.pipeline.audio.samples import DAMAGED, NO_LENGTH, Samples
 from stillwave.pipeline.audio.segments import load_waveform
 from tests.zoo import RATE, encode, encode_av, tone
 
@@ -245,3 +246,21 @@ def test_nothing_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None
         with contextlib.suppress(BadAudio):
             decode(bad)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_rate_is_refused_at_the_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg makes a frame of each sample then: all of them were kept, and their sizes added up for each."""
+    frames: list[object] = []
+    floats = ffmpeg._floats
+
+    def counted(frame: object) -> np.ndarray:
+        frames.append(frame)
+        return floats(frame)
+
+    monkeypatch.setattr(ffmpeg, "_floats", counted)
+    data = encode(tone(), format="NIST", subtype="PCM_16").replace(
+        b"-i 16000\nsample_n", b"-i 1    \nsample_n"
+    )
+    with pytest.raises(BadAudio, match="unsupported: a sample rate of 1 Hz; 1,000 to 1,000,000 Hz are read"):
+        ffmpeg.read(data, Samples(), RATE)
+    assert len(frames) == 1

@@ -30,6 +30,7 @@ MADE = {
     "ffmpeg_stream.au": f"{FF} -f au - {IN} > OUT",
     "ffmpeg_stream.caf": f"{FF} -f caf - {IN} > OUT",
     "ffmpeg_stream.voc": f"{FF} -f voc - {IN} > OUT",
+    "sox.voc": "sox a.wav OUT",
     "sox.sph": "sox a.wav -t sph OUT",
     "sox_24.sph": "sox a.wav -b 24 -t sph OUT",
     "sox_24.ircam": "sox a.wav -b 24 -t ircam OUT",
@@ -101,7 +102,7 @@ def made(name: str, folder: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", sorted(MADE.keys() - REFUSED.keys()))
+@pytest.mark.parametrize("name", sorted(MADE.keys() - REFUSED.keys() - {"sox.voc"}))
 def test_it_has_the_samples_that_the_ffmpeg_program_finds(name: str, folder: Path) -> None:
     path = made(name, folder)
     waveform, rate = decode(path)
@@ -129,6 +130,17 @@ def test_chained_vorbis_has_the_samples_of_its_parts(folder: Path) -> None:
         run(f"ffmpeg -v error -y -i {name}.wav -c:a libvorbis {name}.ogg </dev/null", folder)
     parts = [(folder / f"{name}.ogg").read_bytes() for name in ("a", "b")]
     assert len(decode(b"".join(parts))[0]) == 50_123 + 27_200
+
+
+@pytest.mark.parametrize("name", ["wma.wma", "tta.tta", "wavpack.wv", "amr.amr"])
+def test_two_joined_ones_are_both_read(name: str, folder: Path) -> None:
+    data = made(name, folder).read_bytes()
+    np.testing.assert_array_equal(decode(data + data)[0], np.tile(decode(data)[0], 2))
+
+
+def test_a_voc_of_sox_has_the_samples_that_sox_wrote(folder: Path) -> None:
+    """FFmpeg's program finds 4 fewer: it believes the size of the block, which is 8 bytes too small."""
+    np.testing.assert_array_equal(decode(made("sox.voc", folder))[0], decode(folder / "a.wav")[0])
 
 
 @pytest.mark.parametrize("name", REFUSED)
