@@ -25,13 +25,13 @@ from stillwave.pipeline.audio.samples import (
     Samples,
     Waveform,
     check_peak,
-    joined,
+    joined_notes,
     with_channels,
 )
 
 __all__ = [
     "AUDIO_VERSION", "REASONS", "Audio", "BadAudio", "Decoder", "Waveform", "check_peak", "content_key",
-    "decode", "decode_noted", "joined", "open_seekable", "read_bytes", "resample", "resampled_length",
+    "decode", "decode_noted", "joined_notes", "open_seekable", "read_bytes", "resample", "resampled_length",
     "with_channels",
 ]  # fmt: skip
 

@@ -41,7 +41,7 @@ _BEGINNINGS = {
 def recordings(data: bytes) -> list[bytes]:
     """The recordings in a file, one after the other; most often the file itself.
 
-    Joined streams of MP3, AAC and WebM need no splitting: FFmpeg reads them on.
+    Joined streams of MP3, AAC and WebM need no splitting: FFmpeg reads all of them.
     """
     starts = _starts(data)
     return [data[start:stop] for start, stop in zip(starts, [*starts[1:], len(data)], strict=True)]

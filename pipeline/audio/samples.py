@@ -51,7 +51,7 @@ def check_peak(peak: float) -> None:
         )
 
 
-def joined(notes: Iterable[str]) -> str | None:
+def joined_notes(notes: Iterable[str]) -> str | None:
     """Several notes as one text, with semicolons between them; None for none."""
     return "; ".join(notes) or None
 

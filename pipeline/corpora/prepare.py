@@ -11,7 +11,7 @@ from typing import assert_never
 
 import pandas as pd
 
-from stillwave.pipeline.audio.decode import BadAudio, joined
+from stillwave.pipeline.audio.decode import BadAudio, joined_notes
 from stillwave.pipeline.audio.files import beside, write_if_changed
 from stillwave.pipeline.audio.segments import read_audio, span_of
 from stillwave.pipeline.config import corpus as config_module
@@ -195,7 +195,7 @@ def _decode_all(
         if audio.decoder == "ffmpeg":
             measured["decoder"] = audio.decoder
         if audio.notes:
-            measured["note"] = joined(audio.notes)
+            measured["note"] = joined_notes(audio.notes)
         return measured, audio.notes
 
     good: list[dict[str, object]] = []

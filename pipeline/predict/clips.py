@@ -16,7 +16,7 @@ from stillwave.pipeline.audio.decode import (
     BadAudio,
     Waveform,
     check_peak,
-    joined,
+    joined_notes,
     resample,
     with_channels,
 )
@@ -162,7 +162,7 @@ def read_sound(audio: str | Sound, channels: int, span: Span | None = None) -> S
         first, last = span.samples(audio.sample_rate, len(audio.waveform))
         return audio._replace(waveform=audio.waveform[first:last])
     read, _ = read_audio(audio, span, channels=channels)
-    return Sound(read.waveform, read.sample_rate, joined(read.notes))
+    return Sound(read.waveform, read.sample_rate, joined_notes(read.notes))
 
 
 def warn(clip: Clip, sound: Sound) -> None:
@@ -217,7 +217,7 @@ def sound_of(waveform: Any, sample_rate: int | None, channels: int = 1) -> Sound
     waveform = np.ascontiguousarray(with_channels(values, channels))
     levels = Levels()
     levels.add(values, waveform)
-    return Sound(waveform, int(sample_rate), joined(levels.notes()))
+    return Sound(waveform, int(sample_rate), joined_notes(levels.notes()))
 
 
 def _peak(samples: NDArray[np.floating[Any]]) -> float:

@@ -15,7 +15,7 @@ from stillwave.pipeline.audio.levels import (
     IS_CLIPPED,
     SILENT,
 )
-from stillwave.pipeline.audio.samples import joined
+from stillwave.pipeline.audio.samples import joined_notes
 from stillwave.pipeline.predict.clips import sound_of
 from tests.zoo import RATE, encode, encode_av, tone
 
@@ -59,7 +59,7 @@ def test_a_note_says_what_is_unusual(name: str, subtype: str, monkeypatch: pytes
     assert decode_noted(data).notes == expected
     monkeypatch.setattr(sndfile, "_BLOCK", 500)
     assert decode_noted(data).notes == expected
-    assert sound_of(samples.astype(np.float32), RATE).note == joined(expected)  # arrays, too
+    assert sound_of(samples.astype(np.float32), RATE).note == joined_notes(expected)  # arrays, too
 
 
 @pytest.mark.parametrize("name", ["speech", "zeros", "clipped", "peak of 1.0", "offset of 0.06"])
