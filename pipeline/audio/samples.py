@@ -24,7 +24,7 @@ LOUDEST = 100.0
 
 # What is noted of a file that is used all the same.
 NO_LENGTH = "states no length that can be true: read to the end"
-NOT_READ = "holds bytes behind its samples that are no part of it: left out"
+NOT_READ = "has bytes after its samples that are not part of it: left out"
 DAMAGED = "has damaged packets: left out"
 
 
@@ -121,13 +121,14 @@ class Samples:
         self.levels.add(block, mixed)
         if not isfinite(self.levels.peak):
             self._bad += int(np.count_nonzero(~np.isfinite(mixed).reshape(len(mixed), -1).all(axis=1)))
+        mixed = np.ascontiguousarray(mixed, dtype=np.float32)
         if not self.count:
-            self._first = np.ascontiguousarray(mixed, dtype=np.float32)
+            self._first = mixed
         else:
             if self._first is not None:
                 self._mixed += self._first.data.cast("B")
                 self._first = None
-            self._mixed += np.ascontiguousarray(mixed, dtype=np.float32).data.cast("B")
+            self._mixed += mixed.data.cast("B")
         self.count += len(block)
 
     def waveform(self, min_duration_s: float = 0.0) -> Waveform:

@@ -289,5 +289,5 @@ def test_a_group_that_is_only_in_withheld_rows_is_no_leak() -> None:
     moved = FOLDS.assign(speaker=["a", "a", "b", "b", "c", "b"], withheld=[None, None, "2", "2", None, "1"])
     check_shared(moved, keys_of(moved, "speaker"), "speaker(s)", "")
     half = moved.assign(withheld=[None, None, "2", None, None, "1"])
-    with pytest.raises(ValueError, match=r"leaks 1 speaker\(s\): b \(1: 2 rows, 2: 1 rows\)\. Mend"):
-        check_shared(half, keys_of(half, "speaker"), "speaker(s)", "Mend")
+    with pytest.raises(ValueError, match=r"leaks 1 speaker\(s\): b \(1: 2 rows, 2: 1 rows\)\. Fix"):
+        check_shared(half, keys_of(half, "speaker"), "speaker(s)", "Fix")
